@@ -1,0 +1,142 @@
+"""What a cluster is made of: gpus, replicas and models as the router, the workers and the API see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sllm_tasks.errors import InvalidTransitionError
+
+
+class GpuState(StrEnum):
+    """Whether a gpu takes work."""
+
+    UP = "up"
+    #: Finishes what it has and takes nothing new.
+    DRAINING = "draining"
+
+
+class ReplicaState(StrEnum):
+    """The life of a replica."""
+
+    #: Memory is reserved; its worker loads the checkpoint.
+    LOADING = "loading"
+    #: Takes jobs.
+    READY = "ready"
+    #: Takes no more jobs; its worker frees the memory.
+    UNLOADING = "unloading"
+
+
+REPLICA_TRANSITIONS: Mapping[ReplicaState, frozenset[ReplicaState]] = {
+    ReplicaState.LOADING: frozenset({ReplicaState.READY, ReplicaState.UNLOADING}),
+    ReplicaState.READY: frozenset({ReplicaState.UNLOADING}),
+    ReplicaState.UNLOADING: frozenset(),
+}
+
+
+def check_replica_transition(old: ReplicaState, new: ReplicaState) -> None:
+    """Raise InvalidTransitionError unless `old` may become `new`."""
+    if new not in REPLICA_TRANSITIONS[old]:
+        raise InvalidTransitionError(f"a replica that is {old} cannot become {new}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GpuId:
+    """One accelerator: a node's name and its index there. Its Celery queue carries the same name."""
+
+    node: str
+    index: int
+
+    @classmethod
+    def parse(cls, text: str) -> GpuId:
+        """Read `<node>.<index>`; raises ValueError for anything else."""
+        node, separator, index = text.rpartition(".")
+        if not (separator and node and index.isdigit()):
+            raise ValueError(f"a gpu is written <node>.<index>, not {text!r}")
+        return cls(node, int(index))
+
+    @property
+    def queue(self) -> str:
+        """The Celery queue of the worker that owns this gpu."""
+        return f"gpu.{self}"
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A gpu as its worker last reported it."""
+
+    id: GpuId
+    #: The worker process that owns it; a restarted worker has a new one.
+    worker_id: str
+    device: str
+    capacity_bytes: int
+    #: Sum over its replicas, loading and unloading ones included.
+    reserved_bytes: int = 0
+    state: GpuState = GpuState.UP
+
+    @property
+    def free_bytes(self) -> int:
+        """Memory that no replica has reserved."""
+        return self.capacity_bytes - self.reserved_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A checkpoint loaded on gpus of one node, led by the worker of the first."""
+
+    id: str
+    model: str
+    checkpoint: str
+    gpus: tuple[GpuId, ...]
+    state: ReplicaState
+    #: Reserved on each of its gpus.
+    bytes_per_gpu: int
+    #: Jobs it may hold at once.
+    max_jobs: int
+    #: Jobs it holds now, reserved ones included.
+    num_jobs: int = 0
+    #: Cluster time in ms of the last job's end, or of the load.
+    idle_since_ms: int = 0
+
+    @property
+    def leader(self) -> GpuId:
+        """The gpu whose worker runs it."""
+        return self.gpus[0]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another job may be reserved on it."""
+        return self.state is not ReplicaState.UNLOADING and self.num_jobs < self.max_jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A deployed model, as scheduling sees it."""
+
+    name: str
+    checkpoint: str
+    num_gpus: int
+    #: Weights plus the KV cache of `max_jobs` jobs of `context` tokens.
+    bytes_per_gpu: int
+    max_jobs: int
+    context: int
+    keep_alive_s: float
+    min_replicas: int = 0
+    max_replicas: int = 8
+    engine: str = "steploop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A server, as its node agent last reported it."""
+
+    name: str
+    #: Checkpoint digests that are complete on its SSD.
+    checkpoints: frozenset[str]
+    #: Where other nodes fetch its checkpoints, None when it serves none.
+    url: str | None = None
+    gpus: tuple[GpuId, ...] = ()

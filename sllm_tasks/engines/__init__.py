@@ -1,0 +1,1 @@
+"""Inference engines: decode tokens of many jobs on one loaded model."""

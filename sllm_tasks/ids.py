@@ -1,0 +1,14 @@
+"""Identifiers: a kind, an underscore and a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(kind: str) -> str:
+    """Make `<kind>_<ulid>`; ids of one process sort by the millisecond they were made in."""
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return kind + "_" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
