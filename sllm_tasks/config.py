@@ -1,0 +1,178 @@
+"""Settings: a TOML file, below `SLLM_*` variables, below flags. Read once per process and passed down.
+
+`SLLM_HOME` is the state folder; the file is `SLLM_CONFIG` or `<home>/sllm.toml`. A secret may also come from the file
+that `SLLM_<NAME>_FILE` names. Unknown keys stop the process with their name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sllm_tasks.errors import ConfigError
+
+#: Variables with our prefix that are no settings of a cluster process.
+_OTHER_VARIABLES = frozenset({"SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_URL", "SLLM_API_KEY"})
+_PREFIX = "SLLM_"
+
+
+def default_home() -> Path:
+    """The state folder where `SLLM_HOME` names none."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "sllm"
+
+
+class Settings(BaseSettings):
+    """One process's settings; frozen. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="State folder of this machine.")
+    redis_url: str | None = Field(
+        None, description="Broker and live state: redis://, rediss:// or unix://; default: a private server."
+    )
+    database_url: str | None = Field(None, description="Ledger: sqlite:/// or postgresql+psycopg://.")
+    secret: SecretStr | None = Field(
+        None, description="Signs queue messages; the same on every machine. Default: made once in the state folder."
+    )
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    host: str = Field("127.0.0.1", description="Address the web process listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the web process; 0 takes a free one.")
+    web_threads: int = Field(256, ge=4, description="Threads of the web process; each open stream takes one.")
+
+    node: str = Field(
+        default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="This node's name."
+    )
+    node_host: str = Field("127.0.0.1", description="Address at which other nodes reach this node's agent.")
+    node_port: int = Field(0, ge=0, le=65535, description="Port of the node agent's checkpoint server; 0: a free one.")
+    gpu: int = Field(0, ge=0, description="Index of the gpu that a worker owns.")
+    device: str | None = Field(
+        None, pattern=r"^(cpu|cuda:\d+)$", description="Device of that gpu; default: cuda:<gpu>, else cpu."
+    )
+    gpu_memory_bytes: int | None = Field(
+        None, ge=1, description="Memory a worker may use; default: 0.9 of the device, on a CPU a share of the RAM."
+    )
+    max_jobs_per_gpu: int = Field(256, ge=1, description="Threads of a worker: jobs it holds at once.")
+    torch_threads: int | None = Field(None, ge=1, description="Threads torch computes with; default: torch's own.")
+
+    nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
+    max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
+    result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")
+    max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")
+    grace_s: float = Field(20.0, ge=0, description="What a worker that is told to stop gives its running jobs.")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Everything comes through `load_settings`, which knows where each value is from."""
+        return (init_settings,)
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is."""
+        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def node_home(self) -> Path:
+        """What this node keeps: its checkpoints above all."""
+        return self.home / "nodes" / self.node
+
+    @property
+    def redis_socket(self) -> Path:
+        """The private server's socket, used where no `redis_url` is given."""
+        return self.home / "run" / "redis.sock"
+
+    @property
+    def live_url(self) -> str:
+        """Where the live state is."""
+        return self.redis_url or f"unix://{self.redis_socket}"
+
+    @property
+    def broker_url(self) -> str:
+        """The same server as Celery writes it."""
+        path = self.live_url.removeprefix("unix://")
+        return self.live_url if path == self.live_url else f"redis+socket://{path}"
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, dict[str, str]]:
+    """Merge file, variables and flags; the second value tells each setting's origin.
+
+    Raises:
+        ConfigError: An unknown key or a bad value; the message names it, its origin and what was expected.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+
+    def merge(source: Mapping[str, Any], origin_of: Mapping[str, str]) -> None:
+        for name, value in source.items():
+            if name not in Settings.model_fields:
+                near = difflib.get_close_matches(name, Settings.model_fields, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"{origin_of[name]}: unknown setting {name!r}{hint}")
+            values[name] = value
+            origins[name] = origin_of[name]
+
+    from_environ = _read_environ(environ)
+    home = Path((flags or {}).get("home") or environ.get("SLLM_HOME") or default_home())
+    config = Path(environ.get("SLLM_CONFIG") or home / "sllm.toml")
+    merge(*_read_file(config, required="SLLM_CONFIG" in environ))
+    merge(*from_environ)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    merge(given, {name: f"flag --{name.replace('_', '-')}" for name in given})
+    try:
+        return Settings(**values), origins
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        raise ConfigError(f"{origins.get(name, name)}: {name}: {first['msg']}") from error
+
+
+def _read_file(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    if not path.exists() and not required:
+        return {}, {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return values, dict.fromkeys(values, str(path))
+
+
+def _read_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    values, origins = {}, {}
+    for variable, value in environ.items():
+        if not variable.startswith(_PREFIX) or variable in _OTHER_VARIABLES:
+            continue
+        name = variable.removeprefix(_PREFIX).lower()
+        if name.endswith("_file") and name.removesuffix("_file") in Settings.model_fields:
+            name = name.removesuffix("_file")
+            try:
+                value = Path(value).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(f"{variable}: {error}") from error
+        values[name] = value
+        origins[name] = variable
+    return values, origins

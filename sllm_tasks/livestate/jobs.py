@@ -1,0 +1,294 @@
+"""Live records of jobs: create, claim, tokens, end. Fencing happens in the scripts, not here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from redis import Redis
+
+from sllm_tasks.cluster import GpuId
+from sllm_tasks.jobs import JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
+from sllm_tasks.livestate import codec
+from sllm_tasks.livestate.connection import PREFIX, number, text, translated
+from sllm_tasks.livestate.scripts import Scripts
+
+#: A reserved job whose worker has not claimed it after this time is sent to it again.
+CLAIM_MS = 3_000
+#: How long a silent owner keeps its job; its worker renews this every second.
+LEASE_MS = 6_000
+#: How long the record of an ended job is kept for readers of its events.
+ENDED_LIFE_S = 3_600
+
+
+class Verdict(StrEnum):
+    """What the live state answers to an owner's write."""
+
+    OK = "ok"
+    #: Still yours, but it should stop: its user or its deadline wants it.
+    CANCEL = "cancel"
+    #: No longer yours: stop, write nothing more.
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What became of a new live record: reserved on a warm gpu, or left to the router (`gpu` is None)."""
+
+    now_ms: int
+    replica_id: str | None
+    gpu: GpuId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job that is ours until its lease runs out; `attempt` and `epoch` go with every write."""
+
+    spec: JobSpec
+    attempt: int
+    epoch: int
+    replica_id: str
+    start_kind: StartKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Tokens of one job from one decode step."""
+
+    job_id: str
+    attempt: int
+    epoch: int
+    tokens: tuple[TokenRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob:
+    """What readers of a job see of its live record; times are cluster milliseconds."""
+
+    status: JobStatus
+    phase: JobPhase
+    attempt: int
+    version: int
+    num_tokens: int
+    replica_id: str
+    gpu: GpuId | None
+    owner: str
+    start_kind: StartKind | None
+    losses: int
+    cancel: str
+    assigned_ms: int | None
+    started_ms: int | None
+    loading_ms: int | None
+    prefill_ms: int | None
+    first_token_ms: int | None
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """One event of a job; ids are Redis stream ids and grow with time, over attempts and losses."""
+
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What the sweeper has to do for one job: send it again to `gpu`, or look at its number of lost workers."""
+
+    resend_to: GpuId | None = None
+    attempt: int = 0
+    requeued: bool = False
+    losses: int = 0
+
+
+_VIEW_FIELDS = (
+    "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
+    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "ended",
+)  # fmt: skip
+
+
+def _key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}"
+
+
+def order_of(spec: JobSpec) -> float:
+    """Score among waiting jobs, smallest first: priority, then age. Milliseconds stay below 10^13 until 2286."""
+    return (9 - spec.priority) * 1e13 + spec.created_ms
+
+
+class JobStore:
+    """The jobs' room of the live state."""
+
+    def __init__(self, redis: Redis, scripts: Scripts) -> None:
+        self._redis = redis
+        self._scripts = scripts
+
+    def create(self, spec: JobSpec, *, attempt: int = 1, losses: int = 0, again: bool = False) -> Placed:
+        """Make the record, reserve a warm place if there is one; a second call finds the first one's answer.
+
+        `again` tells readers that what they were shown so far is replaced (a `snapshot` event).
+        """
+        with translated():
+            now_ms, replica, gpu = self._scripts["create_job"](
+                args=[
+                    spec.job_id, attempt, codec.encode_spec(spec), codec.pack_ids(spec.prompt_ids),
+                    f"{order_of(spec):.0f}", spec.model, losses, CLAIM_MS, "again" if again else "new",
+                ]
+            )  # fmt: skip
+        return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)
+
+    def claim(self, job_id: str, attempt: int, gpu: GpuId, worker_id: str, expires_ms: int) -> Claim | str:
+        """Take a job for a worker; otherwise the reason why not, which is no error: messages come twice or late."""
+        with translated():
+            answer = self._scripts["claim_job"](args=[job_id, attempt, str(gpu), worker_id, LEASE_MS, expires_ms])
+        if answer[0] != b"ok":
+            return text(answer[0])
+        _, epoch, spec, ids, replica, start_kind, _ = answer
+        return Claim(
+            spec=codec.decode_spec(spec, ids),
+            attempt=attempt,
+            epoch=int(epoch),
+            replica_id=text(replica),
+            start_kind=StartKind(text(start_kind)),
+        )
+
+    def set_phase(self, claim: Claim, phase: JobPhase) -> Verdict:
+        """Say what the owner is doing."""
+        with translated():
+            args = [claim.spec.job_id, claim.attempt, claim.epoch, phase]
+            return Verdict(text(self._scripts["set_phase"](args=args)))
+
+    def append(self, step: Sequence[Append]) -> list[Verdict]:
+        """Write the tokens of one decode step in one round trip; repeating a call does no harm."""
+        script = self._scripts["append_tokens"]
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for append in step:
+                tokens = [codec.encode_token(token) for token in append.tokens]
+                args = [append.job_id, append.attempt, append.epoch, append.tokens[0].index, *tokens]
+                script(args=args, client=pipeline)
+            return [Verdict(text(answer)) for answer in pipeline.execute()]
+
+    def finish(self, claim: Claim, outcome: Outcome) -> Verdict:
+        """Report the end of a job that is ours; the ledger decides whether it counts."""
+        with translated():
+            args = [claim.spec.job_id, claim.attempt, claim.epoch, codec.encode_outcome(outcome)]
+            return Verdict(text(self._scripts["finish_job"](args=args)))
+
+    def release(self, claim: Claim, reason: str) -> Verdict:
+        """Hand a job back; the next attempt goes on from its tokens."""
+        with translated():
+            answer = self._scripts["release_job"](args=[claim.spec.job_id, claim.attempt, claim.epoch, reason])
+        return Verdict.STALE if answer == b"stale" else Verdict.OK
+
+    def end(self, job_id: str, status: JobStatus, completed: dict[str, Any]) -> None:
+        """Tell readers that the ledger has committed the end; `completed` is that event's data."""
+        with translated():
+            self._scripts["end_job"](args=[job_id, status, json.dumps(completed), ENDED_LIFE_S])
+
+    def cancel(self, job_id: str, reason: str) -> str:
+        """Ask the owner to stop: `asked`, or `unclaimed` / `unknown` when only the ledger can end it."""
+        with translated():
+            return text(self._scripts["cancel_job"](args=[job_id, reason]))
+
+    def view(self, job_id: str) -> LiveJob | None:
+        """The live record, None when there is none."""
+        return self.views([job_id])[0]
+
+    def views(self, job_ids: Sequence[str]) -> list[LiveJob | None]:
+        """Live records of many jobs in one round trip, in the order asked for."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipeline.hmget(_key(job_id), _VIEW_FIELDS)
+            return [_live_job(values) for values in pipeline.execute()]
+
+    def specs(self, job_ids: Sequence[str]) -> list[tuple[JobSpec, int] | None]:
+        """Spec (prompt ids left out) and current attempt of jobs, None for those without a record."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipeline.hmget(_key(job_id), ("spec", "attempt"))
+            answers = pipeline.execute()
+        return [(codec.decode_spec(spec, b""), int(attempt)) if spec else None for spec, attempt in answers]
+
+    def events(self, job_id: str, after: str = "0", *, block_ms: int | None = None) -> list[JobEvent]:
+        """Events after an id, at most 1,000; waits up to `block_ms` (None: not at all) for the first."""
+        with translated():
+            answer = self._redis.xread({f"{_key(job_id)}:events": after}, count=1000, block=block_ms)
+        if not answer:
+            return []
+        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
+        return [_event(entry_id, fields) for entry_id, fields in entries]
+
+    def last_event_id(self, job_id: str) -> str:
+        """Id of the newest event, `0` when there is none."""
+        with translated():
+            newest = self._redis.xrevrange(f"{_key(job_id)}:events", count=1)
+        return text(newest[0][0]) if newest else "0"
+
+    def tokens(self, job_id: str) -> tuple[TokenRecord, ...]:
+        """Every token that counts so far, in order."""
+        with translated():
+            entries = self._redis.xrange(f"{_key(job_id)}:events")
+        return tuple(codec.decode_token(fields[b"data"]) for _, fields in entries if fields[b"kind"] == b"token")
+
+    def due(self, now_ms: int, limit: int = 500) -> list[str]:
+        """Jobs whose claim or lease time has passed."""
+        with translated():
+            jobs = self._redis.zrangebyscore(f"{PREFIX}leases", "-inf", now_ms, start=0, num=limit)
+        return [text(job) for job in jobs]
+
+    def sweep(self, job_id: str, max_resends: int) -> Due:
+        """Look at one due job and put it right; the answer says what remains to be done."""
+        with translated():
+            answer = self._scripts["due_job"](args=[job_id, CLAIM_MS, max_resends])
+        if answer[0] == b"resend":
+            return Due(resend_to=GpuId.parse(text(answer[1])), attempt=int(answer[2]))
+        if answer[0] == b"requeued":
+            return Due(requeued=True, losses=int(answer[1]))
+        return Due()
+
+    def waiting(self, limit: int = 10_000) -> list[str]:
+        """Ids of waiting jobs, first to be served first."""
+        with translated():
+            return [text(job) for job in self._redis.zrange(f"{PREFIX}waiting", 0, limit - 1)]
+
+    def num_waiting(self) -> int:
+        """How many jobs wait for a place."""
+        with translated():
+            return int(self._redis.zcard(f"{PREFIX}waiting"))
+
+
+def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
+    field = dict(zip(_VIEW_FIELDS, values, strict=True))
+    if field["status"] is None:
+        return None
+    return LiveJob(
+        status=JobStatus(text(field["status"])),
+        phase=JobPhase(text(field["phase"])),
+        attempt=number(field["attempt"]) or 0,
+        version=number(field["version"]) or 0,
+        num_tokens=number(field["num_tokens"]) or 0,
+        replica_id=text(field["replica"]),
+        gpu=GpuId.parse(text(field["gpu"])) if field["gpu"] else None,
+        owner=text(field["owner"]),
+        start_kind=StartKind(text(field["start_kind"])) if field["start_kind"] else None,
+        losses=number(field["losses"]) or 0,
+        cancel=text(field["cancel"]),
+        assigned_ms=number(field["assigned_ms"]),
+        started_ms=number(field["started_ms"]),
+        loading_ms=number(field["loading_ms"]),
+        prefill_ms=number(field["prefill_ms"]),
+        first_token_ms=number(field["first_token_ms"]),
+        ended=field["ended"] is not None,
+    )
+
+
+def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> JobEvent:
+    return JobEvent(id=entry_id.decode(), kind=fields[b"kind"].decode(), data=json.loads(fields[b"data"]))

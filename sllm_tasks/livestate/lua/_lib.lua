@@ -1,0 +1,147 @@
+-- Shared by every script: names of keys, the cluster clock, fencing and the bookkeeping of slots.
+-- Scripts build key names themselves, so one Redis (not a Cluster) holds all of the live state.
+if redis.replicate_commands then redis.replicate_commands() end -- Redis 6.2 needs it before TIME
+
+local P = 'sllm:'
+local FEED_MAX = 20000
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function job_key(id) return P .. 'job:' .. id end
+local function events_key(id) return P .. 'job:' .. id .. ':events' end
+local function replica_key(id) return P .. 'replica:' .. id end
+local function gpu_key(id) return P .. 'gpu:' .. id end
+local function warm_key(model) return P .. 'warm:' .. model end
+
+local function changed(kind, id)
+  redis.call('XADD', P .. 'feed', 'MAXLEN', '~', FEED_MAX, '*', 'kind', kind, 'id', id)
+end
+
+local function report(kind, data)
+  redis.call('XADD', P .. 'reports', '*', 'kind', kind, 'data', data)
+end
+
+local function event(job, kind, data)
+  return redis.call('XADD', events_key(job), '*', 'kind', kind, 'data', data)
+end
+
+local function count(name)
+  redis.call('HINCRBY', P .. 'counters', name, 1)
+end
+
+local function status_event(job, status, phase)
+  redis.call('HSET', job_key(job), 'status', status, 'phase', phase)
+  redis.call('HINCRBY', job_key(job), 'version', 1)
+  event(job, 'status', cjson.encode({status = status, phase = phase}))
+end
+
+-- A write counts only while its attempt and epoch are the current ones; anything else is a stale owner.
+local function is_current(job, attempt, epoch)
+  local held = redis.call('HMGET', job_key(job), 'attempt', 'epoch', 'owner')
+  if held[1] == attempt and held[2] == epoch and held[3] and held[3] ~= '' then return true end
+  count('fence_rejected')
+  return false
+end
+
+local function set_warm(id)
+  local r = redis.call('HMGET', replica_key(id), 'model', 'state', 'num_jobs')
+  if r[2] == 'ready' then
+    redis.call('ZADD', warm_key(r[1]), r[3], id)
+  elseif r[1] then
+    redis.call('ZREM', warm_key(r[1]), id)
+  end
+end
+
+-- The job takes one slot of a replica and is due to be claimed by the worker that leads it.
+local function take_slot(job, replica, leader, claim_due_ms)
+  redis.call('HINCRBY', replica_key(replica), 'num_jobs', 1)
+  set_warm(replica)
+  redis.call('HSET', job_key(job), 'replica', replica, 'gpu', leader, 'assigned_ms', now_ms())
+  redis.call('SADD', gpu_key(leader) .. ':jobs', job)
+  redis.call('ZADD', P .. 'leases', claim_due_ms, job)
+  redis.call('ZREM', P .. 'waiting', job)
+  changed('replica', replica)
+end
+
+-- Gives back whatever place the job holds; safe to call for a job that holds none.
+local function free_slot(job)
+  local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
+  redis.call('ZREM', P .. 'leases', job)
+  if held[2] and held[2] ~= '' then redis.call('SREM', gpu_key(held[2]) .. ':jobs', job) end
+  if held[1] and held[1] ~= '' then
+    redis.call('HSET', job_key(job), 'replica', '', 'gpu', '')
+    if redis.call('EXISTS', replica_key(held[1])) == 1 then
+      local left = redis.call('HINCRBY', replica_key(held[1]), 'num_jobs', -1)
+      if left == 0 then redis.call('HSET', replica_key(held[1]), 'idle_since_ms', now_ms()) end
+      set_warm(held[1])
+      changed('replica', held[1])
+    end
+  end
+end
+
+-- Puts a job back among the waiting ones as a new attempt, its tokens kept.
+local function requeue(job, reason, worker_lost)
+  local held = redis.call('HMGET', job_key(job), 'attempt', 'order', 'cancel', 'num_tokens', 'status')
+  free_slot(job)
+  report('attempt_ended', cjson.encode({
+    job_id = job, attempt = tonumber(held[1]), reason = reason, worker_lost = worker_lost,
+    canceling = held[3] and true or false, num_tokens = tonumber(held[4]), at_ms = now_ms()}))
+  redis.call('HINCRBY', job_key(job), 'attempt', 1)
+  if worker_lost then redis.call('HINCRBY', job_key(job), 'losses', 1) end
+  redis.call('HSET', job_key(job), 'owner', '', 'resends', 0)
+  redis.call('ZADD', P .. 'waiting', held[2], job)
+  if held[5] ~= 'canceling' then status_event(job, 'queued', 'waiting_gpu') end
+  changed('job', job)
+end
+
+-- Forgets a replica; its memory counts as free from now on.
+local function drop_replica(id)
+  local r = redis.call('HMGET', replica_key(id), 'model', 'gpus', 'bytes_per_gpu', 'state')
+  if not r[1] then return end
+  for gpu in string.gmatch(r[2], '[^,]+') do
+    redis.call('SREM', gpu_key(gpu) .. ':replicas', id)
+    if r[4] ~= 'unloading' and redis.call('EXISTS', gpu_key(gpu)) == 1 then
+      redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', -tonumber(r[3]))
+      changed('gpu', gpu)
+    end
+  end
+  redis.call('ZREM', warm_key(r[1]), id)
+  redis.call('DEL', replica_key(id))
+  changed('replica', id)
+end
+
+-- An idle replica stops taking jobs. Its bytes are promised to others at once: its worker frees before it loads.
+local function start_unloading(id)
+  local r = redis.call('HMGET', replica_key(id), 'state', 'num_jobs', 'gpus', 'bytes_per_gpu')
+  if not r[1] or r[1] == 'unloading' or tonumber(r[2]) > 0 then return false end
+  redis.call('HSET', replica_key(id), 'state', 'unloading')
+  set_warm(id)
+  for gpu in string.gmatch(r[3], '[^,]+') do
+    redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', -tonumber(r[4]))
+    changed('gpu', gpu)
+  end
+  changed('replica', id)
+  return true
+end
+
+-- A gpu whose worker is gone: what it ran waits again, what it held is free.
+local function reap_gpu(gpu)
+  local jobs = redis.call('SMEMBERS', gpu_key(gpu) .. ':jobs')
+  for _, job in ipairs(jobs) do
+    local held = redis.call('HMGET', job_key(job), 'gpu', 'owner', 'phase')
+    if held[1] == gpu and held[3] ~= 'finishing' then requeue(job, 'worker_lost', held[2] ~= '') end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':replicas')) do drop_replica(id) end
+  redis.call('DEL', gpu_key(gpu), gpu_key(gpu) .. ':replicas', gpu_key(gpu) .. ':jobs')
+  redis.call('ZREM', P .. 'gpus', gpu)
+  changed('gpu', gpu)
+  return #jobs
+end
+
+local function is_alive(gpu, now)
+  local deadline = redis.call('ZSCORE', P .. 'gpus', gpu)
+  return deadline and tonumber(deadline) > now and redis.call('HGET', gpu_key(gpu), 'state') == 'up'
+end

@@ -1,0 +1,22 @@
+-- The owner adds tokens; those whose index is already there are skipped, so a repeated call does no harm.
+-- ARGV: job, attempt, epoch, first index, then one JSON token each.
+-- Returns 'ok', 'cancel' (the user wants it stopped) or 'stale' (no longer yours).
+local job, attempt, epoch, first = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local key = job_key(job)
+local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel')
+if held[1] ~= attempt or held[2] ~= epoch or not held[3] or held[3] == '' then
+  count('fence_rejected')
+  return 'stale'
+end
+local have = tonumber(held[4])
+if first > have then count('token_gaps'); return 'stale' end
+for i = 5 + have - first, #ARGV do
+  redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i])
+end
+local total = first + #ARGV - 4
+if total > have then redis.call('HSET', key, 'num_tokens', total) end
+if held[5] == 'starting' then
+  redis.call('HSET', key, 'first_token_ms', now_ms())
+  status_event(job, 'running', 'decoding')
+end
+return held[6] and 'cancel' or 'ok'

@@ -1,0 +1,28 @@
+-- Make the live record of an accepted job and, when a ready replica has room, reserve a place on it.
+-- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again'
+-- Returns {now, replica, gpu}; replica and gpu are '' when the router has to decide.
+local job, attempt, spec, ids, order, model, losses, claim_ms, again =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'again'
+local now = now_ms()
+if redis.call('EXISTS', job_key(job)) == 1 then
+  local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
+  return {now, held[1], held[2]}
+end
+redis.call('HSET', job_key(job), 'spec', spec, 'ids', ids, 'order', order, 'model', model, 'attempt', attempt,
+  'epoch', 0, 'owner', '', 'replica', '', 'gpu', '', 'num_tokens', 0, 'losses', losses, 'resends', 0, 'version', 0,
+  'status', 'queued', 'phase', 'waiting_gpu')
+if again then event(job, 'snapshot', cjson.encode({text = '', num_tokens = 0})) end
+status_event(job, 'queued', 'waiting_gpu')
+local best = redis.call('ZRANGE', warm_key(model), 0, 3)
+for _, id in ipairs(best) do
+  local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus')
+  local leader = r[3] and string.match(r[3], '[^,]+')
+  if leader and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
+    take_slot(job, id, leader, now + tonumber(claim_ms))
+    redis.call('HSET', job_key(job), 'start_kind', 'warm')
+    return {now, id, leader}
+  end
+end
+redis.call('ZADD', P .. 'waiting', order, job)
+changed('job', job)
+return {now, '', ''}

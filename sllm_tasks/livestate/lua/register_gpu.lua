@@ -1,0 +1,20 @@
+-- A worker (new, or one the live state has forgotten) announces its gpu and what is loaded on it.
+-- ARGV: gpu, worker, device, capacity bytes, life in ms, state,
+--       then id, model, checkpoint, bytes, max jobs, engine, context of each ready replica
+local gpu, worker, life_ms = ARGV[1], ARGV[2], tonumber(ARGV[5])
+local lost = reap_gpu(gpu)
+redis.call('HSET', gpu_key(gpu), 'worker_id', worker, 'device', ARGV[3], 'capacity_bytes', ARGV[4],
+  'reserved_bytes', 0, 'state', ARGV[6], 'stats', '{}')
+redis.call('ZADD', P .. 'gpus', now_ms() + life_ms, gpu)
+for i = 7, #ARGV, 7 do
+  local id = ARGV[i]
+  redis.call('HSET', replica_key(id), 'model', ARGV[i + 1], 'checkpoint', ARGV[i + 2], 'gpus', gpu,
+    'bytes_per_gpu', ARGV[i + 3], 'max_jobs', ARGV[i + 4], 'engine', ARGV[i + 5], 'context', ARGV[i + 6],
+    'state', 'ready', 'num_jobs', 0, 'idle_since_ms', now_ms(), 'evicts', '')
+  redis.call('SADD', gpu_key(gpu) .. ':replicas', id)
+  redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', ARGV[i + 3])
+  set_warm(id)
+  changed('replica', id)
+end
+changed('gpu', gpu)
+return lost

@@ -1,0 +1,127 @@
+"""The router's room: its lease, the change feed it follows, and its decisions carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from redis import Redis
+
+from sllm_tasks.cluster import GpuId, ModelInfo
+from sllm_tasks.jobs import StartKind
+from sllm_tasks.livestate.connection import PREFIX, text, translated
+from sllm_tasks.livestate.jobs import CLAIM_MS
+from sllm_tasks.livestate.scripts import Scripts
+
+#: A silent leader is replaced after this time; it renews every second.
+LEADER_LIFE_MS = 3_000
+#: A trigger for the router that was lost delays the next one by at most this.
+_KICK_LIFE_MS = 1_000
+
+
+class Applied(StrEnum):
+    """What became of a decision."""
+
+    OK = "ok"
+    #: Another router leads.
+    STALE_ROUTER = "stale_router"
+    #: The job has ended, or has a place already.
+    GONE = "gone"
+    #: No room on that replica or gpu any more.
+    FULL = "full"
+    #: That gpu or replica is dead or draining.
+    DEAD = "dead"
+    #: A victim got a job in the meantime.
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewReplica:
+    """A replica to be loaded, after its victims are freed."""
+
+    model: ModelInfo
+    gpus: tuple[GpuId, ...]
+    victims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something changed: read it again."""
+
+    kind: str
+    id: str
+
+
+class RouterStore:
+    """The router's room of the live state."""
+
+    def __init__(self, redis: Redis, scripts: Scripts) -> None:
+        self._redis = redis
+        self._scripts = scripts
+
+    def lead(self, who: str) -> int | None:
+        """Take or keep the lease: the fencing epoch that goes with every decision, None while another leads."""
+        with translated():
+            epoch = self._scripts["lead_router"](args=[who, LEADER_LIFE_MS])
+        return int(epoch) if epoch else None
+
+    def leader(self) -> str:
+        """Who leads, empty when nobody does."""
+        with translated():
+            return text(self._redis.get(f"{PREFIX}router:leader"))
+
+    def apply(
+        self,
+        *,
+        epoch: int,
+        job_id: str,
+        attempt: int,
+        replica_id: str,
+        start_kind: StartKind,
+        new: NewReplica | None = None,
+    ) -> Applied:
+        """Reserve a job's place: on a replica, or on one that is to be loaded (`new`)."""
+        args = [
+            epoch,
+            job_id,
+            attempt,
+            CLAIM_MS,
+            replica_id,
+            start_kind,
+            ",".join(new.victims) if new else "",
+        ]
+        if new:
+            gpus = ",".join(str(gpu) for gpu in new.gpus)
+            model = new.model
+            args += [
+                model.name, model.checkpoint, gpus, model.bytes_per_gpu, model.max_jobs, model.engine, model.context,
+            ]  # fmt: skip
+        with translated():
+            return Applied(text(self._scripts["assign_job"](args=args)))
+
+    def kick(self) -> bool:
+        """Whether the caller should send the router a trigger; False while one is on its way."""
+        with translated():
+            return bool(self._redis.set(f"{PREFIX}router:kicked", 1, nx=True, px=_KICK_LIFE_MS))
+
+    def kicked(self) -> None:
+        """The router begins a pass: what changes from now on needs another trigger."""
+        with translated():
+            self._redis.delete(f"{PREFIX}router:kicked")
+
+    def feed_end(self) -> str:
+        """Position of the newest change."""
+        with translated():
+            newest = self._redis.xrevrange(f"{PREFIX}feed", count=1)
+        return text(newest[0][0]) if newest else "0"
+
+    def changes(self, after: str) -> tuple[str, list[Change]] | None:
+        """Changes after a position and the new position; None when some were lost and all must be read again."""
+        with translated():
+            entries = self._redis.xrange(f"{PREFIX}feed", min=after, count=20_001)
+        if after != "0" and (not entries or text(entries[0][0]) != after):
+            return None
+        fresh = entries if after == "0" else entries[1:]
+        position = text(entries[-1][0]) if entries else after
+        seen = dict.fromkeys(Change(kind=text(f[b"kind"]), id=text(f[b"id"])) for _, f in fresh)
+        return position, list(seen)
