@@ -87,7 +87,7 @@ class Engine(Protocol):
     """See the module's docstring for the threading rule."""
 
     def load(self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits) -> None:
-        """Load a checkpoint directory on `devices`; raises ModelUnusableError or OutOfMemoryError, keeps nothing then."""
+        """Load a checkpoint directory; raises ModelUnusableError or OutOfMemoryError, and keeps nothing then."""
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""

@@ -1,0 +1,1 @@
+"""Numeric kernels, each with a NumPy reference and a path that needs no GPU."""
