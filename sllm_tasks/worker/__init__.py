@@ -1,0 +1,1 @@
+"""The worker process: owns one gpu, loads replicas, runs their jobs."""
