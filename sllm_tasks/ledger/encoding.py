@@ -1,0 +1,68 @@
+"""Records of the core as ledger columns and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from sllm_tasks.jobs import JobSpec, SamplingParams, TokenRecord
+from sllm_tasks.ledger.columns import JsonObject
+from sllm_tasks.ledger.tables import JobRow
+
+_TUPLES = ("stop", "stop_token_ids")
+
+
+def from_ms(ms: int) -> datetime:
+    """Convert cluster time, milliseconds since 1970, to an instant."""
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+
+
+def to_ms(at: datetime) -> int:
+    """Convert an instant to cluster time; fractions of a millisecond are cut off."""
+    return int(at.timestamp()) * 1000 + at.microsecond // 1000
+
+
+def encode_params(params: SamplingParams) -> JsonObject:
+    """Write sampling parameters as a JSON object."""
+    return dataclasses.asdict(params)
+
+
+def decode_params(stored: JsonObject) -> SamplingParams:
+    """Read what `encode_params` wrote."""
+    fields = {name: tuple(cast("list[object]", stored[name])) for name in _TUPLES}
+    return SamplingParams(**{**stored, **fields})  # type: ignore[arg-type] # JSON; written by encode_params
+
+
+def encode_tokens(tokens: Sequence[TokenRecord]) -> list[JsonObject] | None:
+    """Write token records as a JSON list, None for none."""
+    return [dataclasses.asdict(token) for token in tokens] or None
+
+
+def decode_tokens(stored: Sequence[JsonObject] | None) -> tuple[TokenRecord, ...]:
+    """Read what `encode_tokens` wrote."""
+    return tuple(_decode_token(token) for token in stored or ())
+
+
+def _decode_token(stored: JsonObject) -> TokenRecord:
+    top = tuple((token_id, logprob) for token_id, logprob in cast("list[tuple[int, float]]", stored["top"]))
+    return TokenRecord(**{**stored, "top": top})  # type: ignore[arg-type] # JSON; written by encode_tokens
+
+
+def job_spec(row: JobRow) -> JobSpec:
+    """Rebuild what a worker needs, for a job whose live record was lost."""
+    return JobSpec(
+        job_id=row.id,
+        tenant=row.tenant,
+        model=row.model,
+        checkpoint=row.checkpoint,
+        prompt_ids=row.prompt_ids,
+        params=decode_params(row.params),
+        priority=row.priority,
+        job_class=row.job_class,
+        created_ms=to_ms(row.created_at),
+        deadline_ms=None if row.deadline_at is None else to_ms(row.deadline_at),
+        exactness=row.exactness,
+        traceparent=row.traceparent,
+    )

@@ -1,0 +1,191 @@
+"""The inventory: which checkpoints exist and which models are deployed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Update, delete, exists, select, update
+from sqlalchemy.orm import Session
+
+from sllm_tasks.cluster import ModelInfo
+from sllm_tasks.errors import ConflictError, NotFoundError
+from sllm_tasks.jobs import Exactness
+from sllm_tasks.ledger.states import ModelState
+from sllm_tasks.ledger.tables import CheckpointRow, ModelRow
+from sllm_tasks.ledger.writes import insert_if_absent, took_place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCheckpoint:
+    """A checkpoint as a node agent reports it after an import; the texts are the files of those names."""
+
+    digest: str
+    source: str
+    architecture: str
+    dtype: str
+    num_bytes: int
+    num_parameters: int
+    num_partitions: int
+    config: str
+    generation_config: str | None
+    tokenizer: str | None
+    tokenizer_config: str | None
+    chat_template: str | None
+    eos_token_ids: tuple[int, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """What may change while a model serves."""
+
+    keep_alive_s: float
+    min_replicas: int
+    max_replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings(ServingSettings):
+    """What an operator says about a model."""
+
+    name: str
+    #: A path, a URL or a checkpoint digest.
+    source: str
+    engine: str
+    dtype: str
+    num_gpus: int
+    max_jobs: int
+    context: int
+    exactness: Exactness = Exactness.TOKEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedModel:
+    """What a deploy operation found out."""
+
+    checkpoint: str
+    weights_bytes: int
+    kv_bytes_per_token: int
+    bytes_per_gpu: int
+
+
+def add_checkpoint(session: Session, new: NewCheckpoint) -> bool:
+    """Record a checkpoint; False if one with this digest, hence this content, is recorded already."""
+    return insert_if_absent(session, CheckpointRow, asdict(new))
+
+
+def get_checkpoint(session: Session, digest: str) -> CheckpointRow:
+    """Read a checkpoint; raises NotFoundError."""
+    row = session.get(CheckpointRow, digest)
+    if row is None:
+        raise NotFoundError(f"there is no checkpoint {digest}")
+    return row
+
+
+def list_checkpoints(session: Session) -> Sequence[CheckpointRow]:
+    """List all checkpoints, oldest first."""
+    return session.scalars(select(CheckpointRow).order_by(CheckpointRow.created_at, CheckpointRow.digest)).all()
+
+
+def delete_checkpoint(session: Session, digest: str) -> bool:
+    """Forget a checkpoint and its placements; False if it is unknown. Raises ConflictError if a model uses it."""
+    in_use = exists().where(ModelRow.checkpoint == digest)
+    statement = delete(CheckpointRow).where(CheckpointRow.digest == digest, ~in_use)
+    if took_place(session, statement):
+        return True
+    if session.scalar(select(in_use)):
+        raise ConflictError(f"a model uses the checkpoint {digest}")
+    return False
+
+
+def put_model(session: Session, settings: ModelSettings, *, now: datetime, seen_version: int | None = None) -> bool:
+    """Record a model's settings and start its deployment; True if it is new.
+
+    Raises ConflictError if `seen_version` is not the row's version (0: the model must not exist), or if the model
+    is being deleted. A model takes no jobs until it is deployed, also when it was before: `change_serving` is for
+    what needs no deployment.
+    """
+    values = asdict(settings)
+    state = {"state": ModelState.DEPLOYING, "error": None, "updated_at": now}
+    if seen_version in {None, 0} and insert_if_absent(session, ModelRow, {**values, **state, "created_at": now}):
+        return True
+    change = _of_model(settings.name).where(ModelRow.state != ModelState.DELETING)
+    if seen_version is not None:
+        change = change.where(ModelRow.version == seen_version)
+    if not took_place(session, change.values(**values, **state)):
+        raise ConflictError(f"the model {settings.name} has changed meanwhile or is being deleted")
+    return False
+
+
+def change_serving(session: Session, name: str, settings: ServingSettings, *, seen_version: int, now: datetime) -> bool:
+    """Change what needs no deployment; False if the row is no longer the one that was seen."""
+    change = _of_model(name).where(ModelRow.version == seen_version, ModelRow.state != ModelState.DELETING)
+    return took_place(session, change.values(**asdict(settings), updated_at=now))
+
+
+def get_model(session: Session, name: str) -> ModelRow:
+    """Read a model; raises NotFoundError."""
+    row = session.get(ModelRow, name, populate_existing=True)
+    if row is None:
+        raise NotFoundError(f"there is no model {name!r}")
+    return row
+
+
+def list_models(session: Session, *, ready_only: bool = False) -> Sequence[ModelRow]:
+    """List models by name."""
+    query = select(ModelRow).order_by(ModelRow.name)
+    if ready_only:
+        query = query.where(ModelRow.state == ModelState.READY)
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def note_deployed(session: Session, name: str, deployed: DeployedModel, *, now: datetime) -> bool:
+    """Make a model ready; False if it is not being deployed any more."""
+    return took_place(
+        session,
+        _of_model(name)
+        .where(ModelRow.state == ModelState.DEPLOYING)
+        .values(**asdict(deployed), state=ModelState.READY, error=None, updated_at=now),
+    )
+
+
+def note_deploy_failed(session: Session, name: str, error: str, *, now: datetime) -> bool:
+    """Record why a model cannot be served; False if it is not being deployed any more."""
+    change = _of_model(name).where(ModelRow.state == ModelState.DEPLOYING)
+    return took_place(session, change.values(state=ModelState.FAILED, error=error, updated_at=now))
+
+
+def note_deleting(session: Session, name: str, *, now: datetime) -> bool:
+    """Stop a model from taking jobs; False if it is unknown or being deleted already."""
+    change = _of_model(name).where(ModelRow.state != ModelState.DELETING)
+    return took_place(session, change.values(state=ModelState.DELETING, updated_at=now))
+
+
+def remove_model(session: Session, name: str) -> bool:
+    """Forget a model that is being deleted; False if there is none in that state."""
+    statement = delete(ModelRow).where(ModelRow.name == name, ModelRow.state == ModelState.DELETING)
+    return took_place(session, statement)
+
+
+def model_info(row: ModelRow) -> ModelInfo:
+    """See a ready model as scheduling does; raises ConflictError if it has no checkpoint yet."""
+    if row.checkpoint is None:
+        raise ConflictError(f"the model {row.name!r} is not deployed yet")
+    return ModelInfo(
+        name=row.name,
+        checkpoint=row.checkpoint,
+        num_gpus=row.num_gpus,
+        bytes_per_gpu=row.bytes_per_gpu,
+        max_jobs=row.max_jobs,
+        context=row.context,
+        keep_alive_s=row.keep_alive_s,
+        min_replicas=row.min_replicas,
+        max_replicas=row.max_replicas,
+        engine=row.engine,
+    )
+
+
+def _of_model(name: str) -> Update:
+    return update(ModelRow).where(ModelRow.name == name).values(version=ModelRow.version + 1)

@@ -1,0 +1,88 @@
+"""Listing jobs, and forgetting what was in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.pages import Page, PageRequest, read_page
+from sllm_tasks.ledger.tables import JobAttemptRow, JobRow
+from sllm_tasks.ledger.writes import AS_READ
+
+#: What a tombstone no longer says. `params` stays: it holds the stop strings, but explains the numbers.
+_CONTENT_GONE: dict[str, object] = {
+    "prompt": None,
+    "messages": None,
+    "prompt_ids": (),
+    "user_metadata": {},
+    "webhook": None,
+    "output": None,
+    "logprobs": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; what is None or empty does not restrict."""
+
+    statuses: frozenset[JobStatus] = frozenset()
+    model: str | None = None
+    #: A node that one of the job's attempts ran on.
+    node: str | None = None
+    created_after: datetime | None = None
+    group_id: str | None = None
+    #: Part of a job's id, client id or model.
+    text: str | None = None
+
+
+def list_jobs(session: Session, tenant: str | None, wanted: JobFilter, request: PageRequest) -> Page[JobRow]:
+    """List a tenant's jobs, or everybody's for None."""
+    query = select(JobRow)
+    if tenant is not None:
+        query = query.where(JobRow.tenant == tenant)
+    if wanted.statuses:
+        query = query.where(JobRow.status.in_(wanted.statuses))
+    if wanted.model is not None:
+        query = query.where(JobRow.model == wanted.model)
+    if wanted.node is not None:
+        query = query.where(
+            select(JobAttemptRow).where(JobAttemptRow.job_id == JobRow.id, JobAttemptRow.node == wanted.node).exists()
+        )
+    if wanted.created_after is not None:
+        query = query.where(JobRow.created_at > wanted.created_after)
+    if wanted.group_id is not None:
+        query = query.where(JobRow.group_id == wanted.group_id)
+    if wanted.text:
+        searched = (JobRow.id, JobRow.client_id, JobRow.model)
+        query = query.where(or_(*(column.contains(wanted.text, autoescape=True) for column in searched)))
+    return read_page(session, query, JobRow.id, request)
+
+
+def purge_expired(session: Session, now: datetime, limit: int = 500) -> int:
+    """Turn up to `limit` ended jobs whose content has outlived its life into tombstones; returns how many."""
+    due = (
+        select(JobRow.id)
+        .where(JobRow.expires_at <= now, JobRow.purged_at.is_(None))
+        .order_by(JobRow.expires_at)
+        .limit(limit)
+    )
+    return _purge(session, JobRow.id.in_(due.scalar_subquery()), now)
+
+
+def delete_job_content(session: Session, job_id: str, tenant: str, now: datetime) -> bool:
+    """Turn one ended job into a tombstone; False if it is not the tenant's, has not ended or is one already."""
+    return _purge(session, and_(JobRow.id == job_id, JobRow.tenant == tenant), now) == 1
+
+
+def _purge(session: Session, which: ColumnElement[bool], now: datetime) -> int:
+    statement = (
+        update(JobRow)
+        .where(which, JobRow.ended_at.is_not(None), JobRow.purged_at.is_(None))
+        .values(**_CONTENT_GONE, purged_at=now, version=JobRow.version + 1)
+        .returning(JobRow.id)
+    )
+    return len(session.execute(statement, execution_options=AS_READ).all())

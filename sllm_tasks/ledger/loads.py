@@ -1,0 +1,62 @@
+"""Measured loads, from which loading times are estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from sllm_tasks.ledger.states import Tier
+from sllm_tasks.ledger.tables import MeasuredLoadRow
+from sllm_tasks.ledger.writes import AS_READ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredLoad:
+    """One load that happened."""
+
+    id: str
+    checkpoint: str
+    node: str
+    #: None: a prefetch into DRAM or the SSD.
+    gpu: int | None
+    #: The slowest tier that was read.
+    tier: Tier
+    num_bytes: int
+    seconds: float
+    at: datetime
+
+
+def add_loads(session: Session, loads: Sequence[MeasuredLoad]) -> None:
+    """Record loads."""
+    session.add_all(MeasuredLoadRow(**asdict(load)) for load in loads)
+    session.flush()
+
+
+def recent_loads(session: Session, *, since: datetime, limit: int = 10_000) -> list[MeasuredLoad]:
+    """List the latest loads since then, oldest first."""
+    query = select(MeasuredLoadRow).where(MeasuredLoadRow.at >= since)
+    rows = session.scalars(query.order_by(MeasuredLoadRow.at.desc(), MeasuredLoadRow.id.desc()).limit(limit)).all()
+    return [_record(row) for row in reversed(rows)]
+
+
+def purge_loads(session: Session, older_than: datetime) -> int:
+    """Forget old loads; returns how many."""
+    statement = delete(MeasuredLoadRow).where(MeasuredLoadRow.at < older_than).returning(MeasuredLoadRow.id)
+    return len(session.execute(statement, execution_options=AS_READ).all())
+
+
+def _record(row: MeasuredLoadRow) -> MeasuredLoad:
+    return MeasuredLoad(
+        id=row.id,
+        checkpoint=row.checkpoint,
+        node=row.node,
+        gpu=row.gpu,
+        tier=row.tier,
+        num_bytes=row.num_bytes,
+        seconds=row.seconds,
+        at=row.at,
+    )

@@ -1,0 +1,61 @@
+"""Placements: the tier a checkpoint should have on a node, and the one it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from sllm_tasks.ledger.states import Tier
+from sllm_tasks.ledger.tables import PlacementRow
+from sllm_tasks.ledger.writes import insert_if_absent, took_place
+
+
+def want_placement(
+    session: Session, checkpoint: str, node: str, *, tier: Tier | None, pinned: bool, now: datetime
+) -> None:
+    """Say which tier a checkpoint should have on a node; None: it should not be there."""
+    _put(session, checkpoint, node, {"desired": tier, "pinned": pinned, "updated_at": now})
+
+
+def note_placement(session: Session, checkpoint: str, node: str, *, tier: Tier | None, now: datetime) -> None:
+    """Record the fastest tier that holds all of a checkpoint on a node, as the node reports it."""
+    _put(session, checkpoint, node, {"actual": tier, "actual_at": now, "updated_at": now})
+
+
+def _put(session: Session, checkpoint: str, node: str, values: dict[str, object]) -> None:
+    if insert_if_absent(session, PlacementRow, {"checkpoint": checkpoint, "node": node, **values}):
+        return
+    took_place(
+        session,
+        update(PlacementRow)
+        .where(PlacementRow.checkpoint == checkpoint, PlacementRow.node == node)
+        .values(**values, version=PlacementRow.version + 1),
+    )
+
+
+def list_placements(
+    session: Session, *, checkpoint: str | None = None, node: str | None = None, unmet_only: bool = False
+) -> Sequence[PlacementRow]:
+    """List placements by checkpoint and node; the unmet ones are what the reconciler works on."""
+    query = select(PlacementRow).order_by(PlacementRow.checkpoint, PlacementRow.node)
+    if checkpoint is not None:
+        query = query.where(PlacementRow.checkpoint == checkpoint)
+    if node is not None:
+        query = query.where(PlacementRow.node == node)
+    if unmet_only:
+        query = query.where(PlacementRow.desired.is_distinct_from(PlacementRow.actual))
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def remove_placement(session: Session, checkpoint: str, node: str) -> bool:
+    """Forget a placement that is neither wanted nor there; False if it is either, or unknown."""
+    statement = delete(PlacementRow).where(
+        PlacementRow.checkpoint == checkpoint,
+        PlacementRow.node == node,
+        PlacementRow.desired.is_(None),
+        PlacementRow.actual.is_(None),
+    )
+    return took_place(session, statement)

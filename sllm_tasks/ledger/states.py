@@ -1,0 +1,92 @@
+"""States and kinds of what the ledger keeps, importable by those that never open a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """Where the bytes of a checkpoint are, slowest first."""
+
+    REMOTE = "remote"
+    SSD = "ssd"
+    DRAM = "dram"
+    GPU = "gpu"
+
+
+class ModelState(StrEnum):
+    """Whether a model takes jobs."""
+
+    #: Its deploy operation runs; names, shapes and architecture are not checked yet.
+    DEPLOYING = "deploying"
+    #: Takes jobs.
+    READY = "ready"
+    #: The last deploy failed; the row says why.
+    FAILED = "failed"
+    #: Takes no more jobs; its replicas are being unloaded.
+    DELETING = "deleting"
+
+
+class OperationStatus(StrEnum):
+    """Where a piece of admin work stands."""
+
+    #: Recorded; nobody has taken it.
+    PENDING = "pending"
+    #: A node agent or control works on it.
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+#: Every change of status that may happen. Back to PENDING: whoever ran it died.
+OPERATION_TRANSITIONS: Mapping[OperationStatus, frozenset[OperationStatus]] = {
+    OperationStatus.PENDING: frozenset({OperationStatus.RUNNING, OperationStatus.FAILED, OperationStatus.CANCELED}),
+    OperationStatus.RUNNING: frozenset(
+        {
+            OperationStatus.PENDING,
+            OperationStatus.SUCCEEDED,
+            OperationStatus.FAILED,
+            OperationStatus.CANCELED,
+        }
+    ),
+    OperationStatus.SUCCEEDED: frozenset(),
+    OperationStatus.FAILED: frozenset(),
+    OperationStatus.CANCELED: frozenset(),
+}
+
+ENDED_OPERATION_STATUSES = frozenset(status for status, after in OPERATION_TRANSITIONS.items() if not after)
+
+
+class AttemptExit(StrEnum):
+    """Why an attempt of a job is over."""
+
+    #: The job ended with it, in whichever status.
+    JOB_ENDED = "job_ended"
+    #: Its worker died or lost its lease.
+    WORKER_LOST = "worker_lost"
+    #: Its worker gave the job back: drain, shutdown, a load that failed.
+    HANDED_BACK = "handed_back"
+    #: The live state was lost and the job was published again.
+    SUPERSEDED = "superseded"
+
+
+class MigrationState(StrEnum):
+    """The life of a live migration."""
+
+    #: Decided; room on the target is reserved.
+    PLANNED = "planned"
+    #: The target loads the checkpoint.
+    LOADING = "loading"
+    #: The target catches up, round by round, while the source goes on.
+    CATCHING_UP = "catching_up"
+    #: The source has stopped; ownership is about to move.
+    HANDING_OVER = "handing_over"
+    #: The target owns the job.
+    SUCCEEDED = "succeeded"
+    #: The job ended at the source first.
+    NOT_NEEDED = "not_needed"
+    FAILED = "failed"
+    #: Stopped by an operator.
+    ABORTED = "aborted"

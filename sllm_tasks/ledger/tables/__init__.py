@@ -1,0 +1,27 @@
+"""All tables of the ledger; importing this fills `Base.metadata`."""
+
+from sllm_tasks.ledger.columns import Base
+from sllm_tasks.ledger.tables.access import ApiKeyRow, AuditRow, IdempotencyKeyRow, TenantRow, WebhookRow
+from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, ModelRow, PlacementRow
+from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
+from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
+from sllm_tasks.ledger.tables.operations import OperationRow
+
+__all__ = [
+    "ApiKeyRow",
+    "AuditRow",
+    "Base",
+    "CheckpointRow",
+    "DecisionRow",
+    "IdempotencyKeyRow",
+    "JobAttemptRow",
+    "JobRow",
+    "MeasuredLoadRow",
+    "MigrationRoundRow",
+    "MigrationRow",
+    "ModelRow",
+    "OperationRow",
+    "PlacementRow",
+    "TenantRow",
+    "WebhookRow",
+]
