@@ -47,13 +47,13 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Commit at the end of the block, or roll back if it raises; UnavailableError if the database is out."""
-        with _outages_named(), self._turn(), self._writers.begin() as session:
+        with outages_named(), self._turn(), self._writers.begin() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Open a session whose changes, if any, are rolled back; UnavailableError if the database is out."""
-        with _outages_named(), self._readers() as session:
+        with outages_named(), self._readers() as session:
             yield session
 
     def close(self) -> None:
@@ -77,7 +77,8 @@ class Database:
 
 
 @contextmanager
-def _outages_named() -> Iterator[None]:
+def outages_named() -> Iterator[None]:
+    """Raise UnavailableError for what the database or the way to it is to blame for."""
     try:
         yield
     except PoolTimeoutError as error:

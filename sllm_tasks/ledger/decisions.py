@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.pages import Page, PageRequest, read_page
 from sllm_tasks.ledger.tables import DecisionRow
-from sllm_tasks.ledger.writes import AS_READ, took_place
+from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,9 @@ class Decision:
 
 
 def add_decisions(session: Session, decisions: Sequence[Decision]) -> None:
-    """Record decisions about jobs of the ledger."""
-    session.add_all(
-        DecisionRow(**{**asdict(decision), "candidates": list(decision.candidates)}) for decision in decisions
-    )
-    session.flush()
+    """Record decisions about jobs of the ledger; one that is there already stays as it is."""
+    for decision in decisions:
+        insert_if_absent(session, DecisionRow, {**asdict(decision), "candidates": list(decision.candidates)})
 
 
 def note_actual_start(session: Session, decision_id: str, actual_s: float) -> bool:

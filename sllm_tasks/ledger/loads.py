@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import MeasuredLoadRow
-from sllm_tasks.ledger.writes import AS_READ
+from sllm_tasks.ledger.writes import AS_READ, insert_if_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class MeasuredLoad:
 
 
 def add_loads(session: Session, loads: Sequence[MeasuredLoad]) -> None:
-    """Record loads."""
-    session.add_all(MeasuredLoadRow(**asdict(load)) for load in loads)
-    session.flush()
+    """Record loads; one that is there already stays as it is."""
+    for load in loads:
+        insert_if_absent(session, MeasuredLoadRow, asdict(load))
 
 
 def recent_loads(session: Session, *, since: datetime, limit: int = 10_000) -> list[MeasuredLoad]:
