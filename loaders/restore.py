@@ -1,0 +1,148 @@
+"""Put tensors into a model of transformers, or find out that they do not fit, without reading a weight.
+
+Both go through the public `from_pretrained(None, config=…, state_dict=…)`, which knows the renamings and conversions of
+every architecture, tied weights and the buffers that no checkpoint stores. It would copy every tensor to the CPU; the
+tensors handed over here stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from re import sub
+from typing import Any, cast
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from loaders.architecture import model_class
+from loaders.errors import CheckpointCorruptError, CheckpointMissingError, CheckpointUnsupportedError
+from loaders.weights import TensorInfo
+
+
+class _Resident(torch.Tensor):
+    """A tensor that stays on its device; only its type can change."""
+
+    def to(self, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> torch.Tensor:
+        return self if dtype is None else super().to(dtype=dtype)
+
+
+class _NoAllocation(TorchDispatchMode):
+    """Keeps the memory of missing weights from being allocated, so that a check costs none."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func is torch.ops.aten.empty_like.default:
+            named["device"] = torch.device("meta")
+        return func(*args, **named)
+
+
+def restore(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
+    """Build a model over `tensors`, without copying those that its class takes as they are.
+
+    Buffers that no checkpoint stores are computed on the CPU and follow the tensors to their device.
+    """
+    model, report = _from_tensors(config, tensors, dtype)
+    _check_report(report)
+    _unwrap(model)
+    model.requires_grad_(requires_grad=False)
+    model.to(next(iter(tensors.values())).device)  # type: ignore[arg-type] # its stub knows no device alone
+    _check_materialised(model)
+    model.eval()
+    return model
+
+
+def check_tensors(config: PreTrainedConfig, infos: Mapping[str, TensorInfo], dtype: torch.dtype) -> int:
+    """Check names and shapes against the model class and return how many parameters it has.
+
+    Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong.
+    """
+    with _NoAllocation():  # type: ignore[no-untyped-call] # torch's constructor
+        shapes = {name: torch.empty(info.shape, dtype=info.dtype, device="meta") for name, info in infos.items()}
+        try:
+            model, report = _from_tensors(config, shapes, dtype)
+        except RuntimeError as error:
+            # Some architectures store many small tensors that become one; they did not go together.
+            raise CheckpointCorruptError(_odd_one_out(infos) or str(error)) from error
+    _check_report(report)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _from_tensors(
+    config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    resident = {name: tensor.as_subclass(_Resident) for name, tensor in tensors.items()}
+    with _quiet():
+        loaded = model_class(config).from_pretrained(
+            None,
+            config=config,
+            state_dict=resident,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    return cast("tuple[PreTrainedModel, Mapping[str, Any]]", loaded)
+
+
+def _check_report(report: Mapping[str, Any]) -> None:
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointMissingError(f"tensor {missing[0]} is missing ({len(missing)} in all)")
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, expected = mismatched[0]
+        raise CheckpointCorruptError(
+            f"tensor {name} has shape {tuple(found)}, expected {tuple(expected)} ({len(mismatched)} in all)"
+        )
+    if errors := report["error_msgs"]:
+        raise CheckpointUnsupportedError(f"transformers cannot load the tensors: {errors[0]}")
+
+
+def _check_materialised(model: PreTrainedModel) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise CheckpointUnsupportedError(f"tensor {name} got no data from the checkpoint or the model class")
+
+
+def _odd_one_out(infos: Mapping[str, TensorInfo]) -> str | None:
+    """Find a tensor whose shape differs from that of most tensors whose names differ in numbers only."""
+    families: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    for name, info in infos.items():
+        families[sub(r"\.\d+\.", ".#.", name)][name] = info.shape
+    for shapes in families.values():
+        expected = Counter(shapes.values()).most_common(1)[0][0]
+        for name, shape in shapes.items():
+            if shape != expected:
+                return f"tensor {name} has shape {shape}, expected {expected} like its siblings"
+    return None
+
+
+def _unwrap(model: PreTrainedModel) -> None:
+    """Replace the tensors that stayed by plain ones, which cost nothing per operation; tied ones stay tied."""
+    plain: dict[torch.Tensor, torch.Tensor] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if parameter not in plain:
+                plain[parameter] = torch.nn.Parameter(parameter.data.as_subclass(torch.Tensor), requires_grad=False)
+            setattr(module, name, plain[parameter])
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            if isinstance(buffer, _Resident):
+                setattr(module, name, buffer.as_subclass(torch.Tensor))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and reports off the worker's log; what matters is raised."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
