@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     torch_threads: int | None = Field(None, ge=1, description="Threads torch computes with; default: torch's own.")
 
     nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
+    ssd_copies: int = Field(2, ge=1, description="Nodes whose SSD should have each deployed checkpoint.")
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
     result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")
@@ -123,6 +124,7 @@ def load_settings(
 
     Raises:
         ConfigError: An unknown key or a bad value; the message names it, its origin and what was expected.
+
     """
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")

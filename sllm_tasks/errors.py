@@ -12,6 +12,13 @@ class ErrorCode(StrEnum):
     """Why something did not work, in the one spelling that users ever see."""
 
     INVALID_REQUEST = "invalid_request"
+    MALFORMED_BODY = "malformed_body"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    GONE = "gone"
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_NOT_READY = "model_not_ready"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -32,3 +33,14 @@ def text(value: object) -> str:
 def number(value: object) -> int | None:
     """A field as an integer; a missing or empty one is None."""
     return int(float(text(value))) if value else None
+
+
+def entries(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
+    """Stream entries of an XREAD of one stream or of an XRANGE, whichever protocol version is spoken."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        answer = next(iter(answer.values()))[0]
+    elif len(answer[0]) == 2 and isinstance(answer[0][1], list):
+        answer = answer[0][1]
+    return [(text(entry_id), fields) for entry_id, fields in answer]

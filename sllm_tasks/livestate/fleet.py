@@ -117,6 +117,11 @@ class FleetStore:
         with translated():
             return sorted(text(replica) for replica in self._redis.smembers(f"{PREFIX}gpu:{gpu_id}:replicas"))
 
+    def has_replicas(self, model: str) -> bool:
+        """Whether any live gpu holds the model, closed replicas included."""
+        orders = [self.replica(replica_id) for gpu in self.gpus() for replica_id in self.replicas_on(gpu.id)]
+        return any(order is not None and order.replica.model == model for order in orders)
+
     def replica(self, replica_id: str) -> ReplicaOrder | None:
         """One replica with what its worker needs to load it."""
         with translated():
@@ -192,7 +197,7 @@ class FleetStore:
 
     def listen_for_cancels(self, gpu: GpuId) -> CancelBell:
         """Subscribe to the bell that rings when a job of this gpu should stop."""
-        subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+        subscription: Any = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         with translated():
             subscription.subscribe(f"{PREFIX}bell:gpu:{gpu}")
         return CancelBell(subscription)

@@ -13,7 +13,7 @@ from redis import Redis
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.jobs import JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
 from sllm_tasks.livestate import codec
-from sllm_tasks.livestate.connection import PREFIX, number, text, translated
+from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
 from sllm_tasks.livestate.scripts import Scripts
 
 #: A reserved job whose worker has not claimed it after this time is sent to it again.
@@ -116,6 +116,10 @@ def _key(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}"
 
 
+def _fence(claim: Claim) -> tuple[str, int, int]:
+    return claim.spec.job_id, claim.attempt, claim.epoch
+
+
 def order_of(spec: JobSpec) -> float:
     """Score among waiting jobs, smallest first: priority, then age. Milliseconds stay below 10^13 until 2286."""
     return (9 - spec.priority) * 1e13 + spec.created_ms
@@ -160,7 +164,7 @@ class JobStore:
     def set_phase(self, claim: Claim, phase: JobPhase) -> Verdict:
         """Say what the owner is doing."""
         with translated():
-            args = [claim.spec.job_id, claim.attempt, claim.epoch, phase]
+            args: list[str | int] = [*_fence(claim), phase.value]
             return Verdict(text(self._scripts["set_phase"](args=args)))
 
     def append(self, step: Sequence[Append]) -> list[Verdict]:
@@ -177,13 +181,13 @@ class JobStore:
     def finish(self, claim: Claim, outcome: Outcome) -> Verdict:
         """Report the end of a job that is ours; the ledger decides whether it counts."""
         with translated():
-            args = [claim.spec.job_id, claim.attempt, claim.epoch, codec.encode_outcome(outcome)]
+            args: list[str | int] = [*_fence(claim), codec.encode_outcome(outcome)]
             return Verdict(text(self._scripts["finish_job"](args=args)))
 
     def release(self, claim: Claim, reason: str) -> Verdict:
         """Hand a job back; the next attempt goes on from its tokens."""
         with translated():
-            answer = self._scripts["release_job"](args=[claim.spec.job_id, claim.attempt, claim.epoch, reason])
+            answer = self._scripts["release_job"](args=[*_fence(claim), reason])
         return Verdict.STALE if answer == b"stale" else Verdict.OK
 
     def end(self, job_id: str, status: JobStatus, completed: dict[str, Any]) -> None:
@@ -221,22 +225,22 @@ class JobStore:
         """Events after an id, at most 1,000; waits up to `block_ms` (None: not at all) for the first."""
         with translated():
             answer = self._redis.xread({f"{_key(job_id)}:events": after}, count=1000, block=block_ms)
-        if not answer:
-            return []
-        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
-        return [_event(entry_id, fields) for entry_id, fields in entries]
+        return [
+            JobEvent(id=entry_id, kind=text(fields[b"kind"]), data=json.loads(fields[b"data"]))
+            for entry_id, fields in entries(answer)
+        ]
 
     def last_event_id(self, job_id: str) -> str:
         """Id of the newest event, `0` when there is none."""
         with translated():
-            newest = self._redis.xrevrange(f"{_key(job_id)}:events", count=1)
-        return text(newest[0][0]) if newest else "0"
+            newest = entries(self._redis.xrevrange(f"{_key(job_id)}:events", count=1))
+        return newest[0][0] if newest else "0"
 
     def tokens(self, job_id: str) -> tuple[TokenRecord, ...]:
         """Every token that counts so far, in order."""
         with translated():
-            entries = self._redis.xrange(f"{_key(job_id)}:events")
-        return tuple(codec.decode_token(fields[b"data"]) for _, fields in entries if fields[b"kind"] == b"token")
+            found = entries(self._redis.xrange(f"{_key(job_id)}:events"))
+        return tuple(codec.decode_token(fields[b"data"]) for _, fields in found if fields[b"kind"] == b"token")
 
     def due(self, now_ms: int, limit: int = 500) -> list[str]:
         """Jobs whose claim or lease time has passed."""
@@ -288,7 +292,3 @@ def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
         first_token_ms=number(field["first_token_ms"]),
         ended=field["ended"] is not None,
     )
-
-
-def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> JobEvent:
-    return JobEvent(id=entry_id.decode(), kind=fields[b"kind"].decode(), data=json.loads(fields[b"data"]))

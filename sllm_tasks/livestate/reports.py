@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from sllm_tasks.livestate.connection import PREFIX, text, translated
+from sllm_tasks.livestate.connection import PREFIX, entries, text, translated
 
 _KEY = f"{PREFIX}reports"
 
@@ -38,12 +38,9 @@ class ReportStore:
         """The oldest reports; waits up to `block_ms` for the first."""
         with translated():
             answer = self._redis.xread({_KEY: "0"}, count=limit, block=block_ms)
-        if not answer:
-            return []
-        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
         return [
-            Report(id=text(entry_id), kind=text(fields[b"kind"]), data=json.loads(fields[b"data"]))
-            for entry_id, fields in entries
+            Report(id=entry_id, kind=text(fields[b"kind"]), data=json.loads(fields[b"data"]))
+            for entry_id, fields in entries(answer)
         ]
 
     def remove(self, reports: Sequence[Report]) -> None:

@@ -9,7 +9,7 @@ from redis import Redis
 
 from sllm_tasks.cluster import GpuId, ModelInfo
 from sllm_tasks.jobs import StartKind
-from sllm_tasks.livestate.connection import PREFIX, text, translated
+from sllm_tasks.livestate.connection import PREFIX, entries, text, translated
 from sllm_tasks.livestate.jobs import CLAIM_MS
 from sllm_tasks.livestate.scripts import Scripts
 
@@ -78,6 +78,7 @@ class RouterStore:
         attempt: int,
         replica_id: str,
         start_kind: StartKind,
+        decision_id: str,
         new: NewReplica | None = None,
     ) -> Applied:
         """Reserve a job's place: on a replica, or on one that is to be loaded (`new`)."""
@@ -87,7 +88,8 @@ class RouterStore:
             attempt,
             CLAIM_MS,
             replica_id,
-            start_kind,
+            start_kind.value,
+            decision_id,
             ",".join(new.victims) if new else "",
         ]
         if new:
@@ -112,16 +114,16 @@ class RouterStore:
     def feed_end(self) -> str:
         """Position of the newest change."""
         with translated():
-            newest = self._redis.xrevrange(f"{PREFIX}feed", count=1)
-        return text(newest[0][0]) if newest else "0"
+            newest = entries(self._redis.xrevrange(f"{PREFIX}feed", count=1))
+        return newest[0][0] if newest else "0"
 
     def changes(self, after: str) -> tuple[str, list[Change]] | None:
         """Changes after a position and the new position; None when some were lost and all must be read again."""
         with translated():
-            entries = self._redis.xrange(f"{PREFIX}feed", min=after, count=20_001)
-        if after != "0" and (not entries or text(entries[0][0]) != after):
+            found = entries(self._redis.xrange(f"{PREFIX}feed", min=after, count=20_001))
+        if after != "0" and (not found or found[0][0] != after):
             return None
-        fresh = entries if after == "0" else entries[1:]
-        position = text(entries[-1][0]) if entries else after
+        fresh = found if after == "0" else found[1:]
+        position = found[-1][0] if found else after
         seen = dict.fromkeys(Change(kind=text(f[b"kind"]), id=text(f[b"id"])) for _, f in fresh)
         return position, list(seen)

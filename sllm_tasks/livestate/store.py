@@ -32,9 +32,11 @@ class LiveState:
     The connection gives up after `timeout_s` and does not retry: whoever calls knows whether waiting makes sense.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, max_connections: int | None = None) -> None:
         self._redis = Redis.from_url(
             url,
+            # redis-py's own limit of 100 is less than the threads of a web process.
+            max_connections=max_connections,
             socket_timeout=timeout_s,
             socket_connect_timeout=min(timeout_s, 2.0),
             socket_keepalive=True if not url.startswith("unix") else None,

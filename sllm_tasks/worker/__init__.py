@@ -1,1 +1,1 @@
-"""The worker process: owns one gpu, loads replicas, runs their jobs."""
+"""The worker: one process per gpu; it loads replicas, runs jobs and reports their tokens."""

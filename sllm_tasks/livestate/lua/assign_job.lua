@@ -1,9 +1,9 @@
 -- Carry out one decision of the router, if the world still is as the router saw it.
--- ARGV: router epoch, job, attempt, claim time in ms, replica, start kind, victims (csv), then for a new replica:
+-- ARGV: router epoch, job, attempt, claim time in ms, replica, start kind, decision, victims (csv), then for a new replica:
 --       model, checkpoint, gpus (csv), bytes per gpu, max jobs, engine, context
 -- Returns 'ok', or why not: 'stale_router', 'gone', 'full', 'dead', 'busy'.
-local epoch, job, attempt, claim_ms, replica, start_kind, victims =
-  ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local epoch, job, attempt, claim_ms, replica, start_kind, decision, victims =
+  ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local now = now_ms()
 if redis.call('GET', P .. 'router:epoch') ~= epoch then count('stale_router'); return 'stale_router' end
 local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'replica')
@@ -12,9 +12,9 @@ if held[1] ~= attempt or held[2] ~= 'queued' or held[3] ~= '' then
   return 'gone'
 end
 local gpus
-if #ARGV > 7 then
-  local model, checkpoint, bytes = ARGV[8], ARGV[9], tonumber(ARGV[11])
-  gpus = ARGV[10]
+if #ARGV > 8 then
+  local model, checkpoint, bytes = ARGV[9], ARGV[10], tonumber(ARGV[12])
+  gpus = ARGV[11]
   for id in string.gmatch(victims, '[^,]+') do
     local r = redis.call('HMGET', replica_key(id), 'state', 'num_jobs')
     if r[1] ~= 'ready' or tonumber(r[2]) > 0 then return 'busy' end
@@ -31,7 +31,7 @@ if #ARGV > 7 then
   end
   for id in string.gmatch(victims, '[^,]+') do start_unloading(id) end
   redis.call('HSET', replica_key(replica), 'model', model, 'checkpoint', checkpoint, 'gpus', gpus,
-    'bytes_per_gpu', ARGV[11], 'max_jobs', ARGV[12], 'engine', ARGV[13], 'context', ARGV[14],
+    'bytes_per_gpu', ARGV[12], 'max_jobs', ARGV[13], 'engine', ARGV[14], 'context', ARGV[15],
     'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now, 'evicts', victims)
   for gpu in string.gmatch(gpus, '[^,]+') do
     redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', bytes)
@@ -47,6 +47,6 @@ end
 local leader = string.match(gpus, '[^,]+')
 if not is_alive(leader, now) then return 'dead' end
 take_slot(job, replica, leader, now + claim_ms)
-redis.call('HSET', job_key(job), 'start_kind', start_kind)
+redis.call('HSET', job_key(job), 'start_kind', start_kind, 'decision', decision)
 status_event(job, 'queued', 'placing')
 return 'ok'

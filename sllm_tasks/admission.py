@@ -1,0 +1,154 @@
+"""Accept a job: its row first, then its live record, then the message that starts it.
+
+The job is accepted once its row is committed. Whatever fails after that is made good by the sweeper, so it is no
+error of the request.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.errors import ErrorCode, SllmError, UnavailableError
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.idempotency import RequestKey, ReservationState, reserve
+from sllm_tasks.ledger.jobs import NewJob, insert_job
+from sllm_tasks.livestate import LiveState
+
+logger = logging.getLogger(__name__)
+
+#: How long it is believed that the live state has memory, or has none.
+_MEMORY_BELIEF_S: Final = 2.0
+#: How long the live state is left alone after it did not answer; the sweeper publishes what comes meanwhile.
+_DOWN_BELIEF_S: Final = 1.0
+#: How long a repetition of a request is recognised.
+_KEY_LIFE: Final = timedelta(hours=24)
+
+
+class IdempotencyMismatchError(SllmError):
+    """The key of the request was used before, for a request with another body."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotentRequest:
+    """A request that must take effect once, however often it is sent."""
+
+    key: RequestKey
+    #: SHA-256 of its body.
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A job that is in the ledger; `is_new` is False when an earlier request had already brought it there."""
+
+    job_id: str
+    is_new: bool
+
+
+class Admission:
+    """Safe to use from many threads."""
+
+    def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher) -> None:
+        self._ledger = ledger
+        self._live = live
+        self._dispatcher = dispatcher
+        self._breaker = _Breaker(live)
+
+    def submit(self, new: NewJob, key: IdempotentRequest | None = None) -> Accepted:
+        """Accept a job and start it if a gpu is at hand.
+
+        Raises:
+            UnavailableError: The ledger is out, or the live state has no memory left; nothing was accepted.
+            ConflictError: The id that the client chose is taken by another job.
+            IdempotencyMismatchError: The key is taken by another request.
+
+        """
+        self._breaker.check_memory()
+        accepted = self._commit(new, key)
+        if accepted.is_new and not self._breaker.is_down:
+            try:
+                self._start(new)
+            except UnavailableError as error:
+                self._breaker.note_down()
+                logger.warning("%s is accepted and waits for the sweeper: %s", new.spec.job_id, error)
+        return accepted
+
+    def _commit(self, new: NewJob, key: IdempotentRequest | None) -> Accepted:
+        job_id = new.spec.job_id
+        with self._ledger.transaction() as session:
+            if key is not None:
+                now = datetime.now(UTC)
+                first = reserve(
+                    session,
+                    key.key,
+                    fingerprint=key.fingerprint,
+                    target_id=job_id,
+                    now=now,
+                    expires_at=now + _KEY_LIFE,
+                )
+                if first.state is ReservationState.MISMATCH:
+                    raise IdempotencyMismatchError("this idempotency key belongs to a request with another body")
+                # The key is committed with its job, so whoever finds it finds the job as well.
+                if first.state is not ReservationState.NEW:
+                    return Accepted(job_id=first.target_id, is_new=False)
+            insert_job(session, new)
+        return Accepted(job_id=job_id, is_new=True)
+
+    def _start(self, new: NewJob) -> None:
+        placed = self._live.jobs.create(new.spec)
+        if placed.gpu is not None:
+            self._dispatcher.run_job(placed.gpu, new.spec.job_id, 1)
+        else:
+            self._dispatcher.route()
+
+
+class _Breaker:
+    """Remembers for a moment that the live state is full or away, so that not every request has to find out."""
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+        # Guards what is below; held only to read and write them, never while the live state is asked.
+        self._lock = threading.Lock()
+        self._is_full = False
+        self._probe_due_s = 0.0
+        self._down_until_s = 0.0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the live state did not answer a moment ago."""
+        with self._lock:
+            return time.monotonic() < self._down_until_s
+
+    def note_down(self) -> None:
+        """Remember that it did not answer."""
+        with self._lock:
+            self._down_until_s = time.monotonic() + _DOWN_BELIEF_S
+
+    def check_memory(self) -> None:
+        """Raise UnavailableError while the live state refuses writes; one caller in two seconds asks it."""
+        with self._lock:
+            is_due = time.monotonic() >= self._probe_due_s
+            if is_due:
+                self._probe_due_s = time.monotonic() + _MEMORY_BELIEF_S
+        if is_due:
+            self._probe()
+        if self._is_full:
+            raise UnavailableError("the live state has no memory left for more jobs")
+
+    def _probe(self) -> None:
+        try:
+            is_full = self._live.memory_is_full()
+        except UnavailableError:
+            # Away is not full: what is accepted now is published when it is back.
+            is_full = False
+            self.note_down()
+        with self._lock:
+            self._is_full = is_full

@@ -1,0 +1,1 @@
+"""Control: commits what the others report, and puts right what faults left behind."""

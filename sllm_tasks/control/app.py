@@ -1,0 +1,55 @@
+"""Control's Celery application: `celery -A sllm_tasks.control.app worker -P threads -Q control`."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from sllm_tasks import logs
+from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.consumer import count_rejections
+from sllm_tasks.control.ledger_writer import LedgerWriter
+from sllm_tasks.control.operations import OperationDesk
+from sllm_tasks.control.reconciler import Reconciler
+from sllm_tasks.control.sweeper import Sweeper
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.process import own
+from sllm_tasks.services import Services
+from sllm_tasks.tasks import count_rejected
+from sllm_tasks.threads import ServiceThread
+
+
+def build_app(settings: Settings) -> Celery:
+    """Wire control: three threads, and a queue for what is triggered rather than timed."""
+    services = Services(settings, "sllm-control")
+    app, live, dispatcher = services.app, services.live, services.dispatcher
+    ledger = Database(settings.ledger_url)
+    desk = OperationDesk(ledger, live, dispatcher)
+    threads = (
+        ServiceThread("ledger-writer", LedgerWriter(ledger, live, desk.commit).run),
+        ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
+        ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
+    )
+
+    def start() -> None:
+        for thread in threads:
+            thread.start()
+
+    def stop() -> None:
+        for thread in threads:
+            thread.stopping.set()
+        for thread in threads:
+            thread.stop()
+        ledger.close()
+
+    count_rejections(app, lambda: count_rejected(live))
+    own(app, start=start, stop=stop)
+    return app
+
+
+def __getattr__(name: str) -> Celery:
+    """Build the application when Celery's own command asks for it, not when somebody imports this module."""
+    if name in {"app", "celery"}:
+        settings, _ = load_settings()
+        logs.set_up(settings.log_level)
+        return build_app(settings)
+    raise AttributeError(name)

@@ -1,0 +1,180 @@
+"""Commits what workers and the router report, in batches, and tells readers that their jobs have ended."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from sllm_tasks.cluster import GpuId
+from sllm_tasks.endings import completed_event
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.jobs import StartKind
+from sllm_tasks.ledger.attempts import NewAttempt, end_attempt, start_attempt
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_start
+from sllm_tasks.ledger.encoding import from_ms
+from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, note_started
+from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
+from sllm_tasks.ledger.states import AttemptExit, Tier
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.codec import decode_outcome
+from sllm_tasks.livestate.reports import Report
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+_BLOCK_MS = 1_000
+_RETRY_S = 0.5
+
+
+class LedgerWriter:
+    """One thread empties the reports: read, commit, tell, remove. A crash in between repeats, and repeats are harmless."""
+
+    def __init__(self, ledger: Database, live: LiveState, on_operation: Callable[[Mapping[str, Any]], None]) -> None:
+        self._ledger = ledger
+        self._live = live
+        self._on_operation = on_operation
+
+    def run(self, stopping: threading.Event) -> None:
+        """Write until told to stop."""
+        while not stopping.is_set():
+            try:
+                reports = self._live.reports.read(_BATCH, _BLOCK_MS)
+                if reports:
+                    self.write(reports)
+            except UnavailableError as error:
+                logger.warning("reports wait: %s", error)
+                stopping.wait(_RETRY_S)
+
+    def write(self, reports: list[Report]) -> None:
+        """Commit a batch; raises UnavailableError with nothing lost."""
+        endings: dict[str, Ending] = {}
+        with self._ledger.transaction() as session:
+            for report in reports:
+                if report.kind == "job_ended":
+                    endings.setdefault(report.data["job_id"], _ending(report.data))
+                elif report.kind in _WRITERS:
+                    _WRITERS[report.kind](session, report.data)
+            ended = end_jobs(session, endings.values())
+            for report in reports:
+                if report.kind == "job_ended":
+                    _close_attempt(session, report.data)
+        for job_id in ended:
+            outcome = endings[job_id].outcome
+            self._live.jobs.end(job_id, outcome.status, completed_event(outcome.status, outcome))
+        for report in reports:
+            if report.kind == "operation":
+                self._on_operation(report.data)
+        self._live.reports.remove(reports)
+
+
+def _attempt_started(session: Session, data: dict[str, Any]) -> None:
+    gpu, at = GpuId.parse(data["gpu"]), from_ms(data["at_ms"])
+    start_attempt(
+        session,
+        NewAttempt(
+            job_id=data["job_id"],
+            attempt=data["attempt"],
+            node=gpu.node,
+            gpus=(gpu.index,),
+            worker_id=data["worker"],
+            replica_id=data["replica"],
+            start_kind=StartKind(data["start_kind"]),
+            started_at=at,
+        ),
+    )
+    assignment = {"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]}
+    note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=assignment)
+
+
+_EXITS = {"worker_lost": AttemptExit.WORKER_LOST, "hand_over": AttemptExit.HANDED_BACK}
+
+
+def _attempt_ended(session: Session, data: dict[str, Any]) -> None:
+    end_attempt(
+        session,
+        data["job_id"],
+        data["attempt"],
+        at=from_ms(data["at_ms"]),
+        exit_reason=_EXITS.get(data["reason"], AttemptExit.SUPERSEDED),
+        num_tokens=data["num_tokens"],
+    )
+    bump_attempt(session, data["job_id"], data["attempt"], worker_lost=data["worker_lost"])
+
+
+def _decision(session: Session, data: dict[str, Any]) -> None:
+    decision = Decision(
+        id=data["id"],
+        job_id=data["job_id"],
+        attempt=data["attempt"],
+        at=from_ms(data["at_ms"]),
+        path=data["path"],
+        choice=data["choice"],
+        candidates=(),
+        predicted_s=None,
+    )
+    add_decisions(session, [decision])
+
+
+def _load_measured(session: Session, data: dict[str, Any]) -> None:
+    gpu = GpuId.parse(data["gpu"])
+    load = MeasuredLoad(
+        id=data["id"],
+        checkpoint=data["checkpoint"],
+        node=gpu.node,
+        gpu=gpu.index,
+        tier=Tier(data["tier"]),
+        num_bytes=data["num_bytes"],
+        seconds=data["seconds"],
+        at=from_ms(data["at_ms"]),
+    )
+    add_loads(session, [load])
+
+
+_WRITERS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
+    "attempt_started": _attempt_started,
+    "attempt_ended": _attempt_ended,
+    "decision": _decision,
+    "load_measured": _load_measured,
+}
+
+
+def _ending(data: dict[str, Any]) -> Ending:
+    gpu = GpuId.parse(data["gpu"])
+    return Ending(
+        job_id=data["job_id"],
+        outcome=decode_outcome(data["outcome"]),
+        at=from_ms(data["ended_ms"]),
+        started_at=_time(data.get("started_ms")),
+        first_token_at=_time(data.get("first_token_ms")),
+        timings_ms=_timings(data),
+        assignment={"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]},
+    )
+
+
+def _time(ms: int | None) -> datetime | None:
+    return from_ms(ms) if ms is not None else None
+
+
+def _timings(data: dict[str, Any]) -> dict[str, int | None]:
+    """Cluster times at which each part began; the API turns them into durations."""
+    names = ("assigned_ms", "started_ms", "prefill_ms", "first_token_ms", "ended_ms")
+    return {name: data.get(name) for name in names}
+
+
+def _close_attempt(session: Session, data: dict[str, Any]) -> None:
+    end_attempt(
+        session,
+        data["job_id"],
+        data["attempt"],
+        at=from_ms(data["ended_ms"]),
+        exit_reason=AttemptExit.JOB_ENDED,
+        num_tokens=data["num_tokens"],
+    )
+    if data.get("decision") and data.get("first_token_ms"):
+        note_actual_start(session, data["decision"], (data["first_token_ms"] - data["assigned_ms"]) / 1000)

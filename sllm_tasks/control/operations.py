@@ -1,0 +1,140 @@
+"""Operations from their row to their result: give them to a node, watch over them, commit what came of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sllm_tasks.control.results import commit_failure, commit_success
+from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.errors import ErrorCode, NotFoundError
+from sllm_tasks.jobs import JobError
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import from_ms, to_ms
+from sllm_tasks.ledger.inventory import note_deleting, remove_model
+from sllm_tasks.ledger.operations import (
+    begin_operation,
+    get_operation,
+    give_back_operation,
+    note_progress,
+    silent_operations,
+    succeed_operation,
+)
+from sllm_tasks.ledger.states import OperationStatus
+from sllm_tasks.ledger.tables import OperationRow
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.operations import OperationKind
+
+logger = logging.getLogger(__name__)
+
+_MAX_ATTEMPTS = 3
+_LIMIT = 100
+#: How long an operation waits for a node agent to come up.
+_NO_NODE_GRACE = timedelta(seconds=60)
+#: A node that has not claimed an operation by then gets its message again, and loses it after the second time.
+_RESEND_MS = 5_000
+_GIVE_UP_MS = 30_000
+
+
+class OperationDesk:
+    """Called by the reconciler's thread and by the ledger writer; rows decide, so both may call at once."""
+
+    def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher) -> None:
+        self._ledger = ledger
+        self._live = live
+        self._dispatcher = dispatcher
+
+    def step(self) -> None:
+        """Give out what is pending and look after what runs; raises UnavailableError."""
+        now_ms = self._live.now_ms()
+        with self._ledger.reading() as session:
+            rows = silent_operations(session, since=from_ms(now_ms) + timedelta(days=1), limit=_LIMIT)
+        for row in rows:
+            if row.kind == OperationKind.DELETE_MODEL:
+                self._delete_model(row, now_ms)
+            elif row.status is OperationStatus.PENDING:
+                self._give_out(row, now_ms)
+            else:
+                self._watch(row, now_ms)
+
+    def commit(self, data: Mapping[str, Any]) -> None:
+        """Commit what a node agent reported about an operation; raises UnavailableError."""
+        operation_id, attempt = data["operation_id"], data["attempt"]
+        view = self._live.operations.view(operation_id)
+        if view is None or view.attempt != attempt or view.result is None:
+            return
+        now = from_ms(self._live.now_ms())
+        error = view.result.get("error")
+        failure = JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None
+        with self._ledger.transaction() as session:
+            try:
+                row = get_operation(session, operation_id)
+            except NotFoundError:
+                return
+            if failure is None:
+                commit_success(session, row, attempt, view.result, now)
+            elif failure.code is ErrorCode.CHECKPOINT_MISSING and self._another_node(row):
+                give_back_operation(session, row.id, attempt=attempt, now=now)
+            else:
+                commit_failure(session, row, attempt, failure, now)
+        logger.info("operation %s (%s) ended%s", row.id, row.kind, f": {failure.message}" if failure else "")
+
+    def _give_out(self, row: OperationRow, now_ms: int) -> None:
+        now = from_ms(now_ms)
+        nodes = self._nodes()
+        node = row.args.get("node") or (nodes[row.attempts % len(nodes)] if nodes else None)
+        if node not in nodes:
+            if now - row.created_at > _NO_NODE_GRACE:
+                who = f"the agent of node {node} is" if node else "all node agents are"
+                self._fail(row, JobError(code=ErrorCode.UNAVAILABLE, message=f"{who} not alive"), now)
+            return
+        if row.attempts >= max(_MAX_ATTEMPTS, len(nodes)):
+            message = f"given up after {row.attempts} node agents dropped it"
+            self._fail(row, JobError(code=ErrorCode.WORKER_LOST, message=message), now)
+            return
+        with self._ledger.transaction() as session:
+            attempt = begin_operation(session, row.id, node=str(node), now=now)
+        if attempt is not None:
+            record = {"kind": row.kind, "target": row.target, "args": row.args}
+            self._live.operations.create(row.id, attempt, record)
+            self._dispatcher.run_operation(str(node), row.id, attempt)
+            logger.info("operation %s (%s %s) goes to node %s", row.id, row.kind, row.target, node)
+
+    def _watch(self, row: OperationRow, now_ms: int) -> None:
+        view = self._live.operations.view(row.id)
+        silent_ms = now_ms - to_ms(row.updated_at)
+        if view is not None and view.result is not None:
+            self.commit({"operation_id": row.id, "attempt": row.attempts})
+        elif view is not None and view.owner and view.lease_ms > now_ms:
+            with self._ledger.transaction() as session:
+                note_progress(session, row.id, attempt=row.attempts, progress=view.progress, now=from_ms(now_ms))
+        elif view is not None and not view.owner and silent_ms < _GIVE_UP_MS:
+            if silent_ms > _RESEND_MS and row.node is not None:
+                self._dispatcher.run_operation(row.node, row.id, row.attempts)
+        else:
+            logger.warning("operation %s was dropped by node %s", row.id, row.node)
+            with self._ledger.transaction() as session:
+                give_back_operation(session, row.id, attempt=row.attempts, now=from_ms(now_ms))
+
+    def _delete_model(self, row: OperationRow, now_ms: int) -> None:
+        """The router unloads the idle replicas of a model that is being deleted; the last one gone, so is the model."""
+        now = from_ms(now_ms)
+        with self._ledger.transaction() as session:
+            attempt = row.attempts or begin_operation(session, row.id, node=None, now=now) or 0
+            note_deleting(session, row.target, now=now)
+        if not self._live.fleet.has_replicas(row.target):
+            with self._ledger.transaction() as session:
+                remove_model(session, row.target)
+                succeed_operation(session, row.id, attempt=attempt, result={}, now=now)
+
+    def _another_node(self, row: OperationRow) -> bool:
+        return not row.args.get("node") and row.attempts < len(self._nodes())
+
+    def _nodes(self) -> list[str]:
+        return sorted(node.name for node in self._live.fleet.nodes(self._live.now_ms()))
+
+    def _fail(self, row: OperationRow, error: JobError, now: datetime) -> None:
+        with self._ledger.transaction() as session:
+            commit_failure(session, row, row.attempts, error, now)

@@ -1,0 +1,48 @@
+"""The end of a job that no worker owns: cancelled while it waited, expired, or given up."""
+
+from __future__ import annotations
+
+from sllm_tasks.jobs import FinishReason, JobError, JobStatus, Outcome, Usage
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import from_ms
+from sllm_tasks.ledger.jobs import Ending, end_job, get_job
+from sllm_tasks.livestate import LiveState
+
+
+def completed_event(status: JobStatus, outcome: Outcome) -> dict[str, object]:
+    """Build the data of a job's last event."""
+    usage, error = outcome.usage, outcome.error
+    return {
+        "status": status,
+        "finish_reason": outcome.finish_reason,
+        "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        if usage
+        else None,
+        "error": {"code": error.code, "message": error.message, "retryable": error.retryable} if error else None,
+    }
+
+
+def end_unowned(
+    ledger: Database, live: LiveState, job_id: str, status: JobStatus, error: JobError | None = None
+) -> bool:
+    """End a job in the ledger with the text it has, then tell its readers; False when it had ended already.
+
+    Raises UnavailableError when the ledger or the live state does not answer; a second call puts that right.
+    """
+    tokens = live.jobs.tokens(job_id)
+    with ledger.transaction() as session:
+        row = get_job(session, job_id)
+        if row is None:
+            return False
+        outcome = Outcome(
+            status=status,
+            text="".join(token.text for token in tokens),
+            finish_reason=FinishReason.CANCELED if status is JobStatus.CANCELED else None,
+            usage=Usage(prompt_tokens=row.prompt_tokens, completion_tokens=len(tokens)),
+            error=error,
+            logprobs=tokens if row.params.get("logprobs") is not None else (),
+        )
+        ended = end_job(session, Ending(job_id=job_id, outcome=outcome, at=from_ms(live.now_ms())))
+    if ended:
+        live.jobs.end(job_id, status, completed_event(status, outcome))
+    return ended

@@ -1,0 +1,1 @@
+"""The node agent: keeps a node's checkpoints and does what operations ask of it."""

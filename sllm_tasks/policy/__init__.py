@@ -1,0 +1,1 @@
+"""Decisions as pure functions over frozen records; shared with the simulator."""

@@ -1,0 +1,88 @@
+"""Where a waiting job should run: the first policy, in the order in which places cost more time.
+
+A warm replica with room; one that is being loaded; a gpu with free memory; the gpu whose idle replicas were unused
+longest; else wait. The estimators of startup time will price these same options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState
+from sllm_tasks.policy.view import ClusterView, WaitingJob
+
+
+class AssignmentPath(StrEnum):
+    """How a job gets its replica."""
+
+    WARM = "warm"
+    LOAD_DRAM = "load_dram"
+    LOAD_SSD = "load_ssd"
+    LOAD_REMOTE = "load_remote"
+    MIGRATE = "migrate"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The decision for one job: a replica, or gpus for a new one after its victims are gone, or neither (wait)."""
+
+    path: AssignmentPath
+    replica_id: str | None = None
+    gpus: tuple[GpuId, ...] = ()
+    victims: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def assign(view: ClusterView, job: WaitingJob) -> Assignment:
+    """Decide for one job."""
+    model = view.models.get(job.model)
+    if model is None:
+        return _wait(f"model {job.model} is not deployed")
+    replicas = view.replicas_of(model.name)
+    if (replica := _with_room(replicas)) is not None:
+        return Assignment(path=AssignmentPath.WARM, replica_id=replica.id)
+    if len(replicas) >= model.max_replicas:
+        return _wait(f"all {len(replicas)} replicas are full and max_replicas is {model.max_replicas}")
+    gpus = view.usable_gpus(model.checkpoint)
+    if not gpus:
+        return _wait("no live node has the checkpoint")
+    fitting = [gpu for gpu in gpus if gpu.free_bytes >= model.bytes_per_gpu]
+    if fitting:
+        # Spread: the emptiest gpu keeps the most room for the others.
+        best = max(fitting, key=lambda gpu: (gpu.free_bytes, gpu.id))
+        return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(best.id,))
+    return _evicting(view, model, gpus)
+
+
+def _with_room(replicas: list[Replica]) -> Replica | None:
+    """Pick the ready replica with the fewest jobs, else one that is still being loaded."""
+    open_replicas = [replica for replica in replicas if replica.has_room]
+    return min(
+        open_replicas,
+        key=lambda replica: (replica.state is not ReplicaState.READY, replica.num_jobs, replica.id),
+        default=None,
+    )
+
+
+def _evicting(view: ClusterView, model: ModelInfo, gpus: list[Gpu]) -> Assignment:
+    """Evict idle replicas from the gpu where the newest of the victims was unused longest."""
+    options = []
+    for gpu in gpus:
+        free_bytes, victims = gpu.free_bytes, []
+        for replica in view.idle_replicas_on(gpu.id):
+            if free_bytes >= model.bytes_per_gpu:
+                break
+            free_bytes += replica.bytes_per_gpu
+            victims.append(replica)
+        if free_bytes >= model.bytes_per_gpu:
+            options.append((victims[-1].idle_since_ms, gpu.id, tuple(victim.id for victim in victims)))
+    if not options:
+        return _wait("no gpu has the memory, and what is loaded is in use")
+    _, gpu_id, victim_ids = min(options)
+    return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(gpu_id,), victims=victim_ids)
+
+
+def _wait(reason: str) -> Assignment:
+    return Assignment(path=AssignmentPath.WAIT, reason=reason)

@@ -1,0 +1,28 @@
+"""Which idle replicas have been kept long enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.policy.view import ClusterView
+
+
+def expired_replicas(view: ClusterView) -> list[Replica]:
+    """Idle replicas past their model's keep-alive, oldest first; a model keeps its `min_replicas`."""
+    kept = Counter(replica.model for replica in view.replicas.values() if replica.state is not ReplicaState.UNLOADING)
+    expired = []
+    for replica in sorted(view.replicas.values(), key=lambda replica: replica.idle_since_ms):
+        if replica.state is not ReplicaState.READY or replica.num_jobs:
+            continue
+        model = view.models.get(replica.model)
+        # A replica of a model that was deleted, or deployed again from another checkpoint, serves nobody.
+        if model is None or model.checkpoint != replica.checkpoint:
+            expired.append(replica)
+        elif (
+            view.now_ms - replica.idle_since_ms >= model.keep_alive_s * 1000
+            and kept[replica.model] > model.min_replicas
+        ):
+            kept[replica.model] -= 1
+            expired.append(replica)
+    return expired

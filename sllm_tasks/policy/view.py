@@ -1,0 +1,73 @@
+"""The cluster as a decision sees it: frozen, complete, and easy to change into what it would be afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingJob:
+    """A job that needs a place."""
+
+    id: str
+    model: str
+    attempt: int
+    priority: int = 5
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """Everything a decision may depend on; `now_ms` is cluster time."""
+
+    now_ms: int
+    gpus: Mapping[GpuId, Gpu] = field(default_factory=dict)
+    replicas: Mapping[str, Replica] = field(default_factory=dict)
+    nodes: Mapping[str, NodeInfo] = field(default_factory=dict)
+    models: Mapping[str, ModelInfo] = field(default_factory=dict)
+
+    def replicas_of(self, model: str) -> list[Replica]:
+        """Replicas of a model that are not on their way out."""
+        return [
+            replica
+            for replica in self.replicas.values()
+            if replica.model == model and replica.state is not ReplicaState.UNLOADING
+        ]
+
+    def idle_replicas_on(self, gpu: GpuId) -> list[Replica]:
+        """Ready replicas without jobs on a gpu, unused longest first."""
+        idle = [
+            replica
+            for replica in self.replicas.values()
+            if gpu in replica.gpus and replica.state is ReplicaState.READY and replica.num_jobs == 0
+        ]
+        return sorted(idle, key=lambda replica: (replica.idle_since_ms, replica.id))
+
+    def usable_gpus(self, checkpoint: str) -> list[Gpu]:
+        """Gpus that take work, on nodes that have the checkpoint."""
+        return [
+            gpu
+            for gpu in self.gpus.values()
+            if gpu.state is GpuState.UP
+            and (node := self.nodes.get(gpu.id.node)) is not None
+            and checkpoint in node.checkpoints
+        ]
+
+    def with_job_on(self, replica_id: str) -> ClusterView:
+        """The view after a job was reserved on a replica."""
+        replica = self.replicas[replica_id]
+        return replace(self, replicas={**self.replicas, replica_id: replace(replica, num_jobs=replica.num_jobs + 1)})
+
+    def with_replica(self, new: Replica, victims: tuple[str, ...]) -> ClusterView:
+        """The view after victims were evicted and a replica took their place."""
+        replicas = {id_: replica for id_, replica in self.replicas.items() if id_ not in victims}
+        gpus = dict(self.gpus)
+        for victim in (self.replicas[id_] for id_ in victims):
+            for gpu in victim.gpus:
+                gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes - victim.bytes_per_gpu)
+        for gpu in new.gpus:
+            gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes + new.bytes_per_gpu)
+        return replace(self, gpus=gpus, replicas={**replicas, new.id: new})

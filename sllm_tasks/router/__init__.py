@@ -1,0 +1,1 @@
+"""The router: one leader decides where waiting jobs run."""

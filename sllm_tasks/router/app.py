@@ -1,0 +1,59 @@
+"""The router's Celery application: `celery -A sllm_tasks.router.app worker -P solo -Q router`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from celery import Celery, signals
+
+from sllm_tasks import logs
+from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.consumer import count_rejections
+from sllm_tasks.dispatch import ROUTE
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.process import own
+from sllm_tasks.router.leadership import Leadership
+from sllm_tasks.router.routing import Router, route
+from sllm_tasks.router.snapshot import Snapshot
+from sllm_tasks.services import Services
+from sllm_tasks.tasks import count_rejected, register_task
+
+logger = logging.getLogger(__name__)
+
+
+def build_app(settings: Settings) -> Celery:
+    """Wire a router; it reads its queue only once it leads."""
+    services = Services(settings, "sllm-router")
+    app, live = services.app, services.live
+    ledger = Database(settings.ledger_url)
+
+    def wake() -> None:
+        try:
+            services.dispatcher.route()
+        except UnavailableError as error:
+            logger.warning("no trigger: %s", error)
+
+    leadership = Leadership(live, f"{settings.node}.{os.getpid()}", wake)
+    router = Router(live, services.dispatcher, Snapshot(live, ledger), lambda: leadership.epoch)
+    register_task(app, ROUTE, lambda _: route(router), signer=services.signer, live=live)
+    count_rejections(app, lambda: count_rejected(live))
+
+    def wait_for_lease(**_: Any) -> None:
+        leadership.acquire()
+
+    # Before the worker has connected to its queue; a standby waits here, and a signal ends it at once.
+    signals.worker_init.connect(wait_for_lease, weak=False)
+    own(app, start=leadership.start, stop=leadership.stop)
+    return app
+
+
+def __getattr__(name: str) -> Celery:
+    """Build the application when Celery's own command asks for it, not when somebody imports this module."""
+    if name in {"app", "celery"}:
+        settings, _ = load_settings()
+        logs.set_up(settings.log_level)
+        return build_app(settings)
+    raise AttributeError(name)

@@ -1,0 +1,70 @@
+"""The router's lease: who holds it decides, and a leader that loses it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.router import LEADER_LIFE_MS
+from sllm_tasks.threads import ServiceThread
+
+logger = logging.getLogger(__name__)
+
+_PERIOD_S = 1.0
+#: Exit status of a router that is no longer the leader; the supervisor starts it again, as a standby.
+EX_NOT_LEADER = 75
+
+
+class Leadership:
+    """Held from `acquire` on; the epoch goes with every decision, so that a leader which slept decides nothing."""
+
+    def __init__(self, live: LiveState, who: str, on_tick: Callable[[], None]) -> None:
+        self._live = live
+        self._who = who
+        self._on_tick = on_tick
+        self.epoch = 0
+        self._renewed_s = 0.0
+        self._thread = ServiceThread("leader-lease", self._renew)
+
+    def acquire(self) -> None:
+        """Wait until the lease is ours."""
+        while not self._try():
+            time.sleep(_PERIOD_S)
+        logger.info("leads as %s, epoch %d", self._who, self.epoch)
+
+    def start(self) -> None:
+        """Renew the lease every second from now on, and tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the lease run out."""
+        self._thread.stop()
+
+    def _try(self) -> bool:
+        try:
+            epoch = self._live.router.lead(self._who)
+        except UnavailableError as error:
+            logger.warning("no lease: %s", error)
+            return False
+        if epoch is None:
+            return False
+        self._renewed_s = time.monotonic()
+        self.epoch = epoch
+        return True
+
+    def _renew(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_PERIOD_S):
+            epoch = self.epoch
+            renewed = self._try()
+            if renewed and self.epoch == epoch:
+                self._on_tick()
+            elif renewed or time.monotonic() - self._renewed_s > 2 * LEADER_LIFE_MS / 1000:
+                # Another one led in between, or may lead now: what this process believes is out of date.
+                logger.warning("no longer the leader")
+                logging.shutdown()
+                os._exit(EX_NOT_LEADER)

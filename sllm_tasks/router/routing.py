@@ -1,0 +1,145 @@
+"""One pass of the router: look at the cluster, decide for every waiting job, carry out what still holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+
+from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.ids import new_id
+from sllm_tasks.jobs import JobSpec, StartKind
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.router import Applied, NewReplica
+from sllm_tasks.policy.assign import Assignment, AssignmentPath, assign
+from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.view import ClusterView, WaitingJob
+from sllm_tasks.router.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: How often a decision is made anew because the world had changed under it.
+_MAX_TRIES = 4
+
+_START_KINDS = {
+    AssignmentPath.WARM: StartKind.WARM,
+    AssignmentPath.LOAD_DRAM: StartKind.COLD_DRAM,
+    AssignmentPath.LOAD_SSD: StartKind.COLD_SSD,
+    AssignmentPath.LOAD_REMOTE: StartKind.COLD_REMOTE,
+    AssignmentPath.MIGRATE: StartKind.MIGRATED,
+}
+
+
+class Router:
+    """Called by one thread: Celery's solo pool."""
+
+    def __init__(self, live: LiveState, dispatcher: Dispatcher, snapshot: Snapshot, epoch: Callable[[], int]) -> None:
+        self._live = live
+        self._dispatcher = dispatcher
+        self._snapshot = snapshot
+        self._epoch = epoch
+        # The last decision to wait that was reported, by job: a job that waits on is not reported again.
+        self._reported_waits: dict[str, str] = {}
+
+    def run_pass(self) -> None:
+        """Serve the waiting jobs in their order, then close replicas whose keep-alive is over."""
+        self._live.router.kicked()
+        view = self._snapshot.view()
+        job_ids = self._live.jobs.waiting()
+        specs = self._live.jobs.specs(job_ids)
+        for found in specs:
+            if found is not None:
+                view = self._serve(view, *found)
+        self._reported_waits = {id_: self._reported_waits[id_] for id_ in job_ids if id_ in self._reported_waits}
+        for replica in expired_replicas(view):
+            self._unload(replica)
+
+    def _serve(self, view: ClusterView, spec: JobSpec, attempt: int) -> ClusterView:
+        job = WaitingJob(
+            id=spec.job_id, model=spec.model, attempt=attempt, priority=spec.priority, created_ms=spec.created_ms
+        )
+        if job.model not in view.models:
+            self._snapshot.read_models()
+            view = self._snapshot.view()
+        for _ in range(_MAX_TRIES):
+            decision, decision_id = assign(view, job), new_id("decision")
+            if decision.path is AssignmentPath.WAIT:
+                if self._reported_waits.get(job.id) != decision.reason:
+                    self._reported_waits[job.id] = decision.reason
+                    self._report(view, job, decision, decision_id)
+                return view
+            applied, view_after = self._apply(view, job, decision, decision_id)
+            if applied is Applied.OK:
+                self._report(view, job, decision, decision_id)
+                return view_after
+            if applied in {Applied.GONE, Applied.STALE_ROUTER}:
+                return view
+            view = self._snapshot.view()
+        return view
+
+    def _apply(
+        self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str
+    ) -> tuple[Applied, ClusterView]:
+        model = view.models[job.model]
+        if decision.replica_id is not None:
+            replica = view.replicas[decision.replica_id]
+            start_kind = StartKind.WARM if replica.state is ReplicaState.READY else StartKind.COLD_SSD
+            new = None
+            view_after = view.with_job_on(replica.id)
+        else:
+            start_kind = _START_KINDS[decision.path]
+            new = NewReplica(model=model, gpus=decision.gpus, victims=decision.victims)
+            replica = Replica(
+                id=new_id("replica"),
+                model=model.name,
+                checkpoint=model.checkpoint,
+                gpus=decision.gpus,
+                state=ReplicaState.LOADING,
+                bytes_per_gpu=model.bytes_per_gpu,
+                max_jobs=model.max_jobs,
+                num_jobs=1,
+                idle_since_ms=view.now_ms,
+            )
+            view_after = view.with_replica(replica, decision.victims)
+        applied = self._live.router.apply(
+            epoch=self._epoch(),
+            job_id=job.id,
+            attempt=job.attempt,
+            replica_id=replica.id,
+            start_kind=start_kind,
+            decision_id=decision_id,
+            new=new,
+        )
+        if applied is Applied.OK:
+            self._dispatcher.run_job(replica.leader, job.id, job.attempt)
+            if new is not None:
+                logger.info("job %s: load %s on %s, evicting %d", job.id, model.name, replica.leader, len(new.victims))
+        return applied, view_after
+
+    def _unload(self, replica: Replica) -> None:
+        gpu = self._live.fleet.unload_replica(replica.id)
+        if gpu is not None:
+            logger.info("replica %s of %s: keep-alive is over", replica.id, replica.model)
+            self._dispatcher.unload_replica(gpu, replica.id)
+
+    def _report(self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str) -> None:
+        choice = {**asdict(decision), "gpus": [str(gpu) for gpu in decision.gpus]}
+        data = {
+            "id": decision_id,
+            "job_id": job.id,
+            "attempt": job.attempt,
+            "at_ms": view.now_ms,
+            "path": decision.path,
+            "choice": choice,
+        }
+        self._live.reports.add("decision", data)
+
+
+def route(router: Router) -> None:
+    """Run a pass; without the live state or the ledger it is left to the next trigger."""
+    try:
+        router.run_pass()
+    except UnavailableError as error:
+        logger.warning("pass given up: %s", error)

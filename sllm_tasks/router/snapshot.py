@@ -1,0 +1,94 @@
+"""The router's picture of the cluster, kept up to date by the change feed rather than read anew for every job."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, Replica
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.inventory import list_models, model_info
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.policy.view import ClusterView
+
+logger = logging.getLogger(__name__)
+
+#: Models are read from the ledger at most this often, unless a job names one that is not known.
+_MODELS_LIFE_S = 1.0
+
+
+class Snapshot:
+    """Reads again what the feed names; reads everything when it lost its place in the feed."""
+
+    def __init__(self, live: LiveState, ledger: Database) -> None:
+        self._live = live
+        self._ledger = ledger
+        self._position = ""
+        self._gpus: dict[GpuId, Gpu] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._nodes: dict[str, NodeInfo] = {}
+        self._models: dict[str, ModelInfo] = {}
+        self._models_read_s = float("-inf")
+
+    def view(self) -> ClusterView:
+        """Return the cluster as it is now; raises UnavailableError."""
+        now_ms = self._live.now_ms()
+        self._follow(now_ms)
+        if time.monotonic() - self._models_read_s > _MODELS_LIFE_S:
+            self.read_models()
+        return ClusterView(
+            now_ms=now_ms,
+            gpus=dict(self._gpus),
+            replicas=dict(self._replicas),
+            nodes=dict(self._nodes),
+            models=dict(self._models),
+        )
+
+    def read_models(self) -> None:
+        """Read the deployed models from the ledger; raises UnavailableError."""
+        with self._ledger.reading() as session:
+            rows = list_models(session, ready_only=True)
+        self._models = {row.name: model_info(row) for row in rows}
+        self._models_read_s = time.monotonic()
+
+    def _follow(self, now_ms: int) -> None:
+        answer = self._live.router.changes(self._position) if self._position else None
+        if answer is None:
+            self._read_everything(now_ms)
+            return
+        self._position, changes = answer
+        for change in changes:
+            if change.kind == "gpu":
+                self._read_gpu(GpuId.parse(change.id))
+            elif change.kind == "replica":
+                self._read_replica(change.id)
+        if any(change.kind == "node" for change in changes):
+            self._read_nodes(now_ms)
+
+    def _read_everything(self, now_ms: int) -> None:
+        # The position first: what changes while we read is read once more.
+        self._position = self._live.router.feed_end()
+        self._gpus = {gpu.id: gpu for gpu in self._live.fleet.gpus()}
+        self._replicas = {}
+        for gpu in self._gpus:
+            for replica_id in self._live.fleet.replicas_on(gpu):
+                self._read_replica(replica_id)
+        self._read_nodes(now_ms)
+        logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
+
+    def _read_gpu(self, gpu_id: GpuId) -> None:
+        gpu = self._live.fleet.gpu(gpu_id)
+        if gpu is None:
+            self._gpus.pop(gpu_id, None)
+        else:
+            self._gpus[gpu_id] = gpu
+
+    def _read_replica(self, replica_id: str) -> None:
+        order = self._live.fleet.replica(replica_id)
+        if order is None:
+            self._replicas.pop(replica_id, None)
+        else:
+            self._replicas[replica_id] = order.replica
+
+    def _read_nodes(self, now_ms: int) -> None:
+        self._nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}

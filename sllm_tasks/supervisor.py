@@ -1,0 +1,235 @@
+"""`sllm up`: every process of one machine, started in order, kept alive, stopped in order."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from sllm_tasks import embedded, logs
+from sllm_tasks.bootstrap import ensure_admin_key
+from sllm_tasks.children import Child, ChildSpec
+from sllm_tasks.config import Settings
+from sllm_tasks.errors import ConflictError, UnavailableError
+from sllm_tasks.ledger.schema import upgrade
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.secrets import cluster_secret
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.1
+_START_TIMEOUT_S = 180.0
+#: Share of the machine's memory that the replicas of all CPU gpus together may use.
+_CPU_SHARE = 0.5
+
+
+def run(settings: Settings) -> int:
+    """Run a whole machine until SIGINT or SIGTERM; returns the exit status.
+
+    Raises:
+        ConflictError: Another `sllm up` runs on this state folder.
+    """
+    logs.set_up(settings.log_level)
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
+    (settings.home / "logs").mkdir(exist_ok=True)
+    with _only_one(settings.home / "run" / "up.lock"):
+        return Supervisor(settings).run()
+
+
+class Supervisor:
+    """Owns the child processes; everything happens in the main thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        port = settings.port or _free_port(settings.host)
+        self._settings = settings.model_copy(update={"port": port})
+        self._url = f"http://{settings.host}:{port}"
+        self._stopping = threading.Event()
+        log_dir = settings.home / "logs"
+        self._redis = None if settings.redis_url else Child(self._redis_spec(), log_dir)
+        self._children = [Child(spec, log_dir) for spec in process_specs(self._settings)]
+
+    def run(self) -> int:
+        """Start everything, keep it alive, stop everything."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        try:
+            self._start()
+            while not self._stopping.wait(_LOOK_S):
+                self._look()
+        finally:
+            self._stop_children()
+        return 0
+
+    def _start(self) -> None:
+        if self._redis is not None:
+            self._redis.start()
+        self._wait_for(lambda: embedded.answers(self._settings.live_url), f"a server at {self._settings.live_url}")
+        upgrade(self._settings.ledger_url)
+        cluster_secret(self._settings)
+        key = ensure_admin_key(self._settings, self._url)
+        for child in self._children:
+            child.start()
+        self._write_pids()
+        num_gpus = sum(child.spec.name.startswith("worker") for child in self._children)
+        with LiveState(self._settings.live_url) as live:
+            self._wait_for(lambda: _num_ready(live, self._url) >= num_gpus, "the web process and all workers")
+        if not self._stopping.is_set():
+            self._greet(key, num_gpus)
+
+    def _look(self) -> None:
+        if self._redis is not None:
+            self._redis.look()
+        pids = [child.pid for child in self._children]
+        for child in self._children:
+            child.look()
+        if [child.pid for child in self._children] != pids:
+            self._write_pids()
+
+    def _greet(self, key: str | None, num_gpus: int) -> None:
+        sys.stderr.write(
+            f"sllm is up: {self._url}  ({num_gpus} gpus, state in {self._settings.home}, Ctrl-C stops it)\n"
+        )
+        if key is not None:
+            sys.stderr.write(f"first admin key, shown once: {key}\n")
+        sys.stderr.flush()
+
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while not self._stopping.is_set() and not condition():
+            if time.monotonic() > deadline_s:
+                raise UnavailableError(f"{what} did not come up within {_START_TIMEOUT_S:.0f} s")
+            self._look_at_started()
+            time.sleep(_LOOK_S)
+
+    def _look_at_started(self) -> None:
+        for child in [self._redis, *self._children]:
+            if child is not None and child.was_started:
+                child.look()
+
+    def _stop_children(self) -> None:
+        """Web first, so that nothing new comes; the broker last, so that everybody can say goodbye."""
+        for group in ("web", "router", "worker", "node", "control"):
+            children = [child for child in self._children if child.spec.name.startswith(group)]
+            for child in children:
+                child.ask_to_stop()
+            for child in children:
+                child.wait_stopped()
+        if self._redis is not None:
+            self._redis.ask_to_stop()
+            self._redis.wait_stopped()
+        self._pid_path.unlink(missing_ok=True)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stopping.set()
+
+    def _redis_spec(self) -> ChildSpec:
+        return ChildSpec(name="redis", command=tuple(embedded.server_command(self._settings)))
+
+    @property
+    def _pid_path(self) -> Path:
+        return self._settings.home / "run" / "processes.json"
+
+    def _write_pids(self) -> None:
+        """Tell tests and operators which process is which."""
+        children = [child for child in [self._redis, *self._children] if child is not None]
+        temporary = self._pid_path.with_suffix(".new")
+        temporary.write_text(json.dumps({child.spec.name: child.pid for child in children}), encoding="utf-8")
+        temporary.replace(self._pid_path)
+
+
+def process_specs(settings: Settings) -> list[ChildSpec]:
+    """List the processes of this machine, in the order in which they start."""
+    command = (sys.executable, "-m", "sllm_tasks.cli.main")
+    shared = _shared_environ(settings)
+
+    def spec(name: str, *words: str, **environ: str) -> ChildSpec:
+        return ChildSpec(
+            name=name,
+            command=(*command, *words),
+            environ={**shared, **environ},
+            grace_s=settings.grace_s + 15 if words[0] == "worker" else 10.0,
+        )
+
+    specs = [spec("control", "control"), spec("router", "router")]
+    num_gpus = num_nvidia_gpus()
+    if num_gpus:
+        specs.append(spec(f"node-{settings.node}", "node"))
+        specs += [spec(f"worker-{settings.node}.{i}", "worker", SLLM_GPU=str(i)) for i in range(num_gpus)]
+    else:
+        threads = str(settings.torch_threads or max(1, (os.cpu_count() or 1) // settings.nodes))
+        memory = str(settings.gpu_memory_bytes or int(_ram_bytes() * _CPU_SHARE) // settings.nodes)
+        for i in range(settings.nodes):
+            name = f"node{i}"
+            specs.append(spec(f"node-{name}", "node", SLLM_NODE=name))
+            worker = {"SLLM_NODE": name, "SLLM_GPU_MEMORY_BYTES": memory, "SLLM_TORCH_THREADS": threads}
+            specs.append(spec(f"worker-{name}.0", "worker", **worker))
+    return [*specs, spec("web", "web")]
+
+
+def num_nvidia_gpus() -> int:
+    """Count NVIDIA GPUs without importing torch."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return done.stdout.decode(errors="replace").count("GPU ") if done.returncode == 0 else 0
+
+
+def _shared_environ(settings: Settings) -> dict[str, str]:
+    """Hand the merged settings down, so that a flag of `sllm up` reaches every process."""
+    values = settings.model_dump(exclude_none=True, exclude={"secret"})
+    environ = {f"SLLM_{name.upper()}": str(value) for name, value in values.items()}
+    if settings.secret is not None:
+        environ["SLLM_SECRET"] = settings.secret.get_secret_value()
+    return environ
+
+
+def _num_ready(live: LiveState, url: str) -> int:
+    """Count the gpus that are up, 0 while the web process does not listen."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return len(live.fleet.gpus())
+    except (OSError, UnavailableError):
+        return 0
+
+
+def _ram_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            pid = file.read().strip()
+            message = f"`sllm up` runs already on {path.parent.parent} (process {pid}); stop it, or set SLLM_HOME"
+            raise ConflictError(message) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+

@@ -1,0 +1,157 @@
+"""The one thread that decodes: it steps every loaded engine, turns tokens into text and hands them to the emitter."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sllm_tasks.engines.base import Engine, EngineEvent, EngineFailure, EngineRequest, EngineToken
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.failpoints import failpoint
+from sllm_tasks.jobs import FinishReason, JobError, TokenRecord
+from sllm_tasks.threads import ServiceThread
+from sllm_tasks.worker.emitter import Emitter
+from sllm_tasks.worker.runs import JobRun, Stop
+from sllm_tasks.worker.text import TextAssembler
+
+logger = logging.getLogger(__name__)
+
+_IDLE_WAIT_S = 0.5
+
+
+@dataclass(slots=True)
+class _Decoding:
+    run: JobRun
+    engine: Engine
+    assembler: TextAssembler
+
+
+class EngineLoop:
+    """Engines are stepped in turn by one thread; other threads only leave notes under the lock."""
+
+    def __init__(self, emitter: Emitter, now_ms: Callable[[], int]) -> None:
+        self._emitter = emitter
+        self._now_ms = now_ms
+        self._thread = ServiceThread("engine", self._run)
+        # Guarded by the condition's lock: notes of other threads, and the engines to step.
+        self._condition = threading.Condition()
+        self._engines: list[Engine] = []
+        self._arrivals: list[tuple[_Decoding, EngineRequest]] = []
+        self._removals: list[tuple[Engine, threading.Event]] = []
+        # The engine thread's own.
+        self._decoding: dict[str, _Decoding] = {}
+
+    def start(self) -> None:
+        """Start decoding."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the current step."""
+        self._thread.stopping.set()
+        self.wake()
+        self._thread.stop()
+
+    def wake(self) -> None:
+        """Look at the notes now: a run has been asked to stop."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def add(self, engine: Engine) -> None:
+        """Step an engine from now on."""
+        with self._condition:
+            self._engines.append(engine)
+
+    def remove(self, engine: Engine) -> None:
+        """Stop stepping an engine; when this returns, nobody is inside it. Its jobs must have ended."""
+        done = threading.Event()
+        with self._condition:
+            self._removals.append((engine, done))
+            self._condition.notify_all()
+        done.wait()
+
+    def submit(self, run: JobRun, engine: Engine, request: EngineRequest, assembler: TextAssembler) -> None:
+        """Decode a job; its run tells when it ended."""
+        with self._condition:
+            self._arrivals.append((_Decoding(run, engine, assembler), request))
+            self._condition.notify_all()
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            engines = self._take_notes()
+            changed = self._let_go()
+            for engine in engines:
+                if engine.has_work:
+                    changed += self._handle(engine.poll())
+            if changed:
+                self._emitter.emit(changed)
+
+    def _take_notes(self) -> list[Engine]:
+        with self._condition:
+            if not (self._arrivals or self._removals or any(engine.has_work for engine in self._engines)):
+                self._condition.wait(_IDLE_WAIT_S)
+            arrivals, self._arrivals = self._arrivals, []
+            removals, self._removals = self._removals, []
+            for engine, done in removals:
+                self._engines.remove(engine)
+                done.set()
+            engines = list(self._engines)
+        for decoding, request in arrivals:
+            self._decoding[request.job_id] = decoding
+            decoding.engine.submit(request)
+        return engines
+
+    def _let_go(self) -> list[JobRun]:
+        """Drop the runs that were asked to stop, and those whose deadline has passed."""
+        left = []
+        for job_id, decoding in list(self._decoding.items()):
+            run = decoding.run
+            deadline_ms = run.claim.spec.deadline_ms
+            if run.stop is None and deadline_ms is not None and self._now_ms() > deadline_ms:
+                run.request_stop(Stop.CANCEL, deadline_error())
+            if run.stop is not None:
+                decoding.engine.abort(job_id)
+                del self._decoding[job_id]
+                if run.stop is Stop.CANCEL:
+                    run.cancel()
+                elif run.stop is Stop.LOST:
+                    run.finished.set()
+                left.append(run)
+        return left
+
+    def _handle(self, events: list[EngineEvent]) -> list[JobRun]:
+        changed: list[JobRun] = []
+        for event in events:
+            decoding = self._decoding.get(event.job_id)
+            if decoding is None:
+                continue
+            if isinstance(event, EngineFailure):
+                code = ErrorCode.OUT_OF_MEMORY if event.out_of_memory else ErrorCode.INTERNAL
+                decoding.run.fail(code, event.message)
+            else:
+                self._add(decoding, event)
+            if decoding.run.outcome is not None:
+                del self._decoding[event.job_id]
+            changed.append(decoding.run)
+        return changed
+
+    def _add(self, decoding: _Decoding, token: EngineToken) -> None:
+        failpoint("decode.token", token.index, decoding.run.job_id)
+        run = decoding.run
+        step = decoding.assembler.push(token.token_id, final=token.finish_reason is not None)
+        run.tokens.append(
+            TokenRecord(
+                index=token.index, token_id=token.token_id, text=step.text, logprob=token.logprob, top=token.top
+            )
+        )
+        if step.stopped:
+            decoding.engine.abort(run.job_id)
+            run.succeed(FinishReason.STOP)
+        elif token.finish_reason is not None:
+            run.succeed(token.finish_reason)
+
+
+def deadline_error() -> JobError:
+    """Say that a job's time was over."""
+    return JobError(code=ErrorCode.DEADLINE_EXCEEDED, message="the deadline passed before the job ended")

@@ -1,0 +1,34 @@
+"""`sllm worker`: the process of one gpu."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sllm_tasks import logs
+from sllm_tasks.cluster import GpuId
+from sllm_tasks.config import Settings
+from sllm_tasks.process import run_worker
+
+#: Shorter turns of the interpreter lock keep Celery's hub and the heartbeat alive beside a busy engine thread.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def run(settings: Settings) -> int:
+    """Serve a gpu's queue until a signal ends it."""
+    logs.set_up(settings.log_level)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if settings.torch_threads is not None:
+        # Torch reads it when it is imported, which the next line does.
+        os.environ["OMP_NUM_THREADS"] = str(settings.torch_threads)
+    from sllm_tasks.worker.app import build_app  # noqa: PLC0415
+
+    gpu = GpuId(settings.node, settings.gpu)
+    return run_worker(
+        build_app(settings),
+        hostname=f"worker@{gpu}",
+        queues=[gpu.queue],
+        pool="threads",
+        concurrency=settings.max_jobs_per_gpu + 8,
+        log_level=settings.log_level,
+    )

@@ -1,0 +1,140 @@
+"""The replicas that this worker has loaded: load on demand, once, however many jobs ask; free when told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.engines.base import Engine, EngineLimits
+from sllm_tasks.engines.registry import create_engine
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, StaleError
+from sllm_tasks.failpoints import failpoint
+from sllm_tasks.ids import new_id
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.fleet import ReplicaOrder
+from sllm_tasks.worker.engine_loop import EngineLoop
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedReplica:
+    """A replica in this process's memory."""
+
+    order: ReplicaOrder
+    engine: Engine
+    tokenizer: Tokenizer
+
+    @property
+    def replica(self) -> Replica:
+        """The replica as the cluster knows it."""
+        return self.order.replica
+
+
+class ReplicaTable:
+    """Loads happen one at a time; the lock is held for table changes only."""
+
+    def __init__(self, live: LiveState, loop: EngineLoop, checkpoints: Path, device: str) -> None:
+        self._live = live
+        self._loop = loop
+        self._checkpoints = checkpoints
+        self._device = device
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._replicas: dict[str, Future[LoadedReplica]] = {}
+
+    def loaded(self) -> list[LoadedReplica]:
+        """Replicas that take jobs."""
+        with self._lock:
+            futures = list(self._replicas.values())
+        return [future.result() for future in futures if future.done() and not future.exception()]
+
+    def ensure(self, replica_id: str) -> Future[LoadedReplica]:
+        """Load a replica unless that has begun already; the future tells when, or why it did not work.
+
+        Its errors: ModelUnusableError (missing on this node, corrupt, unsupported), OutOfMemoryError, and StaleError
+        when the cluster no longer wants this replica.
+        """
+        with self._lock:
+            future = self._replicas.get(replica_id)
+            if future is None:
+                future = self._replicas[replica_id] = Future()
+                threading.Thread(
+                    target=self._load_into, args=(future, replica_id), name=f"load-{replica_id}", daemon=True
+                ).start()
+        return future
+
+    def unload(self, replica_id: str) -> None:
+        """Free a closed replica; one that is not here is only forgotten."""
+        with self._lock:
+            future = self._replicas.pop(replica_id, None)
+        if future is not None:
+            loaded = future.result()
+            self._loop.remove(loaded.engine)
+            loaded.engine.unload()
+            logger.info("replica %s of %s unloaded", replica_id, loaded.replica.model)
+        self._live.fleet.drop_replica(replica_id)
+
+    def unload_all(self) -> None:
+        """Free everything, at the end of the process."""
+        for loaded in self.loaded():
+            self.unload(loaded.replica.id)
+
+    def _load_into(self, future: Future[LoadedReplica], replica_id: str) -> None:
+        try:
+            with self._loading:
+                loaded = self._load(replica_id)
+        except BaseException as error:
+            with self._lock:
+                del self._replicas[replica_id]
+            future.set_exception(error)
+            if isinstance(error, SllmError):
+                self._live.fleet.drop_replica(replica_id)
+        else:
+            future.set_result(loaded)
+
+    def _load(self, replica_id: str) -> LoadedReplica:
+        order = self._live.fleet.replica(replica_id)
+        if order is None or order.replica.state is not ReplicaState.LOADING:
+            raise StaleError(f"replica {replica_id} is not to be loaded any more")
+        for victim in order.evicts:
+            self.unload(victim)
+        path = self._checkpoints / order.replica.checkpoint
+        if not path.is_dir():
+            message = f"checkpoint {order.replica.checkpoint} is not on this node"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        failpoint("load.start", subject=order.replica.model)
+        started_s = time.monotonic()
+        engine = create_engine(order.engine)
+        limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.context)
+        engine.load(path, (self._device,), limits)
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        failpoint("load.end", subject=order.replica.model)
+        if not self._live.fleet.replica_ready(replica_id):
+            engine.unload()
+            raise StaleError(f"replica {replica_id} was given up while it was loaded")
+        self._loop.add(engine)
+        self._report(order, path, time.monotonic() - started_s)
+        return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer)
+
+    def _report(self, order: ReplicaOrder, path: Path, seconds: float) -> None:
+        num_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        replica = order.replica
+        logger.info("replica %s of %s loaded: %d bytes in %.3f s", replica.id, replica.model, num_bytes, seconds)
+        data = {
+            "id": new_id("load"),
+            "checkpoint": replica.checkpoint,
+            "gpu": str(replica.leader),
+            "tier": "ssd",
+            "num_bytes": num_bytes,
+            "seconds": seconds,
+            "at_ms": self._live.now_ms(),
+        }
+        self._live.reports.add("load_measured", data)

@@ -1,0 +1,121 @@
+"""The jobs that a worker holds: one record per claim, shared by the task body, the engine thread and the heartbeat."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.jobs import FinishReason, JobError, JobStatus, Outcome, TokenRecord, Usage
+from sllm_tasks.livestate.jobs import Claim
+
+
+class Stop(StrEnum):
+    """Why a worker should let go of a job before its end."""
+
+    #: Its user or its deadline wants it; it ends as canceled.
+    CANCEL = "cancel"
+    #: This worker leaves; another one goes on.
+    HAND_OVER = "hand_over"
+    #: It is somebody else's already: write nothing more.
+    LOST = "lost"
+
+
+class JobRun:
+    """A claimed job on this worker.
+
+    `stop` may be set by any thread, the first reason but LOST stays; `tokens` belongs to the engine thread while the
+    job decodes; `outcome` is set once, before `finished` is.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.tokens: list[TokenRecord] = []
+        #: Tokens from here on are not yet written to the live state.
+        self.num_written = 0
+        self.outcome: Outcome | None = None
+        self.finished = threading.Event()
+        self._lock = threading.Lock()
+        self._stop: Stop | None = None
+        self.cancel_error: JobError | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.claim.spec.job_id
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why this worker should let go, None while it should go on."""
+        return self._stop
+
+    def request_stop(self, stop: Stop, error: JobError | None = None) -> bool:
+        """Ask for an early end; returns whether that is news."""
+        with self._lock:
+            if self._stop is stop or self._stop is Stop.LOST or (self._stop and stop is not Stop.LOST):
+                return False
+            self._stop = stop
+            self.cancel_error = self.cancel_error or error
+            return True
+
+    def succeed(self, reason: FinishReason) -> None:
+        """The job reached its end."""
+        self.outcome = Outcome(status=JobStatus.SUCCEEDED, finish_reason=reason, **self._output())
+
+    def cancel(self) -> None:
+        """The job was stopped; its partial text is kept."""
+        self.outcome = Outcome(
+            status=JobStatus.CANCELED, finish_reason=FinishReason.CANCELED, error=self.cancel_error, **self._output()
+        )
+
+    def fail(self, code: ErrorCode, message: str) -> None:
+        """The job cannot go on."""
+        error = JobError(code=code, message=message)
+        self.outcome = Outcome(status=JobStatus.FAILED, error=error, **self._output())
+
+    def _output(self) -> dict[str, object]:
+        spec = self.claim.spec
+        return {
+            "text": "".join(token.text for token in self.tokens),
+            "usage": Usage(prompt_tokens=len(spec.prompt_ids), completion_tokens=len(self.tokens)),
+            "logprobs": tuple(self.tokens) if spec.params.logprobs is not None else (),
+        }
+
+
+class RunTable:
+    """Every job this worker holds, by id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, JobRun] = {}
+        self._empty = threading.Condition(self._lock)
+
+    @contextmanager
+    def holding(self, run: JobRun) -> Iterator[None]:
+        """Keep the job's lease alive inside the block."""
+        with self._lock:
+            self._runs[run.job_id] = run
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._runs.get(run.job_id) is run:
+                    del self._runs[run.job_id]
+                self._empty.notify_all()
+
+    def all(self) -> list[JobRun]:
+        """A copy of the table."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def get(self, job_id: str) -> JobRun | None:
+        """One job."""
+        with self._lock:
+            return self._runs.get(job_id)
+
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait for the last job to leave; False after the time-out."""
+        with self._lock:
+            return self._empty.wait_for(lambda: not self._runs, timeout_s)

@@ -1,0 +1,109 @@
+"""A gpu's worker put together: what it owns, started and stopped in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+
+from sllm_tasks.cluster import Gpu, GpuId, GpuState
+from sllm_tasks.config import Settings
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.ids import new_id
+from sllm_tasks.services import Services
+from sllm_tasks.signing import Trigger
+from sllm_tasks.worker.device import device_memory_bytes, device_name
+from sllm_tasks.worker.emitter import Emitter
+from sllm_tasks.worker.engine_loop import EngineLoop
+from sllm_tasks.worker.execution import Executor
+from sllm_tasks.worker.heartbeat import Heartbeat
+from sllm_tasks.worker.replicas import ReplicaTable
+from sllm_tasks.worker.runs import JobRun, RunTable, Stop
+
+logger = logging.getLogger(__name__)
+
+
+#: How long handed-over jobs may take to write their last tokens.
+_HAND_OVER_S = 10.0
+
+
+class GpuWorker:
+    """Owns one gpu of one node. Task bodies call `run_job` and `unload`; everything else is its own threads."""
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._settings = settings
+        self._services = services
+        device = device_name(settings)
+        self._gpu = Gpu(
+            id=GpuId(settings.node, settings.gpu),
+            worker_id=new_id("worker"),
+            device=device,
+            capacity_bytes=device_memory_bytes(settings, device),
+        )
+        self._runs = RunTable()
+        self._emitter = Emitter(services.live)
+        self._loop = EngineLoop(self._emitter, services.live.now_ms)
+        self._replicas = ReplicaTable(services.live, self._loop, settings.node_home / "checkpoints", device)
+        self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs)
+        self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
+        self._leaving = threading.Event()
+
+    def start(self) -> None:
+        """Announce the gpu; from now on the router may send jobs."""
+        self._emitter.start()
+        self._loop.start()
+        self._heartbeat.start()
+        logger.info("gpu %s is up: %s, %d bytes", self._gpu.id, self._gpu.device, self._gpu.capacity_bytes)
+
+    def run_job(self, trigger: Trigger) -> None:
+        """Claim the job of a trigger and run it; a duplicate or a stale trigger does nothing."""
+        live = self._services.live
+        claim = live.jobs.claim(trigger.subject, trigger.attempt, self._gpu.id, self._gpu.worker_id, trigger.expires_ms)
+        if isinstance(claim, str):
+            logger.debug("job %s attempt %d not claimed: %s", trigger.subject, trigger.attempt, claim)
+            return
+        run = JobRun(claim)
+        if self._leaving.is_set():
+            run.request_stop(Stop.HAND_OVER)
+        self._executor.execute(run)
+
+    def unload(self, trigger: Trigger) -> None:
+        """Free the replica of a trigger."""
+        self._replicas.unload(trigger.subject)
+
+    def hand_over(self, job_id: str) -> None:
+        """Give one job back at once; another worker goes on."""
+        if (run := self._runs.get(job_id)) and run.request_stop(Stop.HAND_OVER):
+            self._loop.wake()
+
+    def leave(self) -> None:
+        """Take nothing new; what has not ended after the grace period goes on elsewhere. Returns at once."""
+        if not self._leaving.is_set():
+            self._leaving.set()
+            threading.Thread(target=self._leave, name="leave", daemon=True).start()
+
+    def stop(self) -> None:
+        """Free everything and sign off; the gpu is gone from the cluster when this returns."""
+        self.leave()
+        if not self._runs.wait_until_empty(self._settings.grace_s + _HAND_OVER_S):
+            logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
+        self._heartbeat.stop()
+        self._loop.stop()
+        self._emitter.stop()
+        try:
+            self._services.live.fleet.reap_gpu(self._gpu.id, self._gpu.worker_id)
+        except UnavailableError as error:
+            logger.warning("left without signing off: %s", error)
+
+    def _leave(self) -> None:
+        self._gpu = replace(self._gpu, state=GpuState.DRAINING)
+        try:
+            self._services.live.fleet.set_gpu_state(self._gpu.id, GpuState.DRAINING)
+        except UnavailableError as error:
+            logger.warning("draining unannounced: %s", error)
+        deadline_s = time.monotonic() + self._settings.grace_s
+        while time.monotonic() < deadline_s and not self._runs.wait_until_empty(0.1):
+            pass
+        for run in self._runs.all():
+            self.hand_over(run.job_id)
