@@ -39,9 +39,10 @@ class LiveState:
             max_connections=max_connections,
             socket_timeout=timeout_s,
             socket_connect_timeout=min(timeout_s, 2.0),
-            socket_keepalive=True if not url.startswith("unix") else None,
             retry=Retry(NoBackoff(), 0),
             client_name="sllm-live",
+            # A unix socket needs no keep-alive, and its connection class does not know the option.
+            **({} if url.startswith("unix") else {"socket_keepalive": True}),
         )
         scripts = Scripts(self._redis)
         self.jobs = JobStore(self._redis, scripts)

@@ -1,0 +1,134 @@
+"""Models, operations, nodes, placements and keys as the API writes them."""
+
+from __future__ import annotations
+
+from sllm_tasks.cluster import Gpu
+from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PlacementRow
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.fleet import ReplicaOrder
+from webapp.outgoing import time_json
+
+AdminJson = dict[str, object]
+
+
+def model_json(row: ModelRow) -> AdminJson:
+    """A model: what was asked for and, once it is deployed, what it needs."""
+    return {
+        "id": row.name,
+        "object": "model",
+        "state": row.state,
+        "error": row.error,
+        "source": row.source,
+        "checkpoint": row.checkpoint,
+        "engine": row.engine,
+        "dtype": row.dtype,
+        "exactness": row.exactness,
+        "num_gpus": row.num_gpus,
+        "max_jobs": row.max_jobs,
+        "context": row.context,
+        "keep_alive_s": row.keep_alive_s,
+        "min_replicas": row.min_replicas,
+        "max_replicas": row.max_replicas,
+        "weights_bytes": row.weights_bytes,
+        "kv_bytes_per_token": row.kv_bytes_per_token,
+        "bytes_per_gpu": row.bytes_per_gpu,
+        "version": row.version,
+        "created_at": time_json(row.created_at),
+        "updated_at": time_json(row.updated_at),
+    }
+
+
+def operation_json(row: OperationRow) -> AdminJson:
+    """A piece of administrative work."""
+    error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
+    return {
+        "id": row.id,
+        "object": "operation",
+        "kind": row.kind,
+        "target": row.target,
+        "status": row.status,
+        "progress": row.progress,
+        "result": row.result,
+        "error": error,
+        "node": row.node,
+        "attempts": row.attempts,
+        "requested_by": row.requested_by,
+        "created_at": time_json(row.created_at),
+        "started_at": time_json(row.started_at),
+        "ended_at": time_json(row.ended_at),
+    }
+
+
+def placement_json(row: PlacementRow) -> AdminJson:
+    """Where a checkpoint should be and is, on one node."""
+    return {
+        "id": f"{row.checkpoint}@{row.node}",
+        "object": "placement",
+        "checkpoint": row.checkpoint,
+        "node": row.node,
+        "desired": row.desired,
+        "actual": row.actual,
+        "pinned": row.pinned,
+        "updated_at": time_json(row.updated_at),
+    }
+
+
+def key_json(row: ApiKeyRow) -> AdminJson:
+    """An API key without its secret."""
+    return {
+        "id": row.id,
+        "object": "key",
+        "name": row.name,
+        "tenant": row.tenant,
+        "scopes": row.scopes,
+        "created_at": time_json(row.created_at),
+        "last_used_at": time_json(row.last_used_at),
+        "revoked_at": time_json(row.revoked_at),
+    }
+
+
+def nodes_json(live: LiveState) -> list[AdminJson]:
+    """Every node that lives, or whose gpus do, with what is on it; raises UnavailableError."""
+    known = {node.name: node for node in live.fleet.nodes(live.now_ms())}
+    gpus = live.fleet.gpus()
+    names = sorted(known.keys() | {gpu.id.node for gpu in gpus})
+    return [
+        {
+            "id": name,
+            "object": "node",
+            "agent": "up" if name in known else "down",
+            "url": known[name].url if name in known else None,
+            "checkpoints": sorted(known[name].checkpoints) if name in known else [],
+            "gpus": [_gpu_json(live, gpu) for gpu in gpus if gpu.id.node == name],
+        }
+        for name in names
+    ]
+
+
+def _gpu_json(live: LiveState, gpu: Gpu) -> AdminJson:
+    orders = [live.fleet.replica(replica_id) for replica_id in live.fleet.replicas_on(gpu.id)]
+    return {
+        "id": str(gpu.id),
+        "index": gpu.id.index,
+        "state": gpu.state,
+        "device": gpu.device,
+        "worker": gpu.worker_id,
+        "capacity_bytes": gpu.capacity_bytes,
+        "reserved_bytes": gpu.reserved_bytes,
+        "stats": live.fleet.gpu_stats(gpu.id),
+        "replicas": [_replica_json(order) for order in orders if order is not None],
+    }
+
+
+def _replica_json(order: ReplicaOrder) -> AdminJson:
+    replica = order.replica
+    return {
+        "id": replica.id,
+        "model": replica.model,
+        "checkpoint": replica.checkpoint,
+        "state": replica.state,
+        "gpus": [str(gpu) for gpu in replica.gpus],
+        "bytes_per_gpu": replica.bytes_per_gpu,
+        "num_jobs": replica.num_jobs,
+        "max_jobs": replica.max_jobs,
+    }

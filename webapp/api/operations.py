@@ -1,0 +1,50 @@
+"""`/api/v1/operations`: administrative work that takes a while."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from flask import Blueprint, Response, jsonify
+
+from sllm_tasks.ledger.keys import Scope
+from sllm_tasks.ledger.operations import get_operation, list_operations
+from sllm_tasks.ledger.states import ENDED_OPERATION_STATUSES
+from sllm_tasks.ledger.tables import OperationRow
+from webapp.admin_json import operation_json
+from webapp.auth import requires
+from webapp.incoming import page_request, read_query
+from webapp.outgoing import list_json
+from webapp.schemas.jobs import PageQuery
+from webapp.services import services
+
+blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
+
+
+@blueprint.get("/<operation_id>")
+@requires(Scope.ADMIN_READ)
+def get_one(operation_id: str) -> Response:
+    """Read how far an operation is."""
+    with services().ledger.reading() as session:
+        row = get_operation(session, operation_id)
+    response = jsonify(operation_json(row))
+    if row.status not in ENDED_OPERATION_STATUSES:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+@blueprint.get("")
+@requires(Scope.ADMIN_READ)
+def get_operations() -> Response:
+    """List operations."""
+    with services().ledger.reading() as session:
+        page = list_operations(session, page_request(read_query(PageQuery)))
+    return jsonify(list_json([operation_json(row) for row in page.rows], has_more=page.has_more))
+
+
+def started(row: OperationRow) -> Response:
+    """Answer a request that has started an operation."""
+    response = jsonify(operation_json(row))
+    response.status_code = HTTPStatus.ACCEPTED
+    response.headers["Location"] = f"/api/v1/operations/{row.id}"
+    response.headers["Retry-After"] = "1"
+    return response

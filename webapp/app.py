@@ -1,0 +1,50 @@
+"""The Flask application: blueprints over services, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+from flask import Flask, Response, g, request
+
+from sllm_tasks.ids import new_id
+from webapp import problems
+from webapp.api import health, job_events, jobs, keys, models, nodes, operations, placements
+from webapp.services import EXTENSION, WebServices
+
+logger = logging.getLogger(__name__)
+
+_CLIENT_REQUEST_ID: Final = re.compile(r"[\w.-]{1,128}", re.ASCII)
+
+
+def create_app(services: WebServices) -> Flask:
+    """Build the application; the caller owns the services."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined] # of Flask's default provider
+    app.extensions[EXTENSION] = services
+    app.before_request(_name_request)
+    app.after_request(_tell_request)
+    problems.init_app(app)
+    for resource in (health, jobs, job_events, models, operations, nodes, placements, keys):
+        app.register_blueprint(resource.blueprint)
+    return app
+
+
+def _name_request() -> None:
+    g.request_id = new_id("req")
+
+
+def _tell_request(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    client_id = request.headers.get("X-Client-Request-Id", "")
+    logger.debug(
+        "%s %s %s -> %s (client: %s)",
+        g.request_id,
+        request.method,
+        request.path,
+        response.status_code,
+        client_id if _CLIENT_REQUEST_ID.fullmatch(client_id) else "-",
+    )
+    return response

@@ -1,0 +1,47 @@
+"""What a user may do to a job that exists: stop it, or submit it once more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flask import g
+
+from sllm_tasks.admission import Accepted, IdempotentRequest
+from sllm_tasks.endings import end_unowned
+from sllm_tasks.errors import ConflictError, ErrorCode
+from sllm_tasks.ids import new_id
+from sllm_tasks.jobs import JobError, JobStatus
+from sllm_tasks.ledger.encoding import job_spec
+from sllm_tasks.ledger.jobs import NewJob
+from sllm_tasks.ledger.tables import JobRow
+from webapp.job_intake import cluster_ms
+from webapp.services import WebServices
+
+_RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED})
+
+
+def cancel(services: WebServices, job_id: str) -> None:
+    """Ask the worker that runs a job to stop; a job that nobody runs ends at once. Harmless when repeated."""
+    if services.live.jobs.cancel(job_id, "user") != "asked":
+        error = JobError(code=ErrorCode.CANCELED_BY_USER, message="canceled by its user before it ran")
+        end_unowned(services.ledger, services.live, job_id, JobStatus.CANCELED, error)
+
+
+def retry(services: WebServices, row: JobRow, key: IdempotentRequest | None) -> Accepted:
+    """Accept the same work as a new job; raises ConflictError unless the old one ended without success."""
+    if row.status not in _RETRYABLE:
+        raise ConflictError(f"a job that is {row.status} cannot be retried")
+    if services.catalog.served(row.model).checkpoint != row.checkpoint:
+        raise ConflictError("the model has been deployed anew since; submit a new job")
+    created_ms = cluster_ms(services.live)
+    spec = replace(job_spec(row), job_id=new_id("job"), created_ms=created_ms, deadline_ms=None)
+    new = NewJob(
+        spec=spec,
+        prompt=row.prompt,
+        messages=row.messages,
+        metadata={name: str(value) for name, value in row.user_metadata.items()},
+        request_id=g.request_id,
+        max_attempts=services.settings.max_attempts,
+        result_ttl_s=row.result_ttl_s,
+    )
+    return services.admission.submit(new, key)

@@ -1,0 +1,63 @@
+"""Long polls: answer when a job's status has changed, or when the client's patience ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sllm_tasks.errors import UnavailableError
+from webapp.job_views import JobView, find_job
+from webapp.services import WebServices
+
+#: One read of events; well below the time-out of the live state's connection.
+BLOCK_MS: Final = 400
+#: How often the ledger is asked while no event comes: it alone knows of an end that could not be announced.
+LEDGER_EVERY_S: Final = 1.0
+
+
+def wait_until(
+    services: WebServices, view: JobView, is_done: Callable[[JobView], bool], patience_s: float
+) -> tuple[JobView, bool]:
+    """The job once `is_done` holds or patience has ended; the flag tells whether the wish to wait was honoured."""
+    if is_done(view) or patience_s <= 0:
+        return view, patience_s > 0
+    if not services.wait_slots.try_acquire():
+        return view, False
+    try:
+        return _wait(services, view, is_done, time.monotonic() + patience_s), True
+    finally:
+        services.wait_slots.release()
+
+
+def _wait(services: WebServices, view: JobView, is_done: Callable[[JobView], bool], until_s: float) -> JobView:
+    tenant, job_id = view.row.tenant, view.row.id
+    position = _newest_event(services, job_id)
+    while True:
+        view = find_job(services, tenant, job_id)
+        if is_done(view) or services.stopping.is_set() or time.monotonic() >= until_s:
+            return view
+        position = _next_change(services, job_id, position, min(until_s, time.monotonic() + LEDGER_EVERY_S))
+
+
+def _newest_event(services: WebServices, job_id: str) -> str:
+    try:
+        return services.live.jobs.last_event_id(job_id)
+    except UnavailableError:
+        return "0"
+
+
+def _next_change(services: WebServices, job_id: str, position: str, until_s: float) -> str:
+    """Position after the next event that is not a token, or after whatever came until the time is over."""
+    while (left_s := until_s - time.monotonic()) > 0 and not services.stopping.is_set():
+        block_ms = max(1, min(BLOCK_MS, int(left_s * 1000)))
+        try:
+            events = services.live.jobs.events(job_id, position, block_ms=block_ms)
+        except UnavailableError:
+            time.sleep(block_ms / 1000)
+            continue
+        if events:
+            position = events[-1].id
+        if any(event.kind != "token" for event in events):
+            break
+    return position

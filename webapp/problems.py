@@ -1,0 +1,116 @@
+"""How errors become answers: RFC 9457 problem documents, from one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Final
+
+from flask import Flask, Response, g, json, request
+from werkzeug.exceptions import HTTPException
+
+from sllm_tasks.admission import IdempotencyMismatchError
+from sllm_tasks.errors import (
+    ConfigError,
+    ConflictError,
+    ErrorCode,
+    NotFoundError,
+    SllmError,
+    UnavailableError,
+)
+from webapp import errors
+
+logger = logging.getLogger(__name__)
+
+#: The status of each error; the nearest base class counts, whatever is not here is 500.
+STATUS_OF_ERROR: Final[Mapping[type[BaseException], HTTPStatus]] = {
+    errors.MalformedBodyError: HTTPStatus.BAD_REQUEST,
+    errors.UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    errors.ForbiddenError: HTTPStatus.FORBIDDEN,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    errors.ModelNotServedError: HTTPStatus.CONFLICT,
+    errors.GoneError: HTTPStatus.GONE,
+    errors.MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidFieldsError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ModelUnknownError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ContextLengthError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.PromptError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TokenizerMissingError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.JobFailedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ModelDeployingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooManyStreamsError: HTTPStatus.SERVICE_UNAVAILABLE,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+#: What the framework itself answers.
+_CODE_OF_STATUS: Final[Mapping[int, ErrorCode]] = {
+    400: ErrorCode.INVALID_REQUEST,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.BODY_TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+
+#: Seconds after which a client may try again.
+_RETRY_AFTER_S: Final = "1"
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of this application with a problem document."""
+    app.register_error_handler(SllmError, _answer_known)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_unknown)
+
+
+def problem(
+    status: HTTPStatus, code: ErrorCode, detail: str, *, field_errors: tuple[errors.FieldError, ...] = ()
+) -> Response:
+    """Make a problem document."""
+    document: dict[str, object] = {
+        "type": f"urn:sllm:error:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.request_id,
+    }
+    if field_errors:
+        document["errors"] = [asdict(error) for error in field_errors]
+    response = Response(json.dumps(document), status, mimetype="application/problem+json")
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = _RETRY_AFTER_S
+    elif status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _answer_known(error: SllmError) -> Response:
+    status = next((STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
+    if status is None:
+        return _answer_unknown(error)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        logger.warning("%s %s %s: %s", g.request_id, request.method, request.path, error)
+    field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
+    return problem(status, error.code, str(error), field_errors=field_errors)
+
+
+def _answer_http(error: HTTPException) -> Response:
+    status = HTTPStatus(error.code or 500)
+    code = _CODE_OF_STATUS.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.INVALID_REQUEST)
+    response = problem(status, code, error.description or status.phrase)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _answer_unknown(error: Exception) -> Response:
+    # The process edge: whatever was not foreseen is logged whole and told in one word.
+    logger.error("%s %s %s failed", g.request_id, request.method, request.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, "the server has failed; its log says why")

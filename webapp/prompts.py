@@ -1,0 +1,101 @@
+"""From what a user sends to token ids, with the tokenizer and the chat template that came with the checkpoint."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from sllm_tasks.ledger import inventory
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.tables import CheckpointRow
+from webapp.catalog import ServedModel
+from webapp.chat_template import ChatTemplate, special_tokens
+from webapp.errors import ContextLengthError, PromptError, TokenizerMissingError
+from webapp.schemas.jobs import JobInput
+
+#: Checkpoints whose tokenizers are kept; a tokenizer takes some 10 MB.
+_MAX_KEPT: Final = 64
+#: From this length on a prompt is first compared with the longest that could fit, because tokenising takes time.
+_LONG_PROMPT: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFiles:
+    """What one checkpoint needs to turn text into token ids."""
+
+    tokenizer: Tokenizer
+    #: Characters of its longest token.
+    longest_token: int
+    chat_template: ChatTemplate | None
+
+    def encode(self, job_input: JobInput, context: int) -> tuple[int, ...]:
+        """Token ids of a prompt or a conversation.
+
+        Raises:
+            PromptError: The model has no chat template, the template refuses the messages, or nothing is left.
+            ContextLengthError: The text is so long that it cannot fit, whatever its tokens are.
+
+        """
+        if job_input.messages is None:
+            text = job_input.prompt or ""
+        elif self.chat_template is None:
+            raise PromptError("this model has no chat template; send a prompt")
+        else:
+            text = self.chat_template.render([message.model_dump() for message in job_input.messages])
+        if len(text) > max(_LONG_PROMPT, context * self.longest_token):
+            raise ContextLengthError(f"a prompt of {len(text)} characters does not fit into {context} tokens")
+        # A template writes the special tokens itself.
+        ids = self.tokenizer.encode(text, add_special_tokens=job_input.messages is None).ids
+        if not ids:
+            raise PromptError("the prompt has no token")
+        return tuple(ids)
+
+
+class PromptBuilder:
+    """Keeps the tokenizers of the checkpoints in use; safe to use from many threads."""
+
+    def __init__(self, ledger: Database) -> None:
+        self._ledger = ledger
+        # Guards the table; held while a tokenizer is parsed, so that two requests do not parse it twice.
+        self._lock = threading.Lock()
+        self._files: dict[str, PromptFiles] = {}
+
+    def prompt_ids(self, model: ServedModel, job_input: JobInput) -> tuple[int, ...]:
+        """Token ids of what a user sent; raises PromptError, ContextLengthError or TokenizerMissingError."""
+        return self._of(model.checkpoint).encode(job_input, model.context)
+
+    def _of(self, digest: str) -> PromptFiles:
+        files = self._files.get(digest)
+        if files is not None:
+            return files
+        with self._lock:
+            if digest not in self._files:
+                with self._ledger.reading() as session:
+                    row = inventory.get_checkpoint(session, digest)
+                if len(self._files) >= _MAX_KEPT:
+                    del self._files[next(iter(self._files))]
+                self._files[digest] = _parse(row)
+            return self._files[digest]
+
+
+def _parse(row: CheckpointRow) -> PromptFiles:
+    if row.tokenizer is None:
+        raise TokenizerMissingError("this model has no tokenizer")
+    tokenizer = parse_tokenizer(row.tokenizer)
+    template = ChatTemplate(row.chat_template, special_tokens(row.tokenizer_config)) if row.chat_template else None
+    return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template)
+
+
+def parse_tokenizer(text: str) -> Tokenizer:
+    """Read a tokenizer.json; raises TokenizerMissingError if it cannot be used."""
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        raise TokenizerMissingError("the tokenizer of this model cannot be read") from error
+    # Some files ask for cutting and filling up, for training; a prompt is taken as it is.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,48 @@
+"""Bodies of the administrative resources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from sllm_tasks.ledger.keys import Scope
+from webapp.schemas.fields import Body, NodeName, ShortText, Text
+
+
+class ModelRequest(Body):
+    """What a model is served from and how; what is left out is decided by the deploy operation."""
+
+    source: Annotated[Text, StringConstraints(min_length=1, max_length=4096)]
+    #: The node whose agent can read the source; default: any.
+    node: NodeName | None = None
+    engine: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "steploop"
+    #: Replicas over several gpus are not supported yet.
+    num_gpus: Literal[1] = 1
+    #: Tokens of prompt and output; default: what the checkpoint allows.
+    context: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    max_jobs: Annotated[int, Field(ge=1, le=1024)] = 16
+    keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
+    min_replicas: Annotated[int, Field(ge=0, le=1024)] = 0
+    max_replicas: Annotated[int, Field(ge=1, le=1024)] = 8
+
+    @model_validator(mode="after")
+    def _replicas_in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas must not exceed max_replicas")
+        return self
+
+
+class KeyRequest(Body):
+    """A new API key."""
+
+    name: ShortText
+    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
+    tenant: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+
+
+class PlacementRequest(Body):
+    """The tier a checkpoint should have on a node; the DRAM and gpu tiers follow demand."""
+
+    tier: Literal["ssd"]
+    pinned: bool = False

@@ -1,0 +1,85 @@
+"""Bodies and queries of `/api/v1/jobs`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+
+from sllm_tasks.jobs import JobStatus
+from webapp.schemas.fields import Body, ModelName, ShortText, Text
+
+#: 30 days, in seconds: nothing of a job outlives it.
+_MAX_LIFE_S = 30 * 86_400
+
+_Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+_LabelValue = Annotated[Text, StringConstraints(max_length=512)]
+
+
+class ChatMessage(Body):
+    """One turn of a conversation; which roles exist is up to the model's chat template."""
+
+    role: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
+    content: Text
+
+
+class JobInput(Body):
+    """Either a prompt, taken as it is, or messages for the model's chat template."""
+
+    prompt: Annotated[Text, StringConstraints(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class JobParams(Body):
+    """How tokens are drawn; what is left out comes from the model's generation settings."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
+    stop_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(max_length=64)] = ()
+    ignore_eos: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+
+class JobRequest(Body):
+    """The body of POST and PUT."""
+
+    model: ModelName
+    input: JobInput
+    params: JobParams = JobParams()
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    job_class: Annotated[Literal["interactive", "batch"], Field(alias="class")] = "interactive"
+    deadline_s: Annotated[float, Field(gt=0, le=_MAX_LIFE_S)] | None = None
+    result_ttl_s: Annotated[int, Field(ge=60, le=_MAX_LIFE_S)] | None = None
+    metadata: Annotated[dict[_Label, _LabelValue], Field(default_factory=dict, max_length=16)]
+
+
+class Query(Body):
+    """A query string: every value arrives as text, so numbers and dates are read from it."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class PageQuery(Query):
+    """Which part of a list; newest first unless `order` says otherwise."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    after: Annotated[ShortText, StringConstraints(max_length=64)] | None = None
+    order: Literal["asc", "desc"] = "desc"
+
+
+class JobsQuery(PageQuery):
+    """Filters of the list of jobs."""
+
+    status: JobStatus | None = None
+    model: ModelName | None = None
+    created_after: AwareDatetime | None = None

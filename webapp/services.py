@@ -1,0 +1,79 @@
+"""What the views work with, opened once per web process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from flask import current_app
+
+from sllm_tasks.admission import Admission
+from sllm_tasks.app import make_app
+from sllm_tasks.config import Settings
+from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.secrets import cluster_secret
+from sllm_tasks.signing import Signer
+from webapp.catalog import Catalog
+from webapp.keyring import Keyring
+from webapp.prompts import PromptBuilder
+from webapp.wait_slots import WaitSlots
+
+#: A request asks the live state twice at most, and is to be answered within 2 s even if that is away.
+LIVE_TIMEOUT_S: Final = 0.8
+#: Where the application keeps them.
+EXTENSION: Final = "sllm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebServices:
+    """Connections and memories of one web process; `close` gives the connections back."""
+
+    settings: Settings
+    ledger: Database
+    live: LiveState
+    dispatcher: Dispatcher
+    admission: Admission
+    catalog: Catalog
+    prompts: PromptBuilder
+    keyring: Keyring
+    wait_slots: WaitSlots
+    #: Set when the process is told to stop, so that requests that wait end soon.
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """Close what `open_services` opened; idempotent."""
+        self.live.close()
+        self.ledger.close()
+
+
+def open_services(settings: Settings) -> WebServices:
+    """Open everything; nothing is contacted yet, so that a web process starts while others are away."""
+    ledger = Database(settings.ledger_url, pool_size=16)
+    live = LiveState(settings.live_url, timeout_s=LIVE_TIMEOUT_S, max_connections=settings.web_threads + 32)
+    app = make_app(settings, "sllm-web")
+    # A request may wait for the broker, but not for as long as a worker may.
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_timeout": LIVE_TIMEOUT_S,
+        "socket_connect_timeout": LIVE_TIMEOUT_S,
+    }
+    dispatcher = Dispatcher(app, Signer(cluster_secret(settings)), live)
+    return WebServices(
+        settings=settings,
+        ledger=ledger,
+        live=live,
+        dispatcher=dispatcher,
+        admission=Admission(ledger, live, dispatcher),
+        catalog=Catalog(ledger),
+        prompts=PromptBuilder(ledger),
+        keyring=Keyring(ledger),
+        wait_slots=WaitSlots(settings.web_threads),
+    )
+
+
+def services() -> WebServices:
+    """The services of the application that answers this request."""
+    return cast("WebServices", current_app.extensions[EXTENSION])
