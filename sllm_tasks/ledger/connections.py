@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import time
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -49,7 +50,7 @@ def connect_engine(text: str, *, timeout_s: float, pool_size: int, foreign_keys:
         hide_parameters=True,
     )
     if url.get_backend_name() == "sqlite":
-        _prepare_sqlite(engine, foreign_keys)
+        _prepare_sqlite(engine, timeout_s, foreign_keys)
     return engine
 
 
@@ -64,12 +65,12 @@ def _postgresql_arguments(timeout_s: float) -> dict[str, object]:
     }
 
 
-def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
+def _prepare_sqlite(engine: Engine, timeout_s: float, foreign_keys: bool) -> None:
     @event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         # The driver would begin transactions by itself, deferred and too late; `_begin` does it.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection, timeout_s)
         # FULL: in WAL mode a commit that was acknowledged would otherwise be lost with the machine's power.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
@@ -79,3 +80,18 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
         # A writer takes its lock first: two that read and then want to write could only fail, never wait.
         reading = connection.get_execution_options().get(READ_ONLY_OPTION, False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _switch_to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    # The mode stays with the file, so only the first connection of all does anything; when there are several first
+    # ones, SQLite fails the others at once instead of waiting as it does for every other lock.
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

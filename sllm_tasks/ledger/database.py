@@ -1,4 +1,4 @@
-"""The door to the ledger: sessions for reading and writing, and the one place where an outage gets its name."""
+"""The door to the ledger: sessions for reading and writing, and the one place where its errors get their names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from sllm_tasks.errors import UnavailableError
+from sllm_tasks.errors import SllmError, UnavailableError
 from sllm_tasks.ledger.connections import READ_ONLY_OPTION, connect_engine
 
 #: SQLite's primary result codes that speak of the file and not of the statement.
@@ -28,6 +28,10 @@ _SQLITE_OUTAGES = frozenset(
 )
 #: PostgreSQL's read_only_sql_transaction: a standby, or a server that its operator closed for writing.
 _POSTGRESQL_READ_ONLY = "25006"
+
+
+class IllegalRowError(SllmError):
+    """A row broke a constraint of the ledger, which only a bug can do; the message names the constraint."""
 
 
 class Database:
@@ -47,13 +51,13 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Commit at the end of the block, or roll back if it raises; UnavailableError if the database is out."""
-        with outages_named(), self._turn(), self._writers.begin() as session:
+        with errors_named(), self._turn(), self._writers.begin() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Open a session whose changes, if any, are rolled back; UnavailableError if the database is out."""
-        with outages_named(), self._readers() as session:
+        with errors_named(), self._readers() as session:
             yield session
 
     def close(self) -> None:
@@ -77,16 +81,25 @@ class Database:
 
 
 @contextmanager
-def outages_named() -> Iterator[None]:
-    """Raise UnavailableError for what the database or the way to it is to blame for."""
+def errors_named() -> Iterator[None]:
+    """Raise UnavailableError or IllegalRowError for what SQLAlchemy raises in the block; other errors are bugs."""
     try:
         yield
     except PoolTimeoutError as error:
         raise UnavailableError("the database is busy: no connection became free") from error
+    except IntegrityError as error:
+        # Without the cause: PostgreSQL's error quotes the row, with the prompt in it, to whoever logs it.
+        raise IllegalRowError(_primary_message(error)) from None
     except DBAPIError as error:
         if _is_outage(error):
             raise UnavailableError(f"the database did not answer: {error.orig}") from error
         raise
+
+
+def _primary_message(error: DBAPIError) -> str:
+    # psycopg's errors have the message in parts; SQLite's are a line that names the constraint.
+    diagnosis = getattr(error.orig, "diag", None)
+    return str(error.orig if diagnosis is None else diagnosis.message_primary)
 
 
 def _is_outage(error: DBAPIError) -> bool:

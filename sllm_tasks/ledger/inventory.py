@@ -69,6 +69,9 @@ class DeployedModel:
     weights_bytes: int
     kv_bytes_per_token: int
     bytes_per_gpu: int
+    #: As asked for, or less where the model cannot do as much.
+    context: int
+    dtype: str
 
 
 def add_checkpoint(session: Session, new: NewCheckpoint) -> bool:

@@ -10,15 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, bindparam, case, func, literal, select, update
+from sqlalchemy import BindParameter, Update, bindparam, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError
-from sllm_tasks.jobs import JOB_TRANSITIONS, TERMINAL_STATUSES, Exactness, JobSpec, JobStatus, Outcome
+from sllm_tasks.jobs import JOB_TRANSITIONS, Exactness, JobSpec, JobStatus, Outcome
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.encoding import encode_params, encode_tokens, from_ms
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
+
+#: A constraint makes it mean the same as a status that is not terminal, and the partial indexes are by it.
+_NOT_ENDED = JobRow.ended_at.is_(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,7 @@ def end_jobs(session: Session, endings: Iterable[Ending]) -> set[str]:
     # Locked in the order of ids, so that two batches which overlap wait for each other instead of deadlocking.
     still_open = session.execute(
         select(JobRow.id, JobRow.result_ttl_s)
-        .where(JobRow.id.in_(first), JobRow.status.not_in(TERMINAL_STATUSES))
+        .where(JobRow.id.in_(first), _NOT_ENDED)
         .order_by(JobRow.id)
         .with_for_update()
     ).all()
@@ -152,7 +155,7 @@ def _build_end() -> Update:
     kept = {name: func.coalesce(values[name], columns[name]) for name in kept_if_null}
     return (
         update(JobRow.__table__)  # type: ignore[arg-type] # typed as FromClause by the ORM, a Table in fact
-        .where(columns.id == bindparam("job_id"), columns.status.not_in(TERMINAL_STATUSES))
+        .where(columns.id == bindparam("job_id"), _NOT_ENDED)
         .values({**values, **kept, "version": columns.version + 1})
     )
 
@@ -188,7 +191,9 @@ def note_started(session: Session, job_id: str, *, attempt: int, at: datetime, a
     return _change_status(
         session,
         JobStatus.STARTING,
-        _of_attempt(job_id, attempt).values(started_at=func.coalesce(JobRow.started_at, at), assignment=assignment),
+        _of_attempt(job_id, attempt).values(
+            started_at=func.coalesce(JobRow.started_at, _instant(at)), assignment=assignment
+        ),
     )
 
 
@@ -197,13 +202,18 @@ def note_first_token(session: Session, job_id: str, *, attempt: int, at: datetim
     return _change_status(
         session,
         JobStatus.RUNNING,
-        _of_attempt(job_id, attempt).values(first_token_at=func.coalesce(JobRow.first_token_at, at)),
+        _of_attempt(job_id, attempt).values(first_token_at=func.coalesce(JobRow.first_token_at, _instant(at))),
     )
 
 
 def note_canceling(session: Session, job_id: str) -> bool:
     """Record that the job's user asked to stop it; False if it has ended or was asked before."""
     return _change_status(session, JobStatus.CANCELING, _of_job(job_id))
+
+
+def _instant(at: datetime) -> BindParameter[datetime]:
+    # Inside a function SQLAlchemy goes by the value, not by the column, and would not convert it to UTC.
+    return literal(at, JobRow.created_at.type)
 
 
 def _of_job(job_id: str) -> Update:
@@ -226,11 +236,14 @@ def bump_attempt(session: Session, job_id: str, seen_attempt: int, *, worker_los
     """
     statement = (
         _of_attempt(job_id, seen_attempt)
-        .where(JobRow.status.not_in(TERMINAL_STATUSES))
+        .where(_NOT_ENDED)
         .values(
             attempt=JobRow.attempt + 1,
             worker_losses=JobRow.worker_losses + int(worker_lost),
-            status=case((JobRow.status == JobStatus.CANCELING, JobRow.status), else_=literal(JobStatus.QUEUED)),
+            status=case(
+                (JobRow.status == JobStatus.CANCELING, JobRow.status),
+                else_=literal(JobStatus.QUEUED, JobRow.status.type),
+            ),
         )
         .returning(JobRow.attempt)
     )
@@ -263,7 +276,7 @@ def active_jobs(session: Session, *, older_than: datetime, limit: int, after_id:
             JobRow.created_at,
             JobRow.deadline_at,
         )
-        .where(JobRow.ended_at.is_(None), JobRow.created_at < older_than, JobRow.id > after_id)
+        .where(_NOT_ENDED, JobRow.created_at < older_than, JobRow.id > after_id)
         .order_by(JobRow.id)
         .limit(limit)
     )
@@ -272,5 +285,5 @@ def active_jobs(session: Session, *, older_than: datetime, limit: int, after_id:
 
 def count_active(session: Session, tenant: str) -> int:
     """Count a tenant's jobs that have not ended."""
-    query = select(func.count()).where(JobRow.tenant == tenant, JobRow.ended_at.is_(None)).select_from(JobRow)
+    query = select(func.count()).where(JobRow.tenant == tenant, _NOT_ENDED).select_from(JobRow)
     return session.scalar(query) or 0

@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from sllm_tasks.ledger.connections import connect_engine
-from sllm_tasks.ledger.database import outages_named
+from sllm_tasks.ledger.database import errors_named
 from sllm_tasks.ledger.tables import Base
 
 _logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def _looking(url: str) -> Iterator[Connection]:
 def _connected(url: str, *, foreign_keys: bool) -> Iterator[Connection]:
     engine = connect_engine(url, timeout_s=_TIMEOUT_S, pool_size=1, foreign_keys=foreign_keys)
     try:
-        with outages_named(), engine.connect() as connection:
+        with errors_named(), engine.connect() as connection:
             yield connection
     finally:
         engine.dispose()

@@ -1,0 +1,186 @@
+"""What is kept beside a job: attempts, decisions, audit; listing and forgetting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.ids import new_id
+from sllm_tasks.jobs import JobStatus, StartKind
+from sllm_tasks.ledger import attempts, audit, decisions, job_lists, jobs
+from sllm_tasks.ledger.attempts import NewAttempt
+from sllm_tasks.ledger.audit import AuditEntry
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.decisions import Decision
+from sllm_tasks.ledger.job_lists import JobFilter
+from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.states import AttemptExit
+from tests.integration.ledger.factories import NOW, TENANT, add_job, failure, make_job, success
+
+EVERYTHING = PageRequest(limit=100, newest_first=False)
+
+
+def _attempt(job_id: str, number: int = 1, node: str = "n0") -> NewAttempt:
+    return NewAttempt(
+        job_id=job_id,
+        attempt=number,
+        node=node,
+        gpus=(1, 0),
+        worker_id="worker_1",
+        replica_id="replica_1",
+        start_kind=StartKind.COLD_SSD,
+        started_at=NOW,
+    )
+
+
+def _listed(session: Session, wanted: JobFilter, tenant: str | None = TENANT) -> list[str]:
+    return [row.id for row in job_lists.list_jobs(session, tenant, wanted, EVERYTHING).rows]
+
+
+def test_an_attempt_is_recorded_once_and_ends_once(database: Database) -> None:
+    with database.transaction() as session:
+        job_id = add_job(session)
+        assert attempts.start_attempt(session, _attempt(job_id))
+        assert not attempts.start_attempt(session, _attempt(job_id, node="n9"))
+        assert attempts.start_attempt(session, _attempt(job_id, 2, node="n1"))
+        lost, ended = AttemptExit.WORKER_LOST, AttemptExit.JOB_ENDED
+        assert attempts.end_attempt(session, job_id, 1, at=NOW, exit_reason=lost, num_tokens=4)
+        assert not attempts.end_attempt(session, job_id, 1, at=NOW, exit_reason=ended, num_tokens=9)
+        first, second = attempts.list_attempts(session, job_id)
+        assert (first.node, first.gpus, first.exit_reason, first.num_tokens) == ("n0", [1, 0], lost, 4)
+        assert (second.node, second.ended_at) == ("n1", None)
+
+
+def test_jobs_are_listed_page_by_page_without_gap_or_repetition(database: Database) -> None:
+    with database.transaction() as session:
+        ids = sorted((add_job(session) for _ in range(5)), reverse=True)
+        seen: list[str] = []
+        after = None
+        while True:
+            page = job_lists.list_jobs(session, TENANT, JobFilter(), PageRequest(limit=2, after=after))
+            seen += [row.id for row in page.rows]
+            after = seen[-1]
+            add_job(session)  # newer than all of the listing, so it appears on no later page
+            if not page.has_more:
+                break
+        assert seen == ids
+
+
+def test_a_full_last_page_says_that_there_is_no_more(database: Database) -> None:
+    with database.transaction() as session:
+        add_job(session)
+        assert not job_lists.list_jobs(session, TENANT, JobFilter(), PageRequest(limit=1)).has_more
+
+
+def test_a_tenant_sees_its_own_jobs_and_an_operator_everybodys(database: Database) -> None:
+    other = make_job()
+    with database.transaction() as session:
+        mine = add_job(session)
+        theirs = add_job(session, replace(other, spec=replace(other.spec, tenant="somebody")))
+        assert _listed(session, JobFilter()) == [mine]
+        assert set(_listed(session, JobFilter(), tenant=None)) == {mine, theirs}
+
+
+def test_filters_narrow_a_listing(database: Database) -> None:
+    special = make_job(client_id="nightly-100%", group_id="group_1", group_index=0)
+    special = replace(special, spec=replace(special.spec, model="other", created_ms=special.spec.created_ms + 5000))
+    with database.transaction() as session:
+        plain, wanted = add_job(session), add_job(session, special)
+        jobs.end_job(session, failure(wanted))
+        attempts.start_attempt(session, _attempt(wanted, node="n7"))
+        for narrow in (
+            JobFilter(statuses=frozenset({JobStatus.FAILED, JobStatus.EXPIRED})),
+            JobFilter(model="other"),
+            JobFilter(node="n7"),
+            JobFilter(created_after=NOW),
+            JobFilter(group_id="group_1"),
+            JobFilter(text="ly-100%"),
+        ):
+            assert _listed(session, narrow) == [wanted]
+        assert _listed(session, JobFilter(text="100_")) == [], "signs that LIKE knows are taken literally"
+        assert set(_listed(session, JobFilter())) == {plain, wanted}
+
+
+def test_content_is_purged_when_its_life_ends_and_the_row_stays_as_a_tombstone(database: Database) -> None:
+    with database.transaction() as session:
+        short, kept, running = add_job(session, make_job(result_ttl_s=60)), add_job(session), add_job(session)
+        jobs.end_jobs(session, [success(short), success(kept)])
+        assert job_lists.purge_expired(session, NOW + timedelta(seconds=59)) == 0
+        assert job_lists.purge_expired(session, NOW + timedelta(seconds=60)) == 1
+        assert job_lists.purge_expired(session, NOW + timedelta(seconds=60)) == 0
+        row = jobs.get_job(session, short)
+        assert row is not None
+        assert (row.prompt, row.output, row.prompt_ids, row.user_metadata) == (None, None, (), {})
+        assert (row.status, row.completion_tokens) == (JobStatus.SUCCEEDED, 1)
+        for untouched in (kept, running):
+            other = jobs.get_job(session, untouched)
+            assert other is not None
+            assert (other.purged_at, other.prompt) == (None, "Say hi")
+
+
+def test_a_user_can_have_the_content_of_an_ended_job_of_theirs_deleted(database: Database) -> None:
+    with database.transaction() as session:
+        job_id = add_job(session)
+        assert not job_lists.delete_job_content(session, job_id, TENANT, NOW), "it has not ended"
+        jobs.end_job(session, success(job_id))
+        assert not job_lists.delete_job_content(session, job_id, "somebody", NOW)
+        assert job_lists.delete_job_content(session, job_id, TENANT, NOW)
+        assert not job_lists.delete_job_content(session, job_id, TENANT, NOW)
+
+
+def test_a_purge_takes_no_more_than_its_limit(database: Database) -> None:
+    with database.transaction() as session:
+        jobs.end_jobs(session, [success(add_job(session, make_job(result_ttl_s=0))) for _ in range(3)])
+        assert [job_lists.purge_expired(session, NOW, limit=2) for _ in range(3)] == [2, 1, 0]
+
+
+def test_a_decision_is_kept_with_its_candidates_and_learns_the_actual_time_once(database: Database) -> None:
+    with database.transaction() as session:
+        job_id = add_job(session)
+        made = [
+            Decision(
+                id=new_id("decision"),
+                job_id=job_id,
+                attempt=attempt,
+                at=NOW + timedelta(hours=attempt),
+                path="load_ssd",
+                choice={"node": "n0"},
+                candidates=({"node": "n0", "seconds": 0.5}, {"node": "n1", "seconds": 0.9}),
+                predicted_s=0.5,
+            )
+            for attempt in (1, 2)
+        ]
+        decisions.add_decisions(session, made)
+        assert decisions.note_actual_start(session, made[0].id, 0.7)
+        assert not decisions.note_actual_start(session, made[0].id, 0.8)
+        first, second = decisions.list_decisions(session, EVERYTHING, job_id=job_id).rows
+        assert (first.actual_s, second.actual_s) == (0.7, None)
+        assert first.candidates[1] == {"node": "n1", "seconds": 0.9}
+        assert decisions.purge_decisions(session, made[1].at) == 1
+
+
+def test_an_audit_row_says_who_changed_what_from_what_to_what(database: Database) -> None:
+    entry = AuditEntry(
+        id=new_id("audit"),
+        at=NOW,
+        actor="key_1",
+        tenant=TENANT,
+        action="model.put",
+        target="model:m",
+        before={"max_replicas": 1},
+        after={"max_replicas": 2},
+        request_id="req_1",
+    )
+    with database.transaction() as session:
+        audit.add_audit(session, entry)
+    with database.reading() as session:
+        (row,) = audit.list_audit(session, EVERYTHING, target="model:m", actor="key_1").rows
+        assert (row.action, row.before, row.after, row.at) == (entry.action, entry.before, entry.after, NOW)
+        assert audit.list_audit(session, EVERYTHING, actor="somebody").rows == ()
+
+
+def test_error_codes_of_the_core_fit_the_ledger() -> None:
+    assert max(len(code) for code in ErrorCode) <= 64

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from sllm_tasks.errors import ConflictError, NotFoundError
+from sllm_tasks.ids import new_id
+from sllm_tasks.ledger import inventory, loads, placements
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.inventory import ServingSettings
+from sllm_tasks.ledger.loads import MeasuredLoad
+from sllm_tasks.ledger.states import ModelState, Tier
+from tests.integration.ledger.factories import DEPLOYED, NOW, make_checkpoint, make_model
+
+DIGEST = "sha256:c"
+
+
+def _deploy(session: Session) -> None:
+    inventory.add_checkpoint(session, make_checkpoint())
+    inventory.put_model(session, make_model(), now=NOW)
+    assert inventory.note_deployed(session, "m", DEPLOYED, now=NOW)
+
+
+def test_a_checkpoint_is_recorded_once_and_comes_back_with_its_files(database: Database) -> None:
+    with database.transaction() as session:
+        assert inventory.add_checkpoint(session, make_checkpoint())
+        assert not inventory.add_checkpoint(session, replace(make_checkpoint(), source="elsewhere"))
+    with database.reading() as session:
+        row = inventory.get_checkpoint(session, DIGEST)
+        assert (row.source, row.num_bytes, row.eos_token_ids) == ("/models/m", 2 * 2**40, [2, 3])
+        assert row.tokenizer == '{"model": {}}'
+        with pytest.raises(NotFoundError):
+            inventory.get_checkpoint(session, "sha256:unknown")
+
+
+def test_a_model_takes_jobs_only_once_it_is_deployed(database: Database) -> None:
+    with database.transaction() as session:
+        inventory.add_checkpoint(session, make_checkpoint())
+        assert inventory.put_model(session, make_model(), now=NOW, seen_version=0)
+        assert inventory.list_models(session, ready_only=True) == []
+        with pytest.raises(ConflictError):
+            inventory.model_info(inventory.get_model(session, "m"))
+        assert inventory.note_deployed(session, "m", DEPLOYED, now=NOW)
+        (ready,) = inventory.list_models(session, ready_only=True)
+        info = inventory.model_info(ready)
+        assert (info.name, info.checkpoint, info.bytes_per_gpu, info.context) == ("m", DIGEST, 2**42, 1024)
+
+
+def test_a_model_that_must_be_new_conflicts_with_one_that_exists(database: Database) -> None:
+    with database.transaction() as session:
+        inventory.put_model(session, make_model(), now=NOW)
+        with pytest.raises(ConflictError):
+            inventory.put_model(session, make_model(), now=NOW, seen_version=0)
+        with pytest.raises(ConflictError):
+            inventory.put_model(session, make_model(), now=NOW, seen_version=7)
+        assert not inventory.put_model(session, replace(make_model(), max_jobs=2), now=NOW, seen_version=1)
+        row = inventory.get_model(session, "m")
+        assert (row.max_jobs, row.version) == (2, 2)
+
+
+def test_a_version_that_was_seen_of_a_model_that_is_gone_makes_no_new_one(database: Database) -> None:
+    with database.transaction() as session, pytest.raises(ConflictError):
+        inventory.put_model(session, make_model(), now=NOW, seen_version=3)
+
+
+def test_a_failed_deployment_says_why_and_can_be_tried_again(database: Database) -> None:
+    with database.transaction() as session:
+        inventory.put_model(session, make_model(), now=NOW)
+        assert inventory.note_deploy_failed(session, "m", "no such architecture", now=NOW)
+        assert not inventory.note_deployed(session, "m", DEPLOYED, now=NOW), "that deployment is over"
+        row = inventory.get_model(session, "m")
+        assert (row.state, row.error) == (ModelState.FAILED, "no such architecture")
+        inventory.put_model(session, make_model(), now=NOW)
+        row = inventory.get_model(session, "m")
+        assert (row.state, row.error) == (ModelState.DEPLOYING, None)
+
+
+def test_replicas_and_keep_alive_change_while_a_model_serves(database: Database) -> None:
+    serving = ServingSettings(keep_alive_s=5.0, min_replicas=1, max_replicas=2)
+    with database.transaction() as session:
+        _deploy(session)
+        version = inventory.get_model(session, "m").version
+        assert inventory.change_serving(session, "m", serving, seen_version=version, now=NOW)
+        assert not inventory.change_serving(session, "m", serving, seen_version=version, now=NOW)
+        row = inventory.get_model(session, "m")
+        assert (row.state, row.keep_alive_s, row.min_replicas) == (ModelState.READY, 5.0, 1)
+
+
+def test_a_model_is_removed_only_after_it_stopped_taking_jobs(database: Database) -> None:
+    with database.transaction() as session:
+        _deploy(session)
+        assert not inventory.remove_model(session, "m")
+        assert inventory.note_deleting(session, "m", now=NOW)
+        assert not inventory.note_deleting(session, "m", now=NOW)
+        with pytest.raises(ConflictError):
+            inventory.put_model(session, make_model(), now=NOW)
+        assert inventory.remove_model(session, "m")
+        with pytest.raises(NotFoundError):
+            inventory.get_model(session, "m")
+
+
+def test_a_checkpoint_is_kept_while_a_model_uses_it_and_takes_its_placements_along(database: Database) -> None:
+    with database.transaction() as session:
+        _deploy(session)
+        placements.note_placement(session, DIGEST, "n0", tier=Tier.SSD, now=NOW)
+        with pytest.raises(ConflictError):
+            inventory.delete_checkpoint(session, DIGEST)
+        inventory.note_deleting(session, "m", now=NOW)
+        inventory.remove_model(session, "m")
+        assert inventory.delete_checkpoint(session, DIGEST)
+        assert not inventory.delete_checkpoint(session, DIGEST)
+        assert placements.list_placements(session) == []
+
+
+def test_a_placement_is_unmet_until_what_is_there_is_what_is_wanted(database: Database) -> None:
+    def _unmet(session: Session) -> list[str]:
+        return [row.node for row in placements.list_placements(session, unmet_only=True)]
+
+    with database.transaction() as session:
+        inventory.add_checkpoint(session, make_checkpoint())
+        placements.want_placement(session, DIGEST, "n0", tier=Tier.DRAM, pinned=True, now=NOW)
+        assert _unmet(session) == ["n0"]
+        placements.note_placement(session, DIGEST, "n0", tier=Tier.SSD, now=NOW)
+        assert _unmet(session) == ["n0"]
+        placements.note_placement(session, DIGEST, "n0", tier=Tier.DRAM, now=NOW)
+        assert _unmet(session) == []
+        (row,) = placements.list_placements(session, checkpoint=DIGEST, node="n0")
+        assert row.pinned, "a report does not undo what an operator said"
+        placements.want_placement(session, DIGEST, "n0", tier=None, pinned=False, now=NOW)
+        assert _unmet(session) == ["n0"]
+
+
+def test_a_placement_is_forgotten_only_when_it_is_neither_wanted_nor_there(database: Database) -> None:
+    with database.transaction() as session:
+        inventory.add_checkpoint(session, make_checkpoint())
+        placements.want_placement(session, DIGEST, "n0", tier=Tier.SSD, pinned=False, now=NOW)
+        assert not placements.remove_placement(session, DIGEST, "n0")
+        placements.want_placement(session, DIGEST, "n0", tier=None, pinned=False, now=NOW)
+        assert placements.remove_placement(session, DIGEST, "n0")
+
+
+def test_recent_loads_come_oldest_first_and_old_ones_can_be_forgotten(database: Database) -> None:
+    measured = [
+        MeasuredLoad(
+            id=new_id("load"),
+            checkpoint=DIGEST,
+            node="n0",
+            gpu=None if hour else 0,
+            tier=Tier.SSD,
+            num_bytes=2**40,
+            seconds=0.1 + hour,
+            at=NOW + timedelta(hours=hour),
+        )
+        for hour in range(4)
+    ]
+    with database.transaction() as session:
+        loads.add_loads(session, measured)
+    with database.transaction() as session:
+        assert loads.recent_loads(session, since=NOW) == measured
+        assert loads.recent_loads(session, since=NOW, limit=2) == measured[2:]
+        assert loads.purge_loads(session, measured[2].at) == 2
+        assert loads.recent_loads(session, since=NOW) == measured[2:]
