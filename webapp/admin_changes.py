@@ -19,10 +19,8 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import ApiKey
 from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow
+from sllm_tasks.operations import OperationKind
 from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest
-
-#: Stands in the row until the deploy operation knows what the checkpoint allows; nothing runs before that.
-_CONTEXT_UNTIL_DEPLOYED = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class AdminChanges:
             dtype="auto",
             num_gpus=wanted.num_gpus,
             max_jobs=wanted.max_jobs,
-            context=wanted.context or _CONTEXT_UNTIL_DEPLOYED,
+            context=wanted.context,
             keep_alive_s=wanted.keep_alive_s,
             min_replicas=wanted.min_replicas,
             max_replicas=wanted.max_replicas,
@@ -49,7 +47,7 @@ class AdminChanges:
         args = wanted.model_dump()
         with self._changing("model.put", name, after=args) as (session, now):
             inventory.put_model(session, settings, now=now)
-            return self._request(session, now, "deploy", name, args, node=wanted.node)
+            return self._request(session, now, OperationKind.DEPLOY, name, args, node=wanted.node)
 
     def delete_model(self, name: str) -> OperationRow:
         """Stop a model and ask for what it holds to be freed; raises NotFoundError or ConflictError."""
@@ -57,7 +55,7 @@ class AdminChanges:
             inventory.get_model(session, name)
             if not inventory.note_deleting(session, name, now=now):
                 raise ConflictError(f"the model {name} is being deleted already")
-            return self._request(session, now, "delete_model", name, {})
+            return self._request(session, now, OperationKind.DELETE_MODEL, name, {})
 
     def want_placement(self, checkpoint: str, node: str, wanted: PlacementRequest) -> None:
         """Say where a checkpoint is to be; raises NotFoundError for an unknown one."""
@@ -102,7 +100,7 @@ class AdminChanges:
             )
 
     def _request(
-        self, session: Session, now: datetime, kind: str, target: str, args: JsonObject, node: str | None = None
+        self, session: Session, now: datetime, kind: OperationKind, target: str, args: JsonObject, node: str | None = None
     ) -> OperationRow:
         new = operations.NewOperation(
             id=new_id("op"),

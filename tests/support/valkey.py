@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import pytest
 from redis import Redis
@@ -27,7 +28,7 @@ class ValkeyServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._folder / 'socket'}"
 
-    def __enter__(self) -> ValkeyServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

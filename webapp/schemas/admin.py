@@ -19,8 +19,8 @@ class ModelRequest(Body):
     engine: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "steploop"
     #: Replicas over several gpus are not supported yet.
     num_gpus: Literal[1] = 1
-    #: Tokens of prompt and output; default: what the checkpoint allows.
-    context: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    #: Tokens of prompt and output of one job; a checkpoint that allows less gets less.
+    context: Annotated[int, Field(ge=16, le=10_000_000)] = 2048
     max_jobs: Annotated[int, Field(ge=1, le=1024)] = 16
     keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
     min_replicas: Annotated[int, Field(ge=0, le=1024)] = 0

@@ -1,0 +1,185 @@
+"""Every request of the client as a value: what to send and how to read the answer. No input or output happens here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import quote
+
+from sllm_tasks.client.records import (
+    JobPage,
+    JobRecord,
+    Json,
+    OperationRecord,
+    decode_job,
+    decode_job_page,
+    decode_list,
+    decode_operation,
+)
+
+_Answer = TypeVar("_Answer")
+
+JOBS = "/api/v1/jobs"
+#: The longest time that the server is asked to hold an answer back, in seconds.
+MAX_WAIT_S = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[_Answer]):
+    """A request; sending it twice must have the effect of sending it once."""
+
+    method: str
+    path: str
+    decode: Callable[[Json], _Answer]
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    json: Json | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: For how long the server was asked to hold its answer back, in seconds.
+    wait_s: int = 0
+
+
+class JobSettings(TypedDict, total=False):
+    """What may be said about a job; what is left out, or None, is left to the server."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool | None
+    logprobs: int | None
+    #: 9 goes first.
+    priority: int | None
+    job_class: Literal["interactive", "batch"] | None
+    deadline_s: float | None
+    result_ttl_s: int | None
+    metadata: Mapping[str, str] | None
+
+
+#: Settings of the job rather than of its sampling, and what the server calls them.
+_JOB_FIELDS: Final = {
+    "priority": "priority",
+    "job_class": "class",
+    "deadline_s": "deadline_s",
+    "result_ttl_s": "result_ttl_s",
+    "metadata": "metadata",
+}
+
+
+def submit_job(
+    model: str,
+    prompt: str | None,
+    messages: Sequence[Mapping[str, str]] | None,
+    idempotency_key: str | None,
+    settings: JobSettings,
+) -> Call[JobRecord]:
+    """Submit a job; without a key of the caller's it gets one, so that a repetition after a lost answer is harmless."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return Call(
+        method="POST",
+        path=JOBS,
+        json={
+            "model": model,
+            "input": {"prompt": prompt} if messages is None else {"messages": [dict(turn) for turn in messages]},
+            "params": {name: value for name, value in given.items() if name not in _JOB_FIELDS},
+            **{_JOB_FIELDS[name]: value for name, value in given.items() if name in _JOB_FIELDS},
+        },
+        headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        decode=decode_job,
+    )
+
+
+def get_job(job_id: str, *, wait_s: float = 0) -> Call[JobRecord]:
+    """Read a job; with `wait_s` at its next change of status."""
+    whole_s = min(MAX_WAIT_S, max(1, round(wait_s))) if wait_s > 0 else 0
+    return Call(
+        method="GET",
+        path=f"{JOBS}/{quote(job_id, safe='')}",
+        headers={"Prefer": f"wait={whole_s}"} if whole_s else {},
+        wait_s=whole_s,
+        decode=decode_job,
+    )
+
+
+def list_jobs(
+    *, status: str | None, model: str | None, created_after: str | None, limit: int, after: str | None
+) -> Call[JobPage]:
+    """List jobs, newest first."""
+    wanted = {"status": status, "model": model, "created_after": created_after, "limit": limit, "after": after}
+    params = {name: value for name, value in wanted.items() if value is not None}
+    return Call(method="GET", path=JOBS, params=params, decode=decode_job_page)
+
+
+def cancel_job(job_id: str) -> Call[JobRecord]:
+    """Stop a job."""
+    return Call(method="POST", path=f"{JOBS}/{quote(job_id, safe='')}/cancel", decode=decode_job)
+
+
+def retry_job(job_id: str) -> Call[JobRecord]:
+    """Submit a job that did not succeed once more."""
+    return Call(
+        method="POST",
+        path=f"{JOBS}/{quote(job_id, safe='')}/retry",
+        headers={"Idempotency-Key": uuid.uuid4().hex},
+        decode=decode_job,
+    )
+
+
+def events_path(job_id: str) -> str:
+    """Where the events of a job are."""
+    return f"{JOBS}/{quote(job_id, safe='')}/events"
+
+
+def put_model(name: str, settings: Mapping[str, Any]) -> Call[OperationRecord]:
+    """Deploy a model."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    return Call(method="PUT", path=_model_path(name), json=given, decode=decode_operation)
+
+
+def delete_model(name: str) -> Call[OperationRecord]:
+    """Stop a model and forget it."""
+    return Call(method="DELETE", path=_model_path(name), decode=decode_operation)
+
+
+def get_operation(operation_id: str) -> Call[OperationRecord]:
+    """Read how far an operation is."""
+    return Call(method="GET", path=f"/api/v1/operations/{quote(operation_id, safe='')}", decode=decode_operation)
+
+
+def get_list(resource: str) -> Call[tuple[Json, ...]]:
+    """List a resource that is not paged: models, nodes, placements or keys."""
+    return Call(method="GET", path=f"/api/v1/{resource}", decode=decode_list)
+
+
+def get_model(name: str) -> Call[Json]:
+    """Read a model."""
+    return Call(method="GET", path=_model_path(name), decode=_as_it_is)
+
+
+def put_placement(checkpoint: str, node: str, tier: str) -> Call[Json]:
+    """Want a checkpoint on a node."""
+    path = f"/api/v1/placements/{quote(checkpoint, safe='')}/{quote(node, safe='')}"
+    return Call(method="PUT", path=path, json={"tier": tier}, decode=_as_it_is)
+
+
+def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
+    """Make an API key; a repetition after a lost answer makes another one."""
+    body = {"name": name, "scopes": list(scopes), "tenant": tenant}
+    return Call(method="POST", path="/api/v1/keys", json=body, decode=_as_it_is)
+
+
+def revoke_key(key_id: str) -> Call[None]:
+    """Make a key useless."""
+    return Call(method="DELETE", path=f"/api/v1/keys/{quote(key_id, safe='')}", decode=lambda _nothing: None)
+
+
+def _model_path(name: str) -> str:
+    return f"/api/v1/models/{quote(name)}"
+
+
+def _as_it_is(json: Json) -> Json:
+    return json

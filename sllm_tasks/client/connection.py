@@ -1,0 +1,59 @@
+"""Where the server is and how to get in: arguments, then variables, then the file that `sllm up` leaves."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sllm_tasks.errors import ConfigError
+
+_DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """The server's address and the caller's key."""
+
+    url: str
+    api_key: str | None = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with every request."""
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+
+
+def find_connection(
+    url: str | None = None, api_key: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Connection:
+    """Settle what the caller left out; raises ConfigError if `<home>/client.toml` cannot be read."""
+    url = url or environ.get("SLLM_URL")
+    api_key = api_key or environ.get("SLLM_API_KEY")
+    if url is None or api_key is None:
+        stored = _read_client_file(_home(environ) / "client.toml")
+        # A key that belongs to another server is not sent to this one.
+        if api_key is None and url in {None, stored.get("url")}:
+            api_key = stored.get("api_key")
+        url = url or stored.get("url") or _DEFAULT_URL
+    return Connection(url=url.rstrip("/"), api_key=api_key)
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    # The same rule as the server's settings, without importing what reads them.
+    if home := environ.get("SLLM_HOME"):
+        return Path(home)
+    base = environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "sllm"
+
+
+def _read_client_file(path: Path) -> dict[str, str]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return {name: value for name, value in values.items() if isinstance(value, str)}
