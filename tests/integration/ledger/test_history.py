@@ -63,7 +63,8 @@ def test_jobs_are_listed_page_by_page_without_gap_or_repetition(database: Databa
             page = job_lists.list_jobs(session, TENANT, JobFilter(), PageRequest(limit=2, after=after))
             seen += [row.id for row in page.rows]
             after = seen[-1]
-            add_job(session)  # newer than all of the listing, so it appears on no later page
+            newer = make_job()
+            add_job(session, replace(newer, spec=replace(newer.spec, job_id=f"job_z{len(seen)}")))
             if not page.has_more:
                 break
         assert seen == ids
@@ -142,7 +143,7 @@ def test_a_decision_is_kept_with_its_candidates_and_learns_the_actual_time_once(
         job_id = add_job(session)
         made = [
             Decision(
-                id=new_id("decision"),
+                id=f"decision_{attempt}",
                 job_id=job_id,
                 attempt=attempt,
                 at=NOW + timedelta(hours=attempt),
