@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from loaders.architecture import read_config
+from loaders.architecture import eos_token_ids, read_config
 from loaders.directory import CheckpointDirectory
 from loaders.errors import LoaderError
 from loaders.restore import restore
@@ -23,10 +23,20 @@ class LoadedCheckpoint:
     On the CPU they are views of the mapped files. `close` drops them; a model made from them keeps what it needs.
     """
 
-    def __init__(self, config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        eos_token_ids: frozenset[int],
+    ) -> None:
         self._config = config
         self._tensors = tensors
-        self._dtype = dtype
+        #: The type that the weights are stored in.
+        self.dtype = dtype
+        #: Ids that end a text.
+        self.eos_token_ids = eos_token_ids
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -36,18 +46,13 @@ class LoadedCheckpoint:
         return MappingProxyType(dict(self._tensors))
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type that the weights are stored in."""
-        return self._dtype
-
-    @property
     def num_bytes(self) -> int:
         """Size of all tensors together."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def model(self) -> PreTrainedModel:
         """Build a model over the tensors: on their device, in the stored type, in eval mode, without gradients."""
-        return restore(self._config, self.tensors, self._dtype)
+        return restore(self._config, self.tensors, self.dtype)
 
     def close(self) -> None:
         """Let go of the tensors; idempotent."""
@@ -73,5 +78,9 @@ def load(path: Path, device: str = "cpu") -> LoadedCheckpoint:
     directory = CheckpointDirectory(Path(path))
     config = read_config(directory)
     shards = directory.shards()
-    dtype = stored_dtype(read_headers(shards))
-    return LoadedCheckpoint(config, read_tensors(shards, device), dtype)
+    return LoadedCheckpoint(
+        config,
+        read_tensors(shards, device),
+        dtype=stored_dtype(read_headers(shards)),
+        eos_token_ids=eos_token_ids(directory, config),
+    )

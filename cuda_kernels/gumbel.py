@@ -1,0 +1,40 @@
+"""Seeded Gumbel noise in torch: a draw depends on seed, position and token id, and on nothing else.
+
+Adding it to scaled logits and taking the largest is a draw from their softmax. Specified bit by bit in
+docs/sampling.md; `reference` holds the NumPy version. torch has no unsigned 64-bit arithmetic, so all of it is signed:
+products wrap around the same way, and a logical shift is an arithmetic one with the copies of the sign masked off.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cuda_kernels.reference import MIX_FACTOR_1, MIX_FACTOR_2, SEED_FACTOR, gumbel_key
+
+
+def _signed(value: int) -> int:
+    """Return the number that has the same 64 bits in two's complement."""
+    return (value ^ (1 << 63)) - (1 << 63)
+
+
+def _shift_right(values: torch.Tensor, count: int) -> torch.Tensor:
+    return (values >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix64(values: torch.Tensor) -> torch.Tensor:
+    values = (values ^ _shift_right(values, 30)) * _signed(MIX_FACTOR_1)
+    values = (values ^ _shift_right(values, 27)) * _signed(MIX_FACTOR_2)
+    return values ^ _shift_right(values, 31)
+
+
+def uniform_noise(seeds: list[int], positions: list[int], vocab_size: int, device: torch.device) -> torch.Tensor:
+    """Numbers strictly between 0 and 1, of shape (rows, vocab_size) and type float64."""
+    keys = [_signed(gumbel_key(seed, position)) for seed, position in zip(seeds, positions, strict=True)]
+    tokens = torch.arange(vocab_size, device=device) * _signed(SEED_FACTOR)
+    mixed = _mix64(tokens ^ torch.tensor(keys, device=device).unsqueeze(1))
+    return (_shift_right(mixed, 12).double() + 0.5) / 2**52
+
+
+def gumbel_noise(seeds: list[int], positions: list[int], vocab_size: int, device: torch.device) -> torch.Tensor:
+    """Standard Gumbel noise of shape (rows, vocab_size) and type float64; one seed and position per row."""
+    return -torch.log(-torch.log(uniform_noise(seeds, positions, vocab_size, device)))

@@ -1,0 +1,178 @@
+"""Keys and values of all running jobs, in buffers that are allocated once.
+
+Jobs are rows. Their tokens end at a common column, so that one decode step appends one column and nothing is copied:
+
+    row 0   . . a a a a a      `start` is where the longest row begins, `end` is behind the last column;
+    row 1   . . . . b b b      the model sees the columns between, and a mask that hides the dots
+    row 2   . . c c c c c
+
+Everything outside a row's own tokens is zero, always: a mask gives hidden columns the weight 0, and 0 times what a
+failed job may have left there (inf, nan) would not be 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin
+
+
+@dataclass(slots=True)
+class _Window:
+    """Columns in use; shared by all layers."""
+
+    start: int = 0
+    end: int = 0
+    #: Tokens of each row.
+    lengths: list[int] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        return self.end - self.start
+
+
+class _Layer(CacheLayerMixin):
+    """The buffers of one layer, as transformers wants to see a cache layer."""
+
+    is_sliding = False
+
+    def __init__(self, window: _Window, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # transformers' constructor
+        self.window = window
+        self.keys = keys
+        self.values = values
+        self.buffers = (keys, values)
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Do nothing: the buffers exist from the start."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new column of every row; the window moves when all layers are done."""
+        rows, start, end = len(self.window.lengths), self.window.start, self.window.end
+        new_end = end + key_states.shape[-2]
+        keys, values = self.buffers
+        keys[:rows, :, end:new_end] = key_states
+        values[:rows, :, end:new_end] = value_states
+        return keys[:rows, :, start:new_end], values[:rows, :, start:new_end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what `update` will return."""
+        return self.window.width + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Columns before this step."""
+        return self.window.width
+
+    def get_max_length(self) -> int:
+        """Columns of the buffers."""
+        return self.buffers[0].shape[-2]
+
+
+class BatchCache:
+    """The cache of all rows. Owned by the engine's thread."""
+
+    def __init__(self, like: DynamicCache, *, max_rows: int, max_columns: int) -> None:
+        """Allocate buffers for the layers of a model, whose shapes are taken from a cache that it has filled."""
+        self._window = _Window()
+        self._max_columns = max_columns
+        self._layers = [
+            _Layer(self._window, _zeros(keys, max_rows, max_columns), _zeros(values, max_rows, max_columns))
+            for keys, values in keys_and_values(like)
+        ]
+        # Moves must not fail for lack of memory, half of the layers moved and the other half not.
+        largest = max((buffer for layer in self._layers for buffer in layer.buffers), key=torch.numel)
+        self._scratch = torch.empty_like(largest).flatten()
+        #: What `model.forward` takes as `past_key_values`.
+        self.cache = Cache(layers=list(self._layers))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in use: 0 to `num_rows` - 1."""
+        return len(self._window.lengths)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows together."""
+        return sum(self._window.lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each row."""
+        return tuple(self._window.lengths)
+
+    def join(self, prefilled: DynamicCache) -> None:
+        """Append a row with the tokens of a cache that was filled on its own."""
+        window = self._window
+        length = prefilled.get_seq_length()
+        if length > window.end:
+            self._move(length)
+        row = self.num_rows
+        for layer, parts in zip(self._layers, keys_and_values(prefilled), strict=True):
+            for buffer, part in zip(layer.buffers, parts, strict=True):
+                buffer[row, :, window.end - length : window.end] = part[0]
+        window.lengths.append(length)
+        window.start = min(window.start, window.end - length)
+
+    def leave(self, row: int) -> None:
+        """Free a row; the last row takes its number."""
+        window, last = self._window, self.num_rows - 1
+        for layer in self._layers:
+            for buffer in layer.buffers:
+                if row != last:
+                    buffer[row, :, window.start : window.end] = buffer[last, :, window.start : window.end]
+                # One column further: a step that failed half-way may have written there.
+                buffer[last, :, window.start : window.end + 1] = 0
+        window.lengths[row] = window.lengths[last]
+        window.lengths.pop()
+        if not window.lengths:
+            window.end = 0
+        window.start = window.end - max(window.lengths, default=0)
+
+    def reserve_column(self) -> None:
+        """Make room for one more column; at least one must be free in front or behind."""
+        if self._window.end == self._max_columns:
+            self._move(self._window.width)
+
+    def attention_mask(self) -> torch.Tensor:
+        """Show each row its own tokens and the one that is about to be appended."""
+        lengths = torch.tensor(self._window.lengths)
+        columns = torch.arange(self._window.width + 1)
+        return (columns >= self._window.width - lengths.unsqueeze(1)).long()
+
+    def commit_column(self) -> None:
+        """Count the column that every layer has just written; without this, the next step writes it again."""
+        self._window.end += 1
+        self._window.lengths = [length + 1 for length in self._window.lengths]
+
+    def _move(self, new_end: int) -> None:
+        """Move all tokens so that they end at column `new_end`."""
+        window, rows = self._window, self.num_rows
+        new_start = new_end - window.width
+        for layer in self._layers:
+            for buffer in layer.buffers:
+                tokens = buffer[:rows, :, window.start : window.end]
+                copy = self._scratch[: tokens.numel()].view(tokens.shape).copy_(tokens)
+                tokens.zero_()
+                buffer[:rows, :, new_start:new_end] = copy
+        window.start, window.end = new_start, new_end
+
+
+def keys_and_values(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return what each layer of a filled cache holds; raises ValueError for layers that hold anything else."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for layer in cache.layers:
+        if not isinstance(layer, CacheLayerMixin) or layer.keys is None or layer.values is None:
+            raise ValueError(f"a cache layer of type {type(layer).__name__} holds no keys and values")
+        found.append((layer.keys, layer.values))
+    return found
+
+
+def _zeros(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    _, num_heads, _, head_dim = like.shape
+    return torch.zeros(rows, num_heads, columns, head_dim, dtype=like.dtype, device=like.device)

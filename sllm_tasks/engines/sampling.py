@@ -1,0 +1,78 @@
+"""Choose the next token of every row from its logits, as docs/sampling.md specifies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cuda_kernels.gumbel import gumbel_noise
+from sllm_tasks.jobs import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What is to be drawn for one row."""
+
+    params: SamplingParams
+    #: Number of tokens before the one to draw, prompt included.
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A chosen token, with log probabilities of the model itself when its job asked for them."""
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
+    """Choose one token per row of `logits` (rows, vocabulary); no row depends on another."""
+    # torch.argmax gives the first of equal values, which is the rule of the lowest id.
+    chosen = logits.argmax(dim=-1)
+    sampled = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
+    if sampled:
+        chosen[sampled] = _sample(logits[sampled], [draws[row] for row in sampled])
+    token_ids: list[int] = chosen.tolist()
+    return [
+        Choice(token_id=token_id)
+        if draw.params.logprobs is None
+        else _with_logprobs(logits[row], token_id, draw.params.logprobs)
+        for row, (token_id, draw) in enumerate(zip(token_ids, draws, strict=True))
+    ]
+
+
+def _sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    params = [draw.params for draw in draws]
+    temperatures = torch.tensor([[p.temperature] for p in params], dtype=torch.float64, device=logits.device)
+    scores = logits.double() / temperatures
+    if any(p.top_k > 0 or p.top_p < 1 for p in params):
+        scores = _truncate(scores, params)
+    noise = gumbel_noise([p.seed for p in params], [d.position for d in draws], scores.shape[-1], scores.device)
+    return (scores + noise).argmax(dim=-1)
+
+
+def _truncate(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Keep the `top_k` best of each row, then of those the fewest whose probability reaches `top_p`."""
+    vocab_size = scores.shape[-1]
+    # Stable, so that of equal scores the lowest id comes first.
+    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+    limits = torch.tensor([[p.top_k or vocab_size] for p in params], device=scores.device)
+    ordered = ordered.masked_fill(torch.arange(vocab_size, device=scores.device) >= limits, -torch.inf)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    masses = torch.tensor([[p.top_p] for p in params], dtype=torch.float64, device=scores.device)
+    # `before` of the best token is 0 only up to rounding; it stays whatever top_p is.
+    dropped = (before >= masses) & (masses < 1)
+    dropped[:, 0] = False
+    return torch.full_like(scores, -torch.inf).scatter(-1, order, ordered.masked_fill(dropped, -torch.inf))
+
+
+def _with_logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> Choice:
+    logprobs = logits.float().log_softmax(dim=-1)
+    best = logprobs.topk(min(num_top, logprobs.shape[-1]))
+    top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return Choice(token_id=token_id, logprob=float(logprobs[token_id]), top=tuple(top))

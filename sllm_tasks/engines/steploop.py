@@ -1,0 +1,244 @@
+"""The default engine: continuous batching over `model.forward`, for any causal language model of transformers.
+
+Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job.
+A job's prompt goes through the model alone, so what happens to it there (no memory, say) happens to it alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import DynamicCache
+
+from sllm_tasks.engines.base import (
+    EngineError,
+    EngineEvent,
+    EngineFailure,
+    EngineLimits,
+    EngineRequest,
+    EngineStats,
+    EngineToken,
+)
+from sllm_tasks.engines.finish import check_request, end_token_ids, finish_reason
+from sllm_tasks.engines.forward import ForwardModel, Prefill, is_out_of_memory, release_memory
+from sllm_tasks.engines.sampling import Choice, Draw, choose
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    request: EngineRequest
+    end_ids: frozenset[int]
+    #: Prompt and output; the engine's thread appends, others may copy.
+    token_ids: list[int]
+    prefill: Prefill = field(default_factory=lambda: Prefill(DynamicCache()))
+    aborted: bool = False
+
+    @property
+    def draw(self) -> Draw:
+        return Draw(params=self.request.params, position=len(self.token_ids))
+
+    def take(self, choice: Choice, context: int) -> EngineToken:
+        """Append a token and say what became of it."""
+        index = len(self.token_ids) - self.request.num_prompt_tokens
+        self.token_ids.append(choice.token_id)
+        return EngineToken(
+            job_id=self.request.job_id,
+            index=index,
+            token_id=choice.token_id,
+            logprob=choice.logprob,
+            top=choice.top,
+            finish_reason=finish_reason(
+                self.request.params,
+                self.end_ids,
+                token_id=choice.token_id,
+                num_output=index + 1,
+                num_tokens=len(self.token_ids),
+                context=context,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: ForwardModel
+    limits: EngineLimits
+
+
+class StepLoopEngine:
+    """See the module's docstring, and `base` for the protocol and its threading rule."""
+
+    def __init__(self) -> None:
+        self._loaded: _Loaded | None = None
+        # The one table that threads share: jobs by id, in the order they came. `_lock` guards it, never a step.
+        self._lock = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        # Only the engine's thread: the job of each row of the batch.
+        self._rows: list[_Job] = []
+
+    def load(self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits) -> None:
+        """Load a checkpoint on the one device given, `cpu` or `cuda:<i>`."""
+        if self._loaded is not None:
+            raise EngineError("the engine has a model already")
+        if len(devices) != 1:
+            raise ModelUnusableError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED, f"the steploop engine runs on one device, not on {len(devices)}"
+            )
+        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices[0], limits), limits)
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a job for the next step."""
+        end_ids = end_token_ids(request.params, self._require().model.eos_token_ids)
+        with self._lock:
+            if request.job_id in self._jobs:
+                raise EngineError(f"job {request.job_id} is here already")
+            self._jobs[request.job_id] = _Job(request, end_ids, list(request.token_ids))
+
+    def abort(self, job_id: str) -> None:
+        """Forget a job; steps that begin after this call return nothing of it."""
+        with self._lock:
+            job = self._jobs.pop(job_id, None)
+        if job is not None:
+            # Its row is freed by the engine's thread, at the beginning of the next step.
+            job.aborted = True
+
+    def poll(self) -> list[EngineEvent]:
+        """Perform one step."""
+        if self._loaded is None:
+            return []
+        for job in [job for job in self._rows if job.aborted]:
+            self._leave(job)
+        return self._prefill_step(self._loaded) + self._decode_step(self._loaded)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `poll` would do something."""
+        return bool(self._jobs) or bool(self._rows)
+
+    def snapshot(self) -> dict[str, tuple[int, ...]]:
+        """Token ids (prompt and output) of every job it holds."""
+        with self._lock:
+            return {job_id: tuple(job.token_ids) for job_id, job in self._jobs.items()}
+
+    def stats(self) -> EngineStats:
+        """Figures for heartbeats and metrics."""
+        loaded, num_running = self._loaded, len(self._rows)
+        if loaded is None:
+            return EngineStats(num_running=0, num_waiting=0, num_kv_tokens=0, max_kv_tokens=0)
+        return EngineStats(
+            num_running=num_running,
+            num_waiting=max(0, len(self._jobs) - num_running),
+            num_kv_tokens=loaded.model.batch.num_tokens,
+            max_kv_tokens=loaded.limits.max_jobs * loaded.limits.context,
+        )
+
+    def eos_token_ids(self) -> frozenset[int]:
+        """Ids that end a job."""
+        return self._require().model.eos_token_ids
+
+    def unload(self) -> None:
+        """Free the model and every job; idempotent."""
+        with self._lock:
+            self._jobs.clear()
+        self._rows.clear()
+        self._loaded = None
+        release_memory()
+
+    def _require(self) -> _Loaded:
+        if self._loaded is None:
+            raise EngineError("the engine has no model loaded")
+        return self._loaded
+
+    def _waiting(self) -> list[_Job]:
+        running = {id(job) for job in self._rows}
+        with self._lock:
+            return [job for job in self._jobs.values() if id(job) not in running]
+
+    def _prefill_step(self, loaded: _Loaded) -> list[EngineEvent]:
+        """Spend the step's budget on waiting jobs, first come first served."""
+        events: list[EngineEvent] = []
+        budget = loaded.limits.prefill_tokens_per_step
+        for job in self._waiting():
+            if budget <= 0 or len(self._rows) >= loaded.limits.max_jobs:
+                break
+            num_tokens = min(budget, len(job.token_ids) - job.prefill.num_tokens)
+            budget -= num_tokens
+            events += self._prefill(loaded, job, num_tokens)
+        return events
+
+    def _prefill(self, loaded: _Loaded, job: _Job, num_tokens: int) -> list[EngineEvent]:
+        why = check_request(job.request, loaded.limits) or _unknown_token(job.request, loaded.model.vocab_size)
+        if why is not None:
+            return [self._fail(job, why)]
+        seen = job.prefill.num_tokens
+        try:
+            logits = loaded.model.prefill(job.prefill, job.token_ids[seen : seen + num_tokens])
+            if seen + num_tokens < len(job.token_ids):
+                return []
+            return [self._start(loaded, job, choose(logits, [job.draw])[0])]
+        except RuntimeError as error:  # what torch raises for whatever goes wrong on a device
+            return [self._fail(job, f"prefill failed: {error}", out_of_memory=is_out_of_memory(error))]
+
+    def _start(self, loaded: _Loaded, job: _Job, choice: Choice) -> EngineToken:
+        """Take a job's first token and, unless it is the last as well, make it a row of the batch."""
+        token = job.take(choice, loaded.limits.context)
+        if token.finish_reason is None:
+            loaded.model.batch.join(job.prefill.cache)
+            self._rows.append(job)
+        else:
+            self._forget(job)
+        # The batch has a copy by now.
+        job.prefill = Prefill(DynamicCache())
+        return token
+
+    def _decode_step(self, loaded: _Loaded) -> list[EngineEvent]:
+        if not self._rows:
+            return []
+        rows = list(self._rows)
+        try:
+            logits = loaded.model.decode([job.token_ids[-1] for job in rows])
+            choices = choose(logits, [job.draw for job in rows])
+            loaded.model.batch.commit_column()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # The longest job needs most; without it the next step may succeed for all others.
+            longest = max(rows, key=lambda job: len(job.token_ids))
+            self._leave(longest)
+            return [self._fail(longest, f"decode failed: {error}", out_of_memory=True)]
+        events: list[EngineEvent] = []
+        for job, choice in zip(rows, choices, strict=True):
+            token = job.take(choice, loaded.limits.context)
+            events.append(token)
+            if token.finish_reason is not None:
+                self._leave(job)
+                self._forget(job)
+        return events
+
+    def _leave(self, job: _Job) -> None:
+        """Free a job's row; as in the batch, the last row takes its number."""
+        row = self._rows.index(job)
+        self._require().model.batch.leave(row)
+        self._rows[row] = self._rows[-1]
+        self._rows.pop()
+
+    def _forget(self, job: _Job) -> None:
+        with self._lock:
+            self._jobs.pop(job.request.job_id, None)
+
+    def _fail(self, job: _Job, message: str, *, out_of_memory: bool = False) -> EngineFailure:
+        self._forget(job)
+        _log.warning("job %s given up: %s", job.request.job_id, message)
+        return EngineFailure(job_id=job.request.job_id, message=message, out_of_memory=out_of_memory)
+
+
+def _unknown_token(request: EngineRequest, vocab_size: int) -> str | None:
+    """Explain which token the model does not have: on a GPU, looking it up would end the whole process."""
+    if min(request.token_ids) >= 0 and max(request.token_ids) < vocab_size:
+        return None
+    return f"a token id is not between 0 and {vocab_size - 1}"
