@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     CANCELED_BY_USER = "canceled_by_user"
     QUOTA_EXCEEDED = "quota_exceeded"
     UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
     CONFLICT = "conflict"
     NOT_FOUND = "not_found"
     INTERNAL = "internal"

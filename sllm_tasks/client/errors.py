@@ -44,6 +44,8 @@ class ServerUnavailableError(ClientError):
 class JobTimeoutError(ClientError):
     """The job has not ended in time; it goes on."""
 
+    code = ErrorCode.TIMEOUT
+
     def __init__(self, job_id: str, timeout_s: float) -> None:
         super().__init__(f"{job_id} has not ended within {timeout_s:g} s; it goes on")
         self.job_id = job_id
@@ -68,6 +70,8 @@ class JobCanceledError(JobFailedError):
 
 class OperationTimeoutError(ClientError):
     """The operation has not ended in time; it goes on."""
+
+    code = ErrorCode.TIMEOUT
 
 
 class OperationFailedError(ClientError):

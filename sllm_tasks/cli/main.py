@@ -1,0 +1,83 @@
+"""The entry point: names of all commands, and what an error looks like to whoever typed one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+import click
+
+from sllm_tasks.cli.failures import Exit, report
+from sllm_tasks.errors import SllmError
+
+#: Command, where it is, and its line of help: `sllm --help` imports none of them.
+_COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "up": ("processes:up", "Run a whole machine: broker, web, router, control, node agent and workers."),
+    "web": ("processes:web", "Run the web process."),
+    "router": ("processes:router", "Run the router, or a standby of it."),
+    "control": ("processes:control", "Run control: what writes reports into the ledger."),
+    "node": ("processes:node", "Run this node's agent."),
+    "worker": ("processes:worker", "Run the worker of one gpu."),
+    "deploy": ("models:deploy", "Deploy a checkpoint as a model."),
+    "delete": ("models:delete", "Delete a model."),
+    "models": ("models:models", "List models."),
+    "ps": ("cluster:ps", "List what is loaded where."),
+    "status": ("cluster:status", "Show the nodes, their gpus and the models."),
+    "run": ("prompting:run", "Send a prompt and print the answer as it comes."),
+    "submit": ("prompting:submit", "Submit a job and print its id."),
+    "job": ("jobs:job", "List, read, watch, cancel and retry jobs."),
+    "place": ("placements:place", "Say where checkpoints should be."),
+    "key": ("keys:key", "Create, list and revoke API keys."),
+    "db": ("database:db", "Upgrade and check the ledger's schema."),
+    "config": ("configuration:config", "Show the settings and where each is from."),
+    "doctor": ("doctor:doctor", "Look for what is wrong with this machine's setup."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is called, so that help is fast and torch stays out."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(f"sllm_tasks.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("sllm-tasks"), prog_name="sllm")
+def sllm() -> None:
+    """Serverless LLM inference as a Celery task system."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and end the process with its exit status."""
+    try:
+        status: Any = sllm.main(args=arguments, prog_name="sllm", standalone_mode=False)
+    except click.Abort:
+        status = Exit.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except SllmError as error:
+        status = report(error)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        status = Exit.FAILURE
+    sys.exit(status if isinstance(status, int) else Exit.OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`sllm deploy`, `delete`, `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sllm_tasks.cli.output import human_bytes, note, output_option, show_list, show_one
+from sllm_tasks.client import Client, OperationRecord
+
+
+@click.command()
+@click.argument("name")
+@click.argument("source")
+@click.option("--node", help="The node whose agent can read SOURCE; default: any.")
+@click.option("--engine", help="Engine that runs the model.")
+@click.option("--context", type=int, help="Tokens of prompt and output of one job.")
+@click.option("--max-jobs", type=int, help="Jobs that one replica decodes together.")
+@click.option("--keep-alive", "keep_alive_s", type=float, help="Seconds an idle replica stays loaded.")
+@click.option("--min-replicas", type=int, help="Replicas that stay loaded.")
+@click.option("--max-replicas", type=int, help="Replicas at most.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the model can be used.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
+@output_option
+def deploy(name: str, source: str, wait: bool, timeout: float, output: str, **settings: Any) -> None:
+    """Deploy the checkpoint directory SOURCE as the model NAME."""
+    if Path(source).exists():
+        # The node agent may run in another folder.
+        source = str(Path(source).resolve())
+    with Client() as client:
+        _finish(client, client.deploy(name, source, **settings), wait=wait, timeout=timeout, output=output)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--wait/--no-wait", default=True, help="Wait until it is gone.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
+@output_option
+def delete(name: str, wait: bool, timeout: float, output: str) -> None:
+    """Delete the model NAME; its running jobs end first."""
+    with Client() as client:
+        _finish(client, client.delete_model(name), wait=wait, timeout=timeout, output=output)
+
+
+@click.command()
+@output_option
+def models(output: str) -> None:
+    """List models."""
+    with Client() as client:
+        show_list(
+            output,
+            client.models(),
+            {
+                "NAME": lambda model: model["id"],
+                "STATE": lambda model: model["state"],
+                "CONTEXT": lambda model: model["context"],
+                "WEIGHTS": lambda model: human_bytes(model["weights_bytes"]),
+                "REPLICAS": lambda model: f"{model['min_replicas']}..{model['max_replicas']}",
+                "KEEP ALIVE": lambda model: f"{model['keep_alive_s']:g} s",
+                "ERROR": lambda model: model["error"] or "",
+            },
+        )
+
+
+def _finish(client: Client, operation: OperationRecord, *, wait: bool, timeout: float, output: str) -> None:
+    if wait:
+        note(f"{operation.kind} {operation.target}: {operation.id}")
+        operation = client.wait_for(operation, timeout)
+    shown = ("id", "kind", "target", "status", "node")
+    show_one(output, operation.raw if output == "json" else {name: operation.raw[name] for name in shown})

@@ -1,0 +1,76 @@
+"""`sllm run` and `sllm submit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import click
+
+from sllm_tasks.cli.following import print_stream
+from sllm_tasks.cli.output import note, output_option, show_one
+from sllm_tasks.client import Client, Job
+from sllm_tasks.client.calls import JobSettings
+
+_Command = Callable[..., Any]
+
+_OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
+    click.option("--chat", is_flag=True, help="Send PROMPT as a message, through the model's chat template."),
+    click.option("--max-tokens", type=int, help="Output tokens at most."),
+    click.option("--temperature", type=float, help="0 is greedy."),
+    click.option("--top-p", type=float),
+    click.option("--top-k", type=int),
+    click.option("--seed", type=int, help="The same seed draws the same tokens."),
+    click.option("--stop", multiple=True, help="Text that ends the output; may be given often."),
+    click.option("--priority", type=int, help="0 to 9; 9 goes first."),
+    click.option("--deadline", "deadline_s", type=float, help="Seconds after which the job is given up."),
+)
+
+
+def _job_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model")
+@click.argument("prompt", default="-")
+@_job_options
+def run(model: str, prompt: str, chat: bool, **settings: Any) -> None:
+    """Send PROMPT (default: standard input) to MODEL and print the answer as it comes; Ctrl-C cancels it."""
+    with Client() as client:
+        job = _submit(client, model, prompt, chat=chat, settings=_given(settings))
+        try:
+            print_stream(job)
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
+        job.result(timeout=60)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("prompt", default="-")
+@_job_options
+@output_option
+def submit(model: str, prompt: str, chat: bool, output: str, **settings: Any) -> None:
+    """Submit PROMPT (default: standard input) to MODEL and print the job's id."""
+    with Client() as client:
+        job = _submit(client, model, prompt, chat=chat, settings=_given(settings))
+    if output == "json":
+        show_one(output, job.record.raw)
+    else:
+        click.echo(job.id)
+        note(f"sllm job watch {job.id}")
+
+
+def _submit(client: Client, model: str, prompt: str, *, chat: bool, settings: JobSettings) -> Job:
+    text = click.get_text_stream("stdin").read() if prompt == "-" else prompt
+    if chat:
+        return client.submit(model=model, messages=[{"role": "user", "content": text}], **settings)
+    return client.submit(model=model, prompt=text, **settings)
+
+
+def _given(options: dict[str, Any]) -> JobSettings:
+    return cast("JobSettings", {**options, "stop": list(options["stop"]) or None})
