@@ -1,0 +1,93 @@
+"""The batch's cache shows each row its own tokens, wherever they have been moved, and zeros besides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from transformers import DynamicCache
+
+from sllm_tasks.engines.kv_cache import BatchCache, keys_and_values
+
+MAX_ROWS, MAX_COLUMNS, NUM_LAYERS, NUM_HEADS, HEAD_DIM = 3, 12, 2, 2, 4
+
+
+def filled(length: int, first: float) -> DynamicCache:
+    """Make a cache whose keys count from `first`, one per token, and whose values are their negatives."""
+    cache = DynamicCache()
+    keys = torch.arange(first, first + length).view(1, 1, -1, 1).expand(1, NUM_HEADS, length, HEAD_DIM)
+    for layer in range(NUM_LAYERS):
+        cache.update(keys + 1000 * layer, -keys - 1000 * layer, layer)
+    return cache
+
+
+class BatchCacheMachine(RuleBasedStateMachine):
+    """Joins, steps and departures in any order, beside a list of lists that does the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = BatchCache(filled(1, 1.0), max_rows=MAX_ROWS, max_columns=MAX_COLUMNS)
+        self.rows: list[list[float]] = []
+        self.next = 1.0
+
+    @precondition(lambda self: len(self.rows) < MAX_ROWS)
+    @rule(length=st.integers(1, MAX_COLUMNS - 1))
+    def join(self, length: int) -> None:
+        self.batch.join(filled(length, self.next))
+        self.rows.append([self.next + index for index in range(length)])
+        self.next += length
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        self.batch.leave(row)
+        self.rows[row] = self.rows[-1]
+        self.rows.pop()
+
+    @precondition(lambda self: self.rows and max(map(len, self.rows)) < MAX_COLUMNS)
+    @rule(failures=st.integers(0, 1))
+    def step(self, failures: int) -> None:
+        self.batch.reserve_column()
+        new = torch.arange(self.next, self.next + len(self.rows))
+        for _ in range(failures):
+            self.write(torch.full_like(new, torch.nan), num_layers=1)
+        keys = self.write(new, num_layers=NUM_LAYERS)
+        mask = self.batch.attention_mask().bool()
+        self.batch.commit_column()
+        for row, tokens in enumerate(self.rows):
+            tokens.append(float(new[row]))
+            assert keys[row, 0, mask[row], 0].tolist() == [token + 1000 * (NUM_LAYERS - 1) for token in tokens]
+            assert not keys[row, 0, ~mask[row]].any()
+        self.next += len(self.rows)
+
+    def write(self, new: torch.Tensor, *, num_layers: int) -> torch.Tensor:
+        column = new.view(-1, 1, 1, 1).expand(-1, NUM_HEADS, 1, HEAD_DIM)
+        for layer in range(num_layers):
+            keys, values = self.batch.cache.update(column + 1000 * layer, -column - 1000 * layer, layer)
+            assert torch.equal(keys, -values) or new.isnan().any()
+        return keys
+
+    @invariant()
+    def lengths_agree(self) -> None:
+        assert self.batch.lengths == tuple(map(len, self.rows))
+        assert self.batch.num_tokens == sum(map(len, self.rows))
+
+    @invariant()
+    def rows_that_are_free_are_zero(self) -> None:
+        for layer in self.batch.cache.layers:
+            assert not layer.keys[len(self.rows) :].any()
+            assert not layer.values[len(self.rows) :].any()
+
+
+TestBatchCache = BatchCacheMachine.TestCase
+TestBatchCache.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_layers_without_keys_and_values_are_refused() -> None:
+    cache = filled(1, 1.0)
+    cache.layers[0].keys = None
+    with pytest.raises(ValueError, match="no keys and values"):
+        keys_and_values(cache)
