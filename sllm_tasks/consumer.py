@@ -1,17 +1,20 @@
-"""How our Celery processes read queues: whatever is no message of ours is counted and dropped, and nobody dies of it."""
+"""How our Celery processes read queues: what is no message of ours is counted and dropped, and nobody dies of it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from json import JSONDecodeError
 from typing import Any
 
 from celery import Celery
 from celery.worker.consumer import Consumer
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Channel, Transport
 
 logger = logging.getLogger(__name__)
+
+#: What kombu raises for an item that is not the JSON object it expects.
+_JUNK_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
 
 
 class TolerantChannel(Channel):  # type: ignore[misc]  # kombu has no types
@@ -22,7 +25,7 @@ class TolerantChannel(Channel):  # type: ignore[misc]  # kombu has no types
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
-        except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        except _JUNK_ERRORS as error:
             logger.warning("junk on a queue dropped: %s", type(error).__name__)
             self.on_junk()
             return None
@@ -35,13 +38,11 @@ class TolerantTransport(Transport):  # type: ignore[misc]  # kombu has no types
 
 
 def count_rejections(app: Celery, count: Callable[[], None]) -> None:
-    """Make an application's workers drop and count undecodable, unknown and malformed messages."""
-
-    class CountingChannel(TolerantChannel):
-        on_junk = staticmethod(count)
-
-    class CountingTransport(TolerantTransport):
-        Channel = CountingChannel
+    """Make this process's workers drop and count undecodable, unknown and malformed messages."""
+    TolerantChannel.on_junk = staticmethod(count)
+    # The table by which kombu finds a transport for a URL; a URL that names a socket offers no other way.
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{TolerantTransport.__module__}:{TolerantTransport.__qualname__}"
 
     class CountingConsumer(Consumer):  # type: ignore[misc]  # celery has no types
         def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -61,4 +62,3 @@ def count_rejections(app: Celery, count: Callable[[], None]) -> None:
             super().on_invalid_task(body, message, exc)
 
     app.conf.worker_consumer = CountingConsumer
-    app.conf.broker_transport = CountingTransport

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.platforms import SecurityWarning
 
 
 def own(app: Celery, *, start: Callable[[], None], stop: Callable[[], None]) -> None:
@@ -29,6 +31,8 @@ def own(app: Celery, *, start: Callable[[], None], stop: Callable[[], None]) -> 
 
 def run_worker(app: Celery, *, hostname: str, queues: list[str], pool: str, concurrency: int, log_level: str) -> int:
     """Serve queues until a signal ends it; returns the exit status."""
+    # Celery warns whoever serves queues as root; what it fears is pickle, which we do not accept.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         hostname=hostname,
         queues=queues,
