@@ -19,6 +19,7 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.idempotency import RequestKey, ReservationState, reserve
 from sllm_tasks.ledger.jobs import NewJob, insert_job
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.timeline import mark
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ class Accepted:
 class Admission:
     """Safe to use from many threads."""
 
-    def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher) -> None:
+    def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher, *, fast_path: bool = True) -> None:
         self._ledger = ledger
         self._live = live
         self._dispatcher = dispatcher
+        self._fast_path = fast_path
         self._breaker = _Breaker(live)
 
     def submit(self, new: NewJob, key: IdempotentRequest | None = None) -> Accepted:
@@ -73,6 +75,7 @@ class Admission:
         """
         self._breaker.check_memory()
         accepted = self._commit(new, key)
+        mark("job.committed", accepted.job_id)
         if accepted.is_new and not self._breaker.is_down:
             try:
                 self._start(new)
@@ -103,9 +106,10 @@ class Admission:
         return Accepted(job_id=job_id, is_new=True)
 
     def _start(self, new: NewJob) -> None:
-        placed = self._live.jobs.create(new.spec)
+        placed = self._live.jobs.create(new.spec, fast_path=self._fast_path)
         if placed.gpu is not None:
             self._dispatcher.run_job(placed.gpu, new.spec.job_id, 1)
+            mark("job.sent", new.spec.job_id)
         else:
             self._dispatcher.route()
 

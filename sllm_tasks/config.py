@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sllm_tasks.errors import ConfigError
 
 #: Variables with our prefix that are no settings of a cluster process.
-_OTHER_VARIABLES = frozenset({"SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_URL", "SLLM_API_KEY"})
+_OTHER_VARIABLES = frozenset({"SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_TIMELINE", "SLLM_URL", "SLLM_API_KEY"})
 _PREFIX = "SLLM_"
 
 
@@ -66,6 +66,7 @@ class Settings(BaseSettings):
 
     nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
     ssd_copies: int = Field(2, ge=1, description="Nodes whose SSD should have each deployed checkpoint.")
+    fast_path: bool = Field(True, description="Send jobs straight to a warm replica; off, every job asks the router.")
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
     result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -33,6 +34,7 @@ def create_app(services: WebServices) -> Flask:
 
 
 def _name_request() -> None:
+    g.received_ns = time.monotonic_ns()
     g.request_id = new_id("req")
 
 

@@ -13,6 +13,7 @@ from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobSpec, SamplingParams
 from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.timeline import mark_at
 from webapp.catalog import ServedModel
 from webapp.errors import ContextLengthError
 from webapp.schemas.jobs import JobParams, JobRequest
@@ -63,6 +64,7 @@ def accept_job(
         max_attempts=services.settings.max_attempts,
         result_ttl_s=body.result_ttl_s or services.settings.result_ttl_s,
     )
+    mark_at("post.received", spec.job_id, g.received_ns)
     return services.admission.submit(new, key)
 
 

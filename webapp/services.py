@@ -66,7 +66,7 @@ def open_services(settings: Settings) -> WebServices:
         ledger=ledger,
         live=live,
         dispatcher=dispatcher,
-        admission=Admission(ledger, live, dispatcher),
+        admission=Admission(ledger, live, dispatcher, fast_path=settings.fast_path),
         catalog=Catalog(ledger),
         prompts=PromptBuilder(ledger),
         keyring=Keyring(ledger),

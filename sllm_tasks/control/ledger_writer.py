@@ -24,6 +24,7 @@ from sllm_tasks.ledger.states import AttemptExit, Tier
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.codec import decode_outcome
 from sllm_tasks.livestate.reports import Report
+from sllm_tasks.timeline import mark
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class LedgerWriter:
                     _close_attempt(session, report.data)
         for job_id in ended:
             outcome = endings[job_id].outcome
+            mark("job.ended", job_id)
             self._live.jobs.end(job_id, outcome.status, completed_event(outcome.status, outcome))
         for report in reports:
             if report.kind == "operation":

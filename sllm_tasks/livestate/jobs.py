@@ -132,8 +132,12 @@ class JobStore:
         self._redis = redis
         self._scripts = scripts
 
-    def create(self, spec: JobSpec, *, attempt: int = 1, losses: int = 0, again: bool = False) -> Placed:
+    def create(
+        self, spec: JobSpec, *, attempt: int = 1, losses: int = 0, again: bool = False, fast_path: bool = True
+    ) -> Placed:
         """Make the record, reserve a warm place if there is one; a second call finds the first one's answer.
+
+        Without `fast_path` the place is left to the router in any case.
 
         `again` tells readers that what they were shown so far is replaced (a `snapshot` event).
         """
@@ -141,7 +145,7 @@ class JobStore:
             now_ms, replica, gpu = self._scripts["create_job"](
                 args=[
                     spec.job_id, attempt, codec.encode_spec(spec), codec.pack_ids(spec.prompt_ids),
-                    f"{order_of(spec):.0f}", spec.model, losses, CLAIM_MS, "again" if again else "new",
+                    f"{order_of(spec):.0f}", spec.model, losses, CLAIM_MS, "again" if again else "new", "warm" if fast_path else "",
                 ]
             )  # fmt: skip
         return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)

@@ -12,6 +12,7 @@ from sllm_tasks.errors import ErrorCode
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.jobs import FinishReason, JobError, TokenRecord
 from sllm_tasks.threads import ServiceThread
+from sllm_tasks.timeline import mark
 from sllm_tasks.worker.emitter import Emitter
 from sllm_tasks.worker.runs import JobRun, Stop
 from sllm_tasks.worker.text import TextAssembler
@@ -100,6 +101,7 @@ class EngineLoop:
         for decoding, request in arrivals:
             self._decoding[request.job_id] = decoding
             decoding.engine.submit(request)
+            mark("engine.submitted", request.job_id)
         return engines
 
     def _let_go(self) -> list[JobRun]:

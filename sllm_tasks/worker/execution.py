@@ -14,6 +14,7 @@ from sllm_tasks.failpoints import failpoint
 from sllm_tasks.jobs import FinishReason, JobPhase
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import Verdict
+from sllm_tasks.timeline import mark
 from sllm_tasks.worker.engine_loop import EngineLoop, deadline_error
 from sllm_tasks.worker.replicas import LoadedReplica, ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
@@ -108,6 +109,7 @@ class Executor:
         if run.outcome is not None:
             outcome = run.outcome
             self._until_reachable(lambda: self._live.jobs.finish(run.claim, outcome))
+            mark("job.finished", run.job_id)
             self._dispatcher_route()
         elif run.stop is Stop.HAND_OVER:
             self._until_reachable(lambda: self._live.jobs.release(run.claim, "hand_over"))

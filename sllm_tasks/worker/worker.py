@@ -13,6 +13,7 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
+from sllm_tasks.timeline import mark
 from sllm_tasks.worker.device import device_memory_bytes, device_name
 from sllm_tasks.worker.emitter import Emitter
 from sllm_tasks.worker.engine_loop import EngineLoop
@@ -63,6 +64,7 @@ class GpuWorker:
         if isinstance(claim, str):
             logger.debug("job %s attempt %d not claimed: %s", trigger.subject, trigger.attempt, claim)
             return
+        mark("job.claimed", trigger.subject)
         run = JobRun(claim)
         if self._leaving.is_set():
             run.request_stop(Stop.HAND_OVER)

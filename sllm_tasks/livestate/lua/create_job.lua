@@ -1,5 +1,5 @@
 -- Make the live record of an accepted job and, when a ready replica has room, reserve a place on it.
--- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again'
+-- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again', 'warm' or ''
 -- Returns {now, replica, gpu}; replica and gpu are '' when the router has to decide.
 local job, attempt, spec, ids, order, model, losses, claim_ms, again =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'again'
@@ -13,7 +13,7 @@ redis.call('HSET', job_key(job), 'spec', spec, 'ids', ids, 'order', order, 'mode
   'status', 'queued', 'phase', 'waiting_gpu')
 if again then event(job, 'snapshot', cjson.encode({text = '', num_tokens = 0})) end
 status_event(job, 'queued', 'waiting_gpu')
-local best = redis.call('ZRANGE', warm_key(model), 0, 3)
+local best = ARGV[10] == 'warm' and redis.call('ZRANGE', warm_key(model), 0, 3) or {}
 for _, id in ipairs(best) do
   local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus')
   local leader = r[3] and string.match(r[3], '[^,]+')
