@@ -100,7 +100,13 @@ class AdminChanges:
             )
 
     def _request(
-        self, session: Session, now: datetime, kind: OperationKind, target: str, args: JsonObject, node: str | None = None
+        self,
+        session: Session,
+        now: datetime,
+        kind: OperationKind,
+        target: str,
+        args: JsonObject,
+        node: str | None = None,
     ) -> OperationRow:
         new = operations.NewOperation(
             id=new_id("op"),

@@ -59,7 +59,8 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "keepalive": _KEEP_ALIVE_S,
             "timeout": _STUCK_S,
             "graceful_timeout": _GRACE_S,
-            "loglevel": self._settings.log_level.lower(),
+            # What gunicorn says of itself matters when something is wrong; requests are logged by us.
+            "loglevel": "warning",
             "when_ready": _announce,
             "control_socket_disable": True,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -66,7 +67,7 @@ def submit(model: str, prompt: str, chat: bool, output: str, **settings: Any) ->
 
 
 def _submit(client: Client, model: str, prompt: str, *, chat: bool, settings: JobSettings) -> Job:
-    text = click.get_text_stream("stdin").read() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else prompt
     if chat:
         return client.submit(model=model, messages=[{"role": "user", "content": text}], **settings)
     return client.submit(model=model, prompt=text, **settings)
