@@ -7,6 +7,7 @@ text before it; one that is made from the ledger has no id, so that a client nev
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -24,15 +25,16 @@ _PING_EVERY_S: Final = 10.0
 #: A client that has lost the stream comes back after this time.
 _OPENING: Final = b"retry: 1000\n\n"
 _PING: Final = b": ping\n\n"
+_EVENT_ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 #: The place before the first event.
 BEGINNING: Final = "0"
 
 
 def parse_event_id(text: str) -> tuple[int, int]:
     """Order of an event id; raises ValueError for what the stream would not accept."""
-    milliseconds, _, sequence = text.partition("-")
-    order = (int(milliseconds), int(sequence or 0))
-    if not (milliseconds.isascii() and (sequence or "0").isascii() and all(0 <= part < 2**64 for part in order)):
+    match = _EVENT_ID.fullmatch(text)
+    order = (int(match[1]), int(match[2] or 0)) if match else (-1, -1)
+    if not all(0 <= part < 2**64 for part in order):
         raise ValueError("an event id is written <milliseconds>-<number>")
     return order
 

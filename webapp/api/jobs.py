@@ -61,7 +61,9 @@ def get_job(job_id: str) -> Response:
     view = find_job(services(), caller().tenant, job_id)
     seen, known = view.status, request.if_none_match.contains(view.etag)
     patience_s = wait_s() if known or not request.if_none_match else 0
-    view, waited = wait_until(services(), view, lambda now: now.status.is_terminal or now.status is not seen, patience_s)
+    view, waited = wait_until(
+        services(), view, lambda now: now.status.is_terminal or now.status is not seen, patience_s
+    )
     if request.if_none_match.contains(view.etag):
         return _with_job_headers(Response(status=HTTPStatus.NOT_MODIFIED), view, waited=waited)
     return _with_job_headers(jsonify(job_json(view)), view, waited=waited)

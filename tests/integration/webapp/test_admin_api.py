@@ -1,0 +1,111 @@
+"""Models, operations, nodes, placements and keys over HTTP, and the trail that changes leave."""
+
+from __future__ import annotations
+
+from sllm_tasks.ledger import inventory
+from sllm_tasks.ledger.audit import list_audit
+from sllm_tasks.ledger.encoding import from_ms
+from sllm_tasks.ledger.operations import begin_operation, succeed_operation
+from sllm_tasks.ledger.pages import PageRequest
+from tests.support.web import DIGEST, MODEL, Web
+
+
+def test_putting_a_model_starts_a_deploy_operation(web: Web) -> None:
+    body = {"source": "/models/opt", "node": "node1", "keep_alive_s": 5.0}
+    response = web.http.put("/api/v1/models/facebook/opt", json=body, headers=web.auth)
+    assert response.status_code == 202, response.text
+    operation = web.http.get(response.headers["Location"], headers=web.auth).json
+    assert (operation["kind"], operation["target"], operation["status"]) == ("deploy", "facebook/opt", "pending")
+    model = web.http.get("/api/v1/models/facebook/opt", headers=web.auth).json
+    assert (model["state"], model["source"], model["keep_alive_s"]) == ("deploying", "/models/opt", 5.0)
+
+
+def test_an_operation_that_has_ended_no_longer_asks_to_come_back(web: Web) -> None:
+    started = web.http.put("/api/v1/models/a", json={"source": "/a"}, headers=web.auth)
+    assert web.http.get(started.headers["Location"], headers=web.auth).headers["Retry-After"] == "1"
+    now = from_ms(web.services.live.now_ms())
+    with web.services.ledger.transaction() as session:
+        attempt = begin_operation(session, started.json["id"], node="node0", now=now)
+        assert attempt is not None
+        succeed_operation(session, started.json["id"], attempt=attempt, result={"a": 1}, now=now)
+    ended = web.http.get(started.headers["Location"], headers=web.auth)
+    assert (ended.json["status"], ended.json["result"]) == ("succeeded", {"a": 1})
+    assert "Retry-After" not in ended.headers
+    assert [row["id"] for row in web.http.get("/api/v1/operations", headers=web.auth).json["data"]] == [
+        ended.json["id"]
+    ]
+
+
+def test_a_model_that_is_deleted_takes_no_more_jobs(web: Web) -> None:
+    response = web.http.delete(f"/api/v1/models/{MODEL}", headers=web.auth)
+    assert (response.status_code, response.json["kind"]) == (202, "delete_model")
+    job = web.http.post("/api/v1/jobs", json={"model": MODEL, "input": {"prompt": "one"}}, headers=web.auth)
+    assert (job.status_code, job.json["code"]) == (409, "model_not_ready")
+    assert web.http.delete(f"/api/v1/models/{MODEL}", headers=web.auth).status_code == 409
+    assert web.http.delete("/api/v1/models/nobody", headers=web.auth).status_code == 404
+
+
+def test_settings_that_make_no_sense_deploy_nothing(web: Web) -> None:
+    for body in (
+        {},
+        {"source": "/a", "min_replicas": 3, "max_replicas": 2},
+        {"source": "/a", "num_gpus": 2},
+        {"source": "/a", "context": 0},
+        {"source": "/a", "keep_alive_s": -1},
+        {"source": "/a", "node": "../etc"},
+    ):
+        assert web.http.put("/api/v1/models/a", json=body, headers=web.auth).status_code == 422, body
+    assert web.http.put("/api/v1/models/a%20b", json={"source": "/a"}, headers=web.auth).status_code == 422
+    assert [model["id"] for model in web.http.get("/api/v1/models", headers=web.auth).json["data"]] == [MODEL]
+
+
+def test_nodes_show_their_gpus_and_what_is_loaded_there(web: Web) -> None:
+    (node,) = web.http.get("/api/v1/nodes", headers=web.auth).json["data"]
+    assert (node["id"], node["agent"]) == ("node0", "down")
+    (gpu,) = node["gpus"]
+    assert (gpu["id"], gpu["state"], gpu["reserved_bytes"]) == ("node0.0", "up", 1)
+    assert [(replica["model"], replica["state"]) for replica in gpu["replicas"]] == [(MODEL, "ready")]
+
+
+def test_a_placement_is_recorded_as_wanted(web: Web) -> None:
+    path = f"/api/v1/placements/{DIGEST}/node1"
+    response = web.http.put(path, json={"tier": "ssd"}, headers=web.auth)
+    assert (response.status_code, response.json["desired"], response.json["actual"]) == (202, "ssd", None)
+    assert len(web.http.get("/api/v1/placements", headers=web.auth).json["data"]) == 1
+    unknown = web.http.put("/api/v1/placements/sha256:1/node1", json={"tier": "ssd"}, headers=web.auth)
+    assert unknown.status_code == 404
+
+
+def test_a_key_is_shown_once_and_useless_once_revoked(web: Web) -> None:
+    body = {"name": "ci", "scopes": ["jobs:read"], "tenant": "team-a"}
+    made = web.http.post("/api/v1/keys", json=body, headers=web.auth)
+    assert made.status_code == 201, made.text
+    listed = web.http.get("/api/v1/keys", headers=web.auth)
+    assert made.json["id"] in [key["id"] for key in listed.json["data"]]
+    assert made.json["key"] not in listed.text
+    assert web.http.delete(f"/api/v1/keys/{made.json['id']}", headers=web.auth).status_code == 204
+    assert web.http.delete(f"/api/v1/keys/{made.json['id']}", headers=web.auth).status_code == 404
+    headers = {"Authorization": f"Bearer {made.json['key']}"}
+    assert web.http.get("/api/v1/jobs", headers=headers).status_code == 401
+
+
+def test_every_change_leaves_an_audit_row(web: Web) -> None:
+    made = web.http.put("/api/v1/models/a", json={"source": "/a"}, headers=web.auth)
+    web.http.delete("/api/v1/models/a", headers=web.auth)
+    web.http.put(f"/api/v1/placements/{DIGEST}/node1", json={"tier": "ssd"}, headers=web.auth)
+    key = web.http.post("/api/v1/keys", json={"name": "k", "scopes": ["jobs:read"]}, headers=web.auth).json
+    web.http.delete(f"/api/v1/keys/{key['id']}", headers=web.auth)
+    with web.services.ledger.reading() as session:
+        rows = list_audit(session, PageRequest(limit=50)).rows
+    actions = {row.action for row in rows}
+    assert actions == {"model.put", "model.delete", "placement.put", "key.create", "key.revoke"}
+    assert {row.actor for row in rows} == {web.api_key.split("_")[1]}
+    assert made.headers["X-Request-ID"] in {row.request_id for row in rows}
+    assert key["key"] not in str([row.after for row in rows])
+
+
+def test_a_change_that_is_refused_leaves_none(web: Web) -> None:
+    web.http.delete("/api/v1/models/nobody", headers=web.auth)
+    with web.services.ledger.reading() as session:
+        assert list_audit(session, PageRequest()).rows == ()
+        assert [row.name for row in inventory.list_models(session)] == [MODEL]

@@ -1,0 +1,131 @@
+"""What is refused, with which status and code, before anything is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sllm_tasks.ledger.keys import Scope
+from tests.support.web import MODEL, Web, add_key, add_model
+
+_GOOD: dict[str, Any] = {"model": MODEL, "input": {"prompt": "one"}}
+
+
+def _with_params(**params: Any) -> dict[str, Any]:
+    return {**_GOOD, "params": params}
+
+
+_REFUSED = {
+    "unknown model": ({**_GOOD, "model": "nobody"}, "model_not_found"),
+    "name that is no name": ({**_GOOD, "model": "a b\n"}, "invalid_request"),
+    "prompt longer than the context": ({**_GOOD, "input": {"prompt": "one " * 64}}, "context_length_exceeded"),
+    "output longer than the context": (_with_params(max_tokens=63), "context_length_exceeded"),
+    "number for text": ({**_GOOD, "model": 1}, "invalid_request"),
+    "text for number": (_with_params(max_tokens="3"), "invalid_request"),
+    "boolean for number": (_with_params(max_tokens=True), "invalid_request"),
+    "fraction for count": (_with_params(max_tokens=1.5), "invalid_request"),
+    "list for object": ([], "invalid_request"),
+    "unknown field": ({**_GOOD, "colour": "red"}, "invalid_request"),
+    "unknown parameter": (_with_params(heat=1), "invalid_request"),
+    "no input": ({"model": MODEL}, "invalid_request"),
+    "both inputs": (
+        {**_GOOD, "input": {"prompt": "a", "messages": [{"role": "user", "content": "b"}]}},
+        "invalid_request",
+    ),
+    "empty prompt": ({**_GOOD, "input": {"prompt": ""}}, "invalid_request"),
+    "no messages": ({**_GOOD, "input": {"messages": []}}, "invalid_request"),
+    "NaN": (_with_params(temperature=float("nan")), "invalid_request"),
+    "infinity": (_with_params(temperature=float("inf")), "invalid_request"),
+    "NaN in metadata": ({**_GOOD, "metadata": {"a": float("nan")}}, "invalid_request"),
+    "negative count": (_with_params(max_tokens=-1), "invalid_request"),
+    "zero count": (_with_params(max_tokens=0), "invalid_request"),
+    "huge count": (_with_params(max_tokens=10**30), "invalid_request"),
+    "seed of more than 63 bits": (_with_params(seed=2**63), "invalid_request"),
+    "priority out of range": ({**_GOOD, "priority": 10}, "invalid_request"),
+    "deadline in the past": ({**_GOOD, "deadline_s": -1}, "invalid_request"),
+    "NUL": ({**_GOOD, "input": {"prompt": "a\0b"}}, "invalid_request"),
+    "NUL in metadata": ({**_GOOD, "metadata": {"a": "\0"}}, "invalid_request"),
+    "too many stops": (_with_params(stop=["a"] * 100_000), "invalid_request"),
+    "too much metadata": ({**_GOOD, "metadata": {str(i): "" for i in range(17)}}, "invalid_request"),
+}
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_a_body_that_says_something_wrong_is_refused_with_422(web: Web, case: str) -> None:
+    body, code = _REFUSED[case]
+    response = web.http.post("/api/v1/jobs", data=json.dumps(body), content_type="application/json", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (422, code), response.text
+    assert response.mimetype == "application/problem+json"
+    assert response.json["request_id"] == response.headers["X-Request-ID"]
+    assert web.http.get("/api/v1/jobs", headers=web.auth).json["data"] == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"model": }', b"\xff\xfe", b'{"model": "\\ud800"}', b"[" * 5000])
+def test_a_body_that_is_not_json_is_refused_with_400(web: Web, body: bytes) -> None:
+    response = web.http.post("/api/v1/jobs", data=body, content_type="application/json", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (400, "malformed_body")
+
+
+def test_a_field_error_points_at_the_field_and_never_repeats_its_value(web: Web) -> None:
+    body = {**_GOOD, "params": {"max_tokens": "SECRET", "stop": ["ok", ""]}, "SECRETS": "SECRET"}
+    response = web.http.post("/api/v1/jobs", json=body, headers=web.auth)
+    assert [error["pointer"] for error in response.json["errors"]] == [
+        "/params/max_tokens",
+        "/params/stop/1",
+        "/SECRETS",
+    ]
+    assert '"SECRET"' not in response.text
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_a_body_of_another_type_is_refused_with_415(web: Web, kind: str) -> None:
+    response = web.http.post("/api/v1/jobs", data=json.dumps(_GOOD), content_type=kind, headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_body_of_more_than_4_mib_is_refused_with_413(web: Web) -> None:
+    body = json.dumps({**_GOOD, "input": {"prompt": "x" * 2**22}})
+    response = web.http.post("/api/v1/jobs", data=body, content_type="application/json", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (413, "body_too_large")
+
+
+def test_a_path_or_method_that_does_not_exist_is_a_problem_too(web: Web) -> None:
+    unknown = web.http.get("/api/v1/nothing")
+    assert (unknown.status_code, unknown.json["code"]) == (404, "not_found")
+    wrong = web.http.patch("/api/v1/jobs")
+    assert (wrong.status_code, wrong.json["code"]) == (405, "method_not_allowed")
+    assert {"GET", "POST"} <= set(wrong.headers["Allow"].split(", "))
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Basic abc", "Bearer", "Bearer sllm_x", "Bearer sllm_ключ", "Bearer " + "a" * 5000]
+)
+def test_a_key_that_is_none_is_refused_with_401(web: Web, header: str) -> None:
+    headers = {"Authorization": header.encode().decode("latin-1")} if header else {}
+    response = web.http.post("/api/v1/jobs", json=_GOOD, headers=headers)
+    assert (response.status_code, response.json["code"]) == (401, "unauthorized")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_key_without_the_scope_is_refused_with_403(web: Web) -> None:
+    reader = {"Authorization": f"Bearer {add_key(web.services.ledger, Scope.JOBS_READ)}"}
+    assert web.http.get("/api/v1/jobs", headers=reader).status_code == 200
+    for method, path in [("POST", "/api/v1/jobs"), ("PUT", "/api/v1/models/a"), ("GET", "/api/v1/keys")]:
+        response = web.http.open(path, method=method, json=_GOOD, headers=reader)
+        assert (response.status_code, response.json["code"]) == (403, "forbidden")
+
+
+def test_a_model_that_is_being_deployed_takes_no_jobs_yet(web: Web) -> None:
+    add_model(web.services.ledger, "soon", ready=False)
+    response = web.http.post("/api/v1/jobs", json={**_GOOD, "model": "soon"}, headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (503, "model_not_ready")
+    assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "status=happy", "colour=red", "created_after=yesterday"])
+def test_a_query_that_says_something_wrong_is_refused_with_422(web: Web, query: str) -> None:
+    response = web.http.get(f"/api/v1/jobs?{query}", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (422, "invalid_request")
+    assert response.json["errors"][0]["pointer"] == "?" + query.split("=", maxsplit=1)[0]
