@@ -74,7 +74,7 @@ class Gpu:
     worker_id: str
     device: str
     capacity_bytes: int
-    #: Sum over its replicas, loading and unloading ones included.
+    #: Sum over its replicas, loading ones included; the bytes of those being unloaded are promised to others already.
     reserved_bytes: int = 0
     state: GpuState = GpuState.UP
 

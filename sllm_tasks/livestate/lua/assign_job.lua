@@ -8,7 +8,8 @@ local now = now_ms()
 if redis.call('GET', P .. 'router:epoch') ~= epoch then count('stale_router'); return 'stale_router' end
 local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'replica')
 if held[1] ~= attempt or held[2] ~= 'queued' or held[3] ~= '' then
-  redis.call('ZREM', P .. 'waiting', job)
+  -- Decided for an earlier attempt, it may well be waiting again as a later one.
+  if held[2] ~= 'queued' or held[3] ~= '' then redis.call('ZREM', P .. 'waiting', job) end
   return 'gone'
 end
 local gpus

@@ -1,0 +1,218 @@
+"""The router's decisions are carried out only by the leader, and only while the world is as it saw it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from sllm_tasks.cluster import GpuState, ReplicaState
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.livestate.router import Applied, Change, NewReplica
+from tests.integration.livestate.world import GPU, OTHER_GPU, WORKER, World, job_spec, model_info, replica_order
+from tests.support.races import run_together
+
+
+def _new(num_bytes: int = 10, *victims: str) -> NewReplica:
+    return NewReplica(model=model_info(num_bytes=num_bytes), gpus=(GPU,), victims=victims)
+
+
+def test_a_new_replica_reserves_its_memory_and_the_place_of_its_first_job(world: World) -> None:
+    world.add_gpu()
+    world.live.jobs.create(job_spec())
+    assert world.apply("job_1", "replica_1", _new(60)) is Applied.OK
+    assert (world.reserved_bytes(), world.num_jobs()) == (60, 1)
+    order = world.live.fleet.replica("replica_1")
+    assert order is not None
+    assert (order.replica.state, order.engine, order.context) == (ReplicaState.LOADING, "steploop", 64)
+    assert world.live.jobs.waiting() == []
+
+
+def test_more_jobs_may_join_a_replica_that_is_still_loading(world: World) -> None:
+    world.add_gpu()
+    for job_id in ("first", "second"):
+        world.live.jobs.create(job_spec(job_id))
+    world.apply("first", "replica_1", _new())
+    assert world.apply("second", "replica_1") is Applied.OK
+    assert world.num_jobs() == 2
+
+
+def test_a_router_that_lost_its_lease_decides_nothing(world: World) -> None:
+    world.add_gpu()
+    world.live.jobs.create(job_spec())
+    old = world.lead("router_a")
+    world.redis.delete("sllm:router:leader")
+    new = world.lead("router_b")
+    assert new > old
+    assert world.apply("job_1", "replica_1", _new(), epoch=old) is Applied.STALE_ROUTER
+    assert world.reserved_bytes() == 0
+    assert world.live.counters()["stale_router"] == 1
+    assert world.apply("job_1", "replica_1", _new(), epoch=new) is Applied.OK
+
+
+def test_memory_that_is_not_free_is_not_promised(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order("other", num_bytes=50))
+    world.live.jobs.create(job_spec(model="n"))
+    assert world.apply("job_1", "replica_1", _new(51)) is Applied.FULL
+    assert world.apply("job_1", "replica_1", _new(50)) is Applied.OK
+    assert world.reserved_bytes() == 100
+
+
+def test_of_many_decisions_for_one_gpu_only_as_many_are_carried_out_as_fit(world: World) -> None:
+    world.add_gpu()
+    epoch = world.lead()
+    for i in range(16):
+        world.live.jobs.create(job_spec(f"job_{i}"))
+    decisions = [partial(world.apply, f"job_{i}", f"replica_{i}", _new(30), epoch=epoch) for i in range(16)]
+    assert sorted(run_together(decisions)) == [Applied.FULL] * 13 + [Applied.OK] * 3
+    assert world.reserved_bytes() == 90
+
+
+def test_a_full_replica_takes_no_more_jobs(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order(slots=1))
+    world.live.jobs.create(job_spec("first"))
+    world.live.jobs.create(job_spec("second"))
+    assert world.apply("second", "replica_1") is Applied.FULL
+
+
+def test_victims_make_room_and_are_closed(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order("victim", num_bytes=80))
+    world.live.jobs.create(job_spec(model="n"))
+    assert world.apply("job_1", "replica_1", _new(90)) is Applied.FULL
+    assert world.apply("job_1", "replica_1", _new(90, "victim")) is Applied.OK
+    assert world.reserved_bytes() == 90
+    victim, order = world.live.fleet.replica("victim"), world.live.fleet.replica("replica_1")
+    assert victim is not None
+    assert victim.replica.state is ReplicaState.UNLOADING
+    assert order is not None
+    assert order.evicts == ("victim",)
+
+
+def test_memory_of_a_victim_is_given_away_once(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order("victim", num_bytes=80))
+    for job_id in ("job_1", "job_2"):
+        world.live.jobs.create(job_spec(job_id, model="n"))
+    world.apply("job_1", "replica_1", _new(90, "victim"))
+    assert world.apply("job_2", "replica_2", _new(90, "victim")) is Applied.BUSY
+    world.live.fleet.drop_replica("victim")
+    assert world.reserved_bytes() == 90
+
+
+def test_a_victim_that_got_a_job_in_the_meantime_is_spared(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order("victim", num_bytes=80))
+    world.live.jobs.create(job_spec("warm"))
+    world.live.jobs.create(job_spec("job_1", model="n"))
+    assert world.apply("job_1", "replica_1", _new(90, "victim")) is Applied.BUSY
+    assert world.reserved_bytes() == 80
+
+
+def test_a_decision_that_does_not_fit_closes_none_of_its_victims(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order("victim", num_bytes=10), replica_order("other", num_bytes=80))
+    world.live.jobs.create(job_spec(model="n"))
+    assert world.apply("job_1", "replica_1", _new(90, "victim")) is Applied.FULL
+    order = world.live.fleet.replica("victim")
+    assert order is not None
+    assert order.replica.state is ReplicaState.READY
+
+
+@pytest.mark.parametrize("how", ["silent", "draining", "gone"])
+def test_a_gpu_that_takes_no_work_gets_no_replica(world: World, how: str) -> None:
+    if how != "gone":
+        world.add_gpu()
+    if how == "silent":
+        world.silence(GPU)
+    if how == "draining":
+        world.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
+    world.live.jobs.create(job_spec())
+    assert world.apply("job_1", "replica_1", _new()) is Applied.DEAD
+    assert world.live.fleet.replica("replica_1") is None
+
+
+def test_a_replica_that_is_gone_or_closing_gets_no_job(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    world.live.jobs.create(job_spec(), fast_path=False)
+    assert world.apply("job_1", "replica_none") is Applied.DEAD
+    world.live.fleet.unload_replica("replica_1")
+    assert world.apply("job_1", "replica_1") is Applied.DEAD
+
+
+def test_a_job_that_has_a_place_or_has_ended_is_not_placed_again(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    world.live.jobs.create(job_spec("placed"))
+    assert world.apply("placed", "replica_1") is Applied.GONE
+    world.live.jobs.create(job_spec("ended", model="n"))
+    world.live.jobs.end("ended", JobStatus.CANCELED, {})
+    assert world.apply("ended", "replica_1") is Applied.GONE
+    assert world.num_jobs() == 1
+
+
+def test_a_decision_about_an_earlier_attempt_is_not_carried_out(world: World) -> None:
+    world.live.jobs.release(world.running_job(), "hand_over")
+    assert world.apply("job_1", "replica_1", attempt=1) is Applied.GONE
+
+
+def test_a_decision_about_an_earlier_attempt_leaves_the_job_among_the_waiting_ones(world: World) -> None:
+    world.live.jobs.release(world.running_job(), "hand_over")
+    world.apply("job_1", "replica_1", attempt=1)
+    assert world.live.jobs.waiting() == ["job_1"]
+
+
+def test_of_many_routers_one_leads(world: World) -> None:
+    routers = [partial(world.live.router.lead, f"router_{i}") for i in range(16)]
+    answers = [epoch for epoch in run_together(routers) if epoch is not None]
+    assert len(answers) == 1
+    assert world.live.router.leader().startswith("router_")
+
+
+def test_a_leader_keeps_its_epoch_while_it_renews_in_time(world: World) -> None:
+    assert world.lead("router_a") == world.lead("router_a")
+    assert world.live.router.lead("router_b") is None
+
+
+def test_a_lease_that_ran_out_goes_to_the_next_with_a_greater_epoch(world: World) -> None:
+    first = world.lead("router_a")
+    world.redis.pexpire("sllm:router:leader", 1)
+    while world.live.router.leader():
+        pass
+    second = world.lead("router_b")
+    assert second > first
+    assert world.live.router.lead("router_a") is None
+
+
+def test_one_trigger_for_the_router_is_on_its_way_at_a_time(world: World) -> None:
+    assert sum(run_together([world.live.router.kick] * 16)) == 1
+    world.live.router.kicked()
+    assert world.live.router.kick()
+
+
+def test_changes_are_told_once_each_from_a_position_on(world: World) -> None:
+    world.add_gpu()
+    position = world.live.router.feed_end()
+    world.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
+    world.live.fleet.set_gpu_state(GPU, GpuState.UP)
+    answer = world.live.router.changes(position)
+    assert answer is not None
+    assert answer[1] == [Change(kind="gpu", id=str(GPU))]
+    assert world.live.router.changes(answer[0]) == (answer[0], [])
+
+
+def test_an_empty_feed_has_no_changes(world: World) -> None:
+    assert world.live.router.feed_end() == "0"
+    assert world.live.router.changes("0") == ("0", [])
+
+
+def test_a_reader_that_lost_its_place_in_the_feed_is_told_so(world: World) -> None:
+    world.add_gpu()
+    position = world.live.router.feed_end()
+    world.add_gpu(OTHER_GPU, "worker_b")
+    world.redis.xtrim("sllm:feed", maxlen=1, approximate=False)
+    assert world.live.router.changes(position) is None
+
+
+def test_a_feed_that_began_anew_is_told_to_readers_of_the_old_one(world: World) -> None:
+    world.add_gpu()
+    position = world.live.router.feed_end()
+    world.redis.flushall()
+    assert world.live.router.changes(position) is None
+    world.add_gpu()
+    assert world.live.router.changes(position) is None
