@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from sllm_tasks.engines.base import Engine, EngineError
@@ -23,6 +24,11 @@ def create_engine(name: str) -> Engine:
     return _construct(_entry_point(name))
 
 
+def preload_engine(name: str) -> None:
+    """Import an engine, so that the first load does not have to; its libraries take seconds. Raises EngineError."""
+    _load(_entry_point(name))
+
+
 def _entry_point(name: str) -> EntryPoint:
     points = tuple(entry_points(group=_GROUP, name=name))
     if not points:
@@ -32,9 +38,13 @@ def _entry_point(name: str) -> EntryPoint:
 
 
 def _construct(point: EntryPoint) -> Engine:
+    engine: Engine = _load(point)()
+    return engine
+
+
+def _load(point: EntryPoint) -> Callable[[], Engine]:
     try:
-        factory = point.load()
+        factory: Callable[[], Engine] = point.load()
     except (ImportError, AttributeError) as error:
         raise EngineError(f"engine {point.name!r} ({point.value}) cannot be imported: {error}") from error
-    engine: Engine = factory()
-    return engine
+    return factory

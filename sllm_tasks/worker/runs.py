@@ -62,26 +62,26 @@ class JobRun:
 
     def succeed(self, reason: FinishReason) -> None:
         """The job reached its end."""
-        self.outcome = Outcome(status=JobStatus.SUCCEEDED, finish_reason=reason, **self._output())
+        self._end(JobStatus.SUCCEEDED, reason, None)
 
     def cancel(self) -> None:
         """The job was stopped; its partial text is kept."""
-        self.outcome = Outcome(
-            status=JobStatus.CANCELED, finish_reason=FinishReason.CANCELED, error=self.cancel_error, **self._output()
-        )
+        self._end(JobStatus.CANCELED, FinishReason.CANCELED, self.cancel_error)
 
     def fail(self, code: ErrorCode, message: str) -> None:
         """The job cannot go on."""
-        error = JobError(code=code, message=message)
-        self.outcome = Outcome(status=JobStatus.FAILED, error=error, **self._output())
+        self._end(JobStatus.FAILED, None, JobError(code=code, message=message))
 
-    def _output(self) -> dict[str, object]:
+    def _end(self, status: JobStatus, reason: FinishReason | None, error: JobError | None) -> None:
         spec = self.claim.spec
-        return {
-            "text": "".join(token.text for token in self.tokens),
-            "usage": Usage(prompt_tokens=len(spec.prompt_ids), completion_tokens=len(self.tokens)),
-            "logprobs": tuple(self.tokens) if spec.params.logprobs is not None else (),
-        }
+        self.outcome = Outcome(
+            status=status,
+            text="".join(token.text for token in self.tokens),
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=len(spec.prompt_ids), completion_tokens=len(self.tokens)),
+            error=error,
+            logprobs=tuple(self.tokens) if spec.params.logprobs is not None else (),
+        )
 
 
 class RunTable:

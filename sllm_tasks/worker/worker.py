@@ -9,7 +9,9 @@ from dataclasses import replace
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState
 from sllm_tasks.config import Settings
+from sllm_tasks.engines.registry import preload_engine
 from sllm_tasks.errors import UnavailableError
+from sllm_tasks.failpoints import failpoint
 from sllm_tasks.ids import new_id
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
@@ -25,6 +27,8 @@ from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 logger = logging.getLogger(__name__)
 
 
+#: The engine that is imported before the first job asks for it.
+_COMMON_ENGINE = "steploop"
 #: How long handed-over jobs may take to write their last tokens.
 _HAND_OVER_S = 10.0
 
@@ -55,10 +59,12 @@ class GpuWorker:
         self._emitter.start()
         self._loop.start()
         self._heartbeat.start()
+        threading.Thread(target=preload_engine, args=(_COMMON_ENGINE,), name="preload", daemon=True).start()
         logger.info("gpu %s is up: %s, %d bytes", self._gpu.id, self._gpu.device, self._gpu.capacity_bytes)
 
     def run_job(self, trigger: Trigger) -> None:
         """Claim the job of a trigger and run it; a duplicate or a stale trigger does nothing."""
+        failpoint("claim.start", subject=trigger.subject)
         live = self._services.live
         claim = live.jobs.claim(trigger.subject, trigger.attempt, self._gpu.id, self._gpu.worker_id, trigger.expires_ms)
         if isinstance(claim, str):

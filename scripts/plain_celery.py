@@ -1,0 +1,21 @@
+"""The peer of `bench_dispatch`: a Celery application with one task that notes when it was sent and when it began."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from celery import Celery
+
+from sllm_tasks.app import celery_settings
+
+app = Celery("plain", broker=os.environ["BENCH_BROKER"], set_as_current=False)
+app.conf.update(celery_settings())
+_MARKS = Path(os.environ["BENCH_MARKS"]).open("a", buffering=1, encoding="ascii")
+
+
+@app.task(name="plain")
+def plain(sent_ns: int) -> None:
+    """Note the two moments."""
+    _MARKS.write(f"{sent_ns} {time.monotonic_ns()}\n")
