@@ -23,6 +23,8 @@ from webapp.wait_slots import WaitSlots
 
 #: A request asks the live state twice at most, and is to be answered within 2 s even if that is away.
 LIVE_TIMEOUT_S: Final = 0.8
+#: Less than the 2 s within which a client hears that the ledger is away.
+_LEDGER_TIMEOUT_S: Final = 1.5
 #: Where the application keeps them.
 EXTENSION: Final = "sllm"
 
@@ -51,7 +53,7 @@ class WebServices:
 
 def open_services(settings: Settings) -> WebServices:
     """Open everything; nothing is contacted yet, so that a web process starts while others are away."""
-    ledger = Database(settings.ledger_url, pool_size=16)
+    ledger = Database(settings.ledger_url, timeout_s=_LEDGER_TIMEOUT_S, pool_size=16)
     live = LiveState(settings.live_url, timeout_s=LIVE_TIMEOUT_S, max_connections=settings.web_threads + 32)
     app = make_app(settings, "sllm-web")
     # A request may wait for the broker, but not for as long as a worker may.

@@ -1,0 +1,136 @@
+"""What a command line prints and how it exits, as far as no server is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sllm_tasks.cli.failures import Exit, report
+from sllm_tasks.cli.main import main
+from sllm_tasks.cli.output import human_bytes, show_list
+from sllm_tasks.client.errors import ApiError, AuthError, JobTimeoutError, NotFoundApiError, ServerUnavailableError
+from sllm_tasks.errors import ConfigError, SllmError
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (SllmError("broken"), Exit.FAILURE),
+        (ConfigError("port: must be a number"), Exit.USAGE),
+        (NotFoundApiError(404, "not_found", "no"), Exit.NOT_FOUND),
+        (ApiError(422, "model_not_found", "no"), Exit.NOT_FOUND),
+        (AuthError(401, "unauthorized", "no"), Exit.AUTH),
+        (JobTimeoutError("job_1", 3), Exit.TIMEOUT),
+        (ServerUnavailableError("away"), Exit.UNAVAILABLE),
+        (ApiError(422, "teapot", "no"), Exit.FAILURE),
+    ],
+)
+def test_an_error_says_its_code_and_what_to_try_and_sets_the_exit_status(
+    error: SllmError, status: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(error) is status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.split(":")[0] for line in printed.err.splitlines()] == ["error", "  code", "  try"]
+
+
+def test_an_error_of_the_server_names_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    report(ApiError(500, "internal", "no", request_id="req_1"))
+    assert "req_1" in capsys.readouterr().err
+
+
+def _exit_status(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["job", "nothing"], ["run"], ["deploy", "a", "b", "--context", "x"]]
+)
+def test_a_command_that_makes_no_sense_exits_with_2(arguments: list[str]) -> None:
+    assert _exit_status(*arguments) == Exit.USAGE
+
+
+def test_a_server_that_is_not_there_exits_with_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLLM_URL", "http://127.0.0.1:1")
+    assert _exit_status("models") == Exit.UNAVAILABLE
+
+
+def test_a_bad_setting_exits_with_2_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_PROT", "1")
+    assert _exit_status("config", "show") == Exit.USAGE
+    assert "did you mean port?" in capsys.readouterr().err
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_HOME", str(tmp_path))
+    monkeypatch.setenv("SLLM_SECRET", "hidden-one")
+    monkeypatch.setenv("SLLM_DATABASE_URL", "postgresql://user:hidden-two@host/name")
+    assert _exit_status("config", "show", "-o", "json") == Exit.OK
+    printed = capsys.readouterr().out
+    shown = {row["name"]: row for row in json.loads(printed)}
+    assert shown["secret"]["origin"] == "SLLM_SECRET"
+    assert shown["port"]["origin"] == "default"
+    assert "hidden" not in printed
+
+
+def test_the_schema_is_checked_and_upgraded_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_HOME", str(tmp_path / "new"))
+    assert _exit_status("db", "upgrade") == Exit.OK
+    assert _exit_status("db", "check") == Exit.OK
+    assert _exit_status("key", "create", "first", "--local", "-o", "json") == Exit.OK
+    assert json.loads(capsys.readouterr().out)["key"].startswith("sllm_")
+
+
+def test_the_doctor_finds_what_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_HOME", str(tmp_path))
+    assert _exit_status("doctor", "-o", "json") == Exit.FAILURE
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["redis"]["health"] == "error"
+    assert findings["ledger schema"]["remedy"] == "sllm db upgrade"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["job", "--help"], ["deploy", "--help"], ["worker", "--help"]])
+def test_help_imports_neither_torch_nor_what_only_servers_need(arguments: list[str]) -> None:
+    heavy = "{'torch', 'numba', 'transformers', 'celery', 'flask'}"
+    program = f"""
+import sys
+from sllm_tasks.cli.main import main
+try:
+    main({arguments!r})
+finally:
+    assert not {heavy} & sys.modules.keys(), {heavy} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: sllm" in done.stdout
+
+
+def test_a_table_is_aligned_and_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": "a", "size": 1}, {"id": "longer", "size": None}]
+    columns = {"ID": lambda row: row["id"], "SIZE": lambda row: row["size"]}
+    show_list("table", rows, columns)
+    assert capsys.readouterr().out == "ID      SIZE\na       1\nlonger  -\n"
+    show_list("json", rows, columns)
+    assert json.loads(capsys.readouterr().out) == rows
+
+
+def test_sizes_are_written_with_three_digits() -> None:
+    assert [human_bytes(n) for n in (0, 1023, 1024, 7_906_000, 12 * 2**30)] == [
+        "0 B", "1023 B", "1 KiB", "7.54 MiB", "12 GiB",
+    ]  # fmt: skip

@@ -1,0 +1,61 @@
+"""What a reader of a stream remembers between connections."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from httpx2 import ServerSentEvent
+
+from sllm_tasks.client import Snapshot, Token
+from sllm_tasks.client.answers import Answer, Lost
+from sllm_tasks.client.errors import NotFoundApiError
+from sllm_tasks.client.following import StreamPosition
+
+
+def _event(kind: str, event_id: str = "", **data: object) -> ServerSentEvent:
+    return ServerSentEvent(event=kind, id=event_id, data=json.dumps(data))
+
+
+def _token(index: int, event_id: str) -> ServerSentEvent:
+    return _event("token", event_id, index=index, id=index + 10, text=f"t{index}")
+
+
+def test_the_place_in_the_stream_goes_with_the_next_connection() -> None:
+    position = StreamPosition()
+    assert "Last-Event-ID" not in position.headers
+    position.take(_token(0, "5-0"))
+    assert position.headers["Last-Event-ID"] == "5-0"
+    position.take(_event("snapshot", text="", num_tokens=0))
+    assert position.headers["Last-Event-ID"] == "5-0"
+
+
+def test_a_token_that_was_shown_is_not_shown_again() -> None:
+    position = StreamPosition()
+    events = [_token(0, "1-0"), _token(1, "2-0"), _token(0, "3-0"), _token(1, "4-0"), _token(2, "5-0")]
+    shown = [position.take(event) for event in events]
+    assert [item.index for item in shown if isinstance(item, Token)] == [0, 1, 2]
+
+
+def test_after_a_snapshot_tokens_count_from_where_it_ends() -> None:
+    position = StreamPosition()
+    position.take(_token(7, "1-0"))
+    assert position.take(_event("snapshot", "2-0", text="ab", num_tokens=2)) == Snapshot(text="ab", num_tokens=2)
+    assert position.take(_token(1, "3-0")) is None
+    assert position.take(_token(2, "4-0")) is not None
+
+
+def test_only_the_last_event_ends_a_stream_and_unknown_ones_are_ignored() -> None:
+    position = StreamPosition()
+    assert position.take(_event("status", "1-0", status="running")) is None
+    assert position.take(_event("something_new", "2-0")) is None
+    assert not position.has_ended()
+    position.take(_event("completed", "3-0", status="succeeded"))
+    assert position.has_ended()
+
+
+def test_a_refusal_ends_a_stream_and_a_lost_connection_does_not() -> None:
+    position = StreamPosition()
+    assert position.pause_s(Lost("gone")) >= 0
+    with pytest.raises(NotFoundApiError):
+        position.pause_s(Answer(404, {}, b'{"code": "not_found", "detail": "no"}'))

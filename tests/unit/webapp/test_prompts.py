@@ -1,0 +1,62 @@
+"""From prompts to token ids."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from webapp.catalog import SamplingDefaults, sampling_defaults
+from webapp.chat_template import ChatTemplate
+from webapp.errors import ContextLengthError, PromptError, TokenizerMissingError
+from webapp.prompts import PromptFiles, parse_tokenizer
+from webapp.schemas.jobs import ChatMessage, JobInput
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({"one": 0, "two": 1, "<unk>": 2}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _files(template: str | None = None) -> PromptFiles:
+    return PromptFiles(_tokenizer(), 5, ChatTemplate(template, {}) if template else None)
+
+
+def test_a_tokenizer_that_cuts_and_pads_for_training_does_neither_here() -> None:
+    trained = _tokenizer()
+    trained.enable_truncation(2)
+    trained.enable_padding(length=8)
+    assert parse_tokenizer(trained.to_str()).encode("one two one").ids == [0, 1, 0]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", '{"model": 1}'])
+def test_a_tokenizer_that_cannot_be_read_is_missing(text: str) -> None:
+    with pytest.raises(TokenizerMissingError):
+        parse_tokenizer(text)
+
+
+def test_messages_need_a_template() -> None:
+    messages = JobInput(messages=[ChatMessage(role="user", content="one")])
+    assert _files("{{ messages[0].content }} two").encode(messages, 64) == (0, 1)
+    with pytest.raises(PromptError, match="no chat template"):
+        _files().encode(messages, 64)
+
+
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(PromptError, match="no token"):
+        _files().encode(JobInput(prompt="   "), 64)
+
+
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised() -> None:
+    with pytest.raises(ContextLengthError):
+        _files().encode(JobInput(prompt="one " * 1_000_000), 64)
+
+
+def test_sampling_defaults_come_from_a_model_that_samples_and_are_greedy_otherwise() -> None:
+    assert sampling_defaults(None) == SamplingDefaults(temperature=0.0)
+    assert sampling_defaults('{"temperature": 0.7}') == SamplingDefaults(temperature=0.0)
+    sampling = json.dumps({"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 40})
+    assert sampling_defaults(sampling) == SamplingDefaults(temperature=0.7, top_p=0.9, top_k=40)
+    assert sampling_defaults('{"do_sample": true}') == SamplingDefaults(temperature=1.0)
