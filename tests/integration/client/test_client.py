@@ -1,25 +1,62 @@
-"""The Python client against a real web process."""
+"""The Python client and the command line against a real web process."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 
-from sllm_tasks.client import Client, Token
-from tests.support.web import Web
+import pytest
+
+from sllm_tasks.cli.failures import Exit
+from sllm_tasks.cli.main import main
+from sllm_tasks.client import (
+    ApiError,
+    AsyncClient,
+    AuthError,
+    Client,
+    JobCanceledError,
+    JobTimeoutError,
+    NotFoundApiError,
+    Token,
+)
+from tests.support.web import MODEL, Web
 from tests.support.web_server import WebServer
 
 
-def test_a_submitted_job_can_be_waited_for(client: Client, web: Web) -> None:
-    job = client.submit(model="words", prompt="one two", max_tokens=4)
+def test_a_submitted_job_can_be_waited_for_stopped_and_listed(client: Client, web: Web) -> None:
+    job = client.submit(model=MODEL, prompt="one two", max_tokens=4)
+    with pytest.raises(JobTimeoutError):
+        job.result(timeout=0.1)
     threading.Timer(0.2, web.worker.run, (job.id, ["three", "four"])).start()
     result = job.result(timeout=20)
     assert (result.text, result.finish_reason, result.usage.completion_tokens) == (" three four", "stop", 2)
+
+    stopped = client.submit(model=MODEL, messages=[{"role": "user", "content": "hello"}], job_class="batch")
+    assert stopped.cancel().status == "canceled"
+    with pytest.raises(JobCanceledError):
+        stopped.result(timeout=5)
+    again = stopped.retry()
+    assert [found.id for found in client.jobs(page_size=1)] == [again.id, stopped.id, job.id]
+    assert [found.id for found in client.jobs(status="canceled")] == [stopped.id]
+
+
+def test_a_request_that_is_refused_raises_with_the_servers_code(client: Client, server: WebServer) -> None:
+    with pytest.raises(ApiError) as refused:
+        client.submit(model="nobody", prompt="hi")
+    assert (refused.value.code, refused.value.status) == ("model_not_found", 422)
+    with pytest.raises(NotFoundApiError):
+        client.get_job("job_nothing")
+    with pytest.raises(NotFoundApiError):
+        list(client.stream("job_nothing"))
+    with Client(server.url, "sllm_wrong") as stranger, pytest.raises(AuthError):
+        stranger.models()
 
 
 def test_a_stream_goes_on_after_a_restart_of_the_server_without_gap_or_repetition(
     client: Client, web: Web, server: WebServer
 ) -> None:
-    job = client.submit(model="words", prompt="one two", max_tokens=8)
+    job = client.submit(model=MODEL, prompt="one two", max_tokens=8)
     claim = web.worker.claim(job.id)
     web.worker.emit(claim, ["one", "two"])
     stream = job.stream()
@@ -32,3 +69,59 @@ def test_a_stream_goes_on_after_a_restart_of_the_server_without_gap_or_repetitio
     seen += stream
     assert [item.text for item in seen] == [" one", " two", " three", " four"]
     assert [item.index for item in seen if isinstance(item, Token)] == [0, 1, 2, 3]
+
+
+def test_a_stopping_server_ends_its_streams_and_exits_cleanly(client: Client, web: Web, server: WebServer) -> None:
+    job = client.submit(model=MODEL, prompt="one", max_tokens=8)
+    claim = web.worker.claim(job.id)
+    web.worker.emit(claim, ["one"])
+    stream = job.stream()
+    next(stream)
+    assert server.stop() == 0
+    server.start()
+    web.worker.finish(claim, " one", 1)
+    assert list(stream) == []
+
+
+def test_the_asynchronous_client_does_what_the_blocking_one_does(server: WebServer, web: Web) -> None:
+    async def use() -> None:
+        async with AsyncClient(server.url, web.api_key) as client:
+            job = await client.submit(model=MODEL, prompt="one two", max_tokens=4)
+            await asyncio.to_thread(web.worker.run, job.id, ["three", "four"])
+            assert [item.text async for item in job.stream()] == [" three", " four"]
+            assert (await job.result(timeout=20)).text == " three four"
+            assert [found.id async for found in client.jobs()] == [job.id]
+            assert (await job.refresh()).status == "succeeded"
+            assert [model["id"] for model in await client.models()] == [MODEL]
+            with pytest.raises(NotFoundApiError):
+                await client.get_job("job_nothing")
+
+    asyncio.run(use())
+
+
+def test_the_command_line_runs_prompts_and_shows_what_there_is(
+    server: WebServer, web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_URL", server.url)
+    monkeypatch.setenv("SLLM_API_KEY", web.api_key)
+
+    def sllm(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, capsys.readouterr().out
+
+    status, job_id = sllm("submit", MODEL, "one two", "--max-tokens", "3")
+    web.worker.run(job_id.strip(), ["three", "four"])
+    assert (status, sllm("job", "watch", job_id.strip())) == (Exit.OK, (Exit.OK, " three four\n"))
+    status, printed = sllm("job", "get", job_id.strip(), "-o", "json")
+    assert (status, json.loads(printed)["status"]) == (Exit.OK, "succeeded")
+    assert job_id.strip() in sllm("job", "ls", "--status", "succeeded")[1]
+    assert "replica_test" in sllm("ps")[1]
+    assert json.loads(sllm("status", "-o", "json")[1])["models"][0]["id"] == MODEL
+    assert sllm("job", "get", "job_nothing")[0] == Exit.NOT_FOUND
+    assert sllm("run", "nobody", "hi")[0] == Exit.NOT_FOUND
+    status, printed = sllm("deploy", "other", "/nowhere", "--no-wait", "-o", "json")
+    assert (status, json.loads(printed)["status"]) == (Exit.OK, "pending")
+    monkeypatch.setenv("SLLM_API_KEY", "sllm_wrong")
+    assert sllm("models")[0] == Exit.AUTH
