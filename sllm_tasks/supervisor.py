@@ -39,6 +39,7 @@ def run(settings: Settings) -> int:
 
     Raises:
         ConflictError: Another `sllm up` runs on this state folder.
+
     """
     logs.set_up(settings.log_level)
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -59,6 +60,7 @@ class Supervisor:
         log_dir = settings.home / "logs"
         self._redis = None if settings.redis_url else Child(self._redis_spec(), log_dir)
         self._children = [Child(spec, log_dir) for spec in process_specs(self._settings)]
+        self._all = [child for child in [self._redis, *self._children] if child is not None]
 
     def run(self) -> int:
         """Start everything, keep it alive, stop everything."""
@@ -89,13 +91,14 @@ class Supervisor:
             self._greet(key, num_gpus)
 
     def _look(self) -> None:
-        if self._redis is not None:
-            self._redis.look()
-        pids = [child.pid for child in self._children]
-        for child in self._children:
+        pids = self._pids()
+        for child in self._all:
             child.look()
-        if [child.pid for child in self._children] != pids:
+        if self._pids() != pids:
             self._write_pids()
+
+    def _pids(self) -> dict[str, int | None]:
+        return {child.spec.name: child.pid for child in self._all}
 
     def _greet(self, key: str | None, num_gpus: int) -> None:
         sys.stderr.write(
@@ -114,8 +117,8 @@ class Supervisor:
             time.sleep(_LOOK_S)
 
     def _look_at_started(self) -> None:
-        for child in [self._redis, *self._children]:
-            if child is not None and child.was_started:
+        for child in self._all:
+            if child.was_started:
                 child.look()
 
     def _stop_children(self) -> None:
@@ -144,9 +147,8 @@ class Supervisor:
 
     def _write_pids(self) -> None:
         """Tell tests and operators which process is which."""
-        children = [child for child in [self._redis, *self._children] if child is not None]
         temporary = self._pid_path.with_suffix(".new")
-        temporary.write_text(json.dumps({child.spec.name: child.pid for child in children}), encoding="utf-8")
+        temporary.write_text(json.dumps(self._pids()), encoding="utf-8")
         temporary.replace(self._pid_path)
 
 
@@ -231,5 +233,3 @@ def _only_one(path: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
