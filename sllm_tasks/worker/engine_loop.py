@@ -84,6 +84,7 @@ class EngineLoop:
             changed = self._let_go()
             for engine in engines:
                 if engine.has_work:
+                    failpoint("decode.step")
                     changed += self._handle(engine.poll())
             if changed:
                 self._emitter.emit(changed)

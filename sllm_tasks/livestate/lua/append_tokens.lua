@@ -11,7 +11,7 @@ end
 local have = tonumber(held[4])
 if first > have then count('token_gaps'); return 'stale' end
 for i = 5 + have - first, #ARGV do
-  redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i])
+  redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i], 'epoch', epoch)
 end
 local total = first + #ARGV - 4
 if total > have then redis.call('HSET', key, 'num_tokens', total) end

@@ -1,0 +1,43 @@
+"""Faults, each with the load that meets it: shared by the fault tests, which run each once, and the soak.
+
+A case submits twenty jobs, brings its fault about while they run, and puts the cluster right again; what has to hold
+afterwards is looked at by `invariants.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.faults.cases import broker, ledger, messages, processes
+from tests.faults.cases.common import Case
+
+#: By the names that the soak takes.
+CASES: Mapping[str, Case] = {
+    case.__name__: case
+    for case in (
+        processes.worker_killed_before_claim,
+        processes.worker_killed_while_loading,
+        processes.worker_killed_in_prefill,
+        processes.worker_killed_at_a_token,
+        processes.worker_killed_under_load,
+        processes.worker_told_to_stop,
+        processes.worker_cut_off,
+        processes.worker_with_a_wrong_clock,
+        processes.router_killed,
+        processes.router_frozen,
+        processes.router_with_a_wrong_clock,
+        processes.control_killed,
+        processes.web_killed,
+        processes.node_agent_killed,
+        broker.broker_killed,
+        broker.broker_killed_without_its_file,
+        broker.broker_emptied,
+        broker.broker_out_of_memory,
+        broker.connections_cut,
+        messages.messages_twice_and_stale,
+        messages.messages_forged,
+        messages.junk_on_queues,
+        messages.poison,
+        ledger.ledger_locked,
+    )
+}

@@ -1,0 +1,64 @@
+"""A broker that dies, forgets, is full, or loses its connections."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.faults.cases.common import REST, start
+from tests.support.cluster import Cluster
+from tests.support.load import Load
+
+
+def broker_killed(cluster: Cluster, load: Load) -> None:
+    """Row 10: the broker dies and comes back with all it knew."""
+    start(load)
+    pid = cluster.kill("redis")
+    load.submit(REST)
+    cluster.wait_restarted("redis", pid)
+    cluster.wait_for_broker()
+
+
+def broker_killed_without_its_file(cluster: Cluster, load: Load) -> None:
+    """Row 11: the broker dies and comes back empty."""
+    start(load)
+    cluster.redis.config_set("appendonly", "no")
+    with cluster.frozen_supervisor():
+        pid = cluster.kill("redis")
+        shutil.rmtree(cluster.home / "redis" / "appendonlydir")
+    load.submit(REST)
+    cluster.wait_restarted("redis", pid)
+    cluster.wait_for_broker()
+
+
+def broker_emptied(cluster: Cluster, load: Load) -> None:
+    """Row 11: the broker forgets everything while it runs."""
+    start(load)
+    cluster.redis.flushall()
+    load.submit(REST)
+
+
+def broker_out_of_memory(cluster: Cluster, load: Load) -> None:
+    """Row 13: the broker takes no writes for a while; nobody dies of it, and new jobs are refused, not lost."""
+    start(load)
+    before = cluster.pids()
+    cluster.redis.config_set("maxmemory", "1")
+    with ThreadPoolExecutor(1) as pool:
+        submitted = pool.submit(load.submit, REST)
+        time.sleep(5)
+        cluster.redis.config_set("maxmemory", "0")
+        submitted.result()
+    assert cluster.pids() == before, "a process died for want of memory in the broker"
+
+
+def connections_cut(cluster: Cluster, load: Load) -> None:
+    """Row 12: all connections to the broker break, three times."""
+    start(load)
+    before = cluster.pids()
+    for _ in range(3):
+        for kind in ("normal", "pubsub"):
+            cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        time.sleep(0.5)
+    load.submit(REST)
+    assert cluster.pids() == before, "a process died of a lost connection"

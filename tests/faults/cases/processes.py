@@ -1,0 +1,177 @@
+"""Processes that die, freeze, leave, lose the network or have a wrong clock."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.cases.common import FIRST, QUESTIONS, REST, CannotRunError, busiest_worker, start
+from tests.support.cluster import Cluster
+from tests.support.load import Load
+from tests.support.processes import wait_until
+from tests.support.proxy import FaultProxy
+
+#: Another gpu of a node, with more memory than the others, so that the router prefers it.
+_EXTRA_GPU = {"SLLM_NODE": "node0", "SLLM_GPU": "1", "SLLM_GPU_MEMORY_BYTES": str(2**42)}
+_CLOCK_LIBRARY = "faketime/libfaketime.so.1"
+
+
+def worker_killed_before_claim(cluster: Cluster, load: Load) -> None:
+    """Row 1: a worker dies with a message in its hands that nobody else knows of."""
+    _killed_at(cluster, load, "claim.start", "kill9")
+
+
+def worker_killed_while_loading(cluster: Cluster, load: Load) -> None:
+    """Row 2: a worker dies with a replica half loaded."""
+    _killed_at(cluster, load, "load.end", "kill9")
+
+
+def worker_killed_in_prefill(cluster: Cluster, load: Load) -> None:
+    """Row 3: a worker dies between a job's claim and its first token."""
+    _killed_at(cluster, load, "prefill.start", "kill9")
+
+
+def worker_killed_at_a_token(cluster: Cluster, load: Load) -> None:
+    """Row 3: a worker dies while it decodes the 20th token of a job."""
+    _killed_at(cluster, load, "decode.token", "kill9@19")
+
+
+def worker_killed_under_load(cluster: Cluster, load: Load) -> None:
+    """Row 3: a worker dies, and more jobs come."""
+    start(load)
+    cluster.kill(busiest_worker(cluster))
+    load.submit(REST)
+
+
+def worker_told_to_stop(cluster: Cluster, load: Load) -> None:
+    """Row 34: a worker that is told to stop hands its jobs over after its grace period, and ends well."""
+    with _extra_worker(cluster):
+        start(load)
+        assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the extra worker has no jobs"
+        status = cluster.by_hand.stop("extra-worker")
+        assert status == 0, f"the worker ended with status {status}"
+        assert "node0.1" not in cluster.gpus(), "the worker did not sign off"
+        load.submit(REST)
+
+
+def worker_cut_off(cluster: Cluster, load: Load) -> None:
+    """Row 36: a worker loses its broker for longer than a lease, and comes back when its jobs run elsewhere."""
+    path = cluster.home / "run" / "cut.sock"
+    with FaultProxy.to_unix(cluster.settings.redis_socket, path) as proxy:
+        with _extra_worker(cluster, SLLM_REDIS_URL=f"unix://{path}"):
+            start(load)
+            assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the extra worker has no jobs"
+            proxy.blackhole()
+            wait_until(lambda: "node0.1" not in cluster.gpus(), "the worker that is cut off counts as dead")
+            load.submit(REST)
+            load.wait_for_tokens(1, num_jobs=len(QUESTIONS))
+            proxy.heal()
+            wait_until(lambda: "node0.1" in cluster.gpus(), "the worker is back")
+            left = load.wait_ended(60)
+            assert not left, f"did not end: {left}"
+
+
+def worker_with_a_wrong_clock(cluster: Cluster, load: Load) -> None:
+    """Row 24: one worker's clock is two hours ahead."""
+    with _extra_worker(cluster, **_wrong_clock()):
+        start(load)
+        assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the worker with the wrong clock has no jobs"
+        load.submit(REST)
+        left = load.wait_ended(60)
+        assert not left, f"did not end: {left}"
+
+
+def router_killed(cluster: Cluster, load: Load) -> None:
+    """Row 7: the router dies while jobs wait for it."""
+    start(load)
+    pid = cluster.kill("router")
+    load.submit(REST)
+    cluster.wait_restarted("router", pid)
+
+
+def router_frozen(cluster: Cluster, load: Load) -> None:
+    """Row 8: the leader hangs, a standby takes over, the leader wakes and has nothing to say any more."""
+    leader, pid = cluster.live.router.leader(), cluster.pids()["router"]
+    cluster.start_by_hand("standby", "router")
+    try:
+        load.submit(FIRST[:4], num_watched=2)
+        cluster.signal("router", signal.SIGSTOP)
+        load.submit(FIRST[4:], num_watched=4)
+        wait_until(lambda: cluster.live.router.leader() not in {leader, ""}, "the standby leads")
+        successor = cluster.live.router.leader()
+        load.wait_for_tokens(8, num_jobs=3)
+        cluster.signal("router", signal.SIGCONT)
+        load.submit(REST)
+        cluster.wait_restarted("router", pid)
+        assert cluster.live.router.leader() == successor, "the old leader leads again"
+        left = load.wait_ended(60)
+        assert not left, f"did not end: {left}"
+    finally:
+        cluster.by_hand.kill("standby")
+
+
+def router_with_a_wrong_clock(cluster: Cluster, load: Load) -> None:
+    """Row 24: the router's clock is two hours ahead."""
+    clock = _wrong_clock()
+    with cluster.frozen_supervisor():
+        cluster.kill("router")
+        cluster.start_by_hand("late-router", "router", **clock)
+        start(load)
+        load.submit(REST)
+        left = load.wait_ended(60)
+        assert not left, f"did not end: {left}"
+        cluster.by_hand.kill("late-router")
+
+
+def control_killed(cluster: Cluster, load: Load) -> None:
+    """Control dies while jobs end: what it had not committed is committed by the next one."""
+    start(load)
+    pid = cluster.kill("control")
+    load.submit(REST)
+    cluster.wait_restarted("control", pid)
+
+
+def web_killed(cluster: Cluster, load: Load) -> None:
+    """Row 9: the web process dies below open streams; readers go on where they were."""
+    start(load)
+    pid = cluster.kill("web")
+    load.submit(REST)
+    cluster.wait_restarted("web", pid)
+
+
+def node_agent_killed(cluster: Cluster, load: Load) -> None:
+    """The agent of a node dies; its checkpoints and its worker are still there."""
+    start(load)
+    pid = cluster.kill("node-node0")
+    load.submit(REST)
+    cluster.wait_restarted("node-node0", pid)
+    cluster.wait_for_copies(2)
+
+
+def _killed_at(cluster: Cluster, load: Load, point: str, action: str) -> None:
+    before = cluster.pids()
+    cluster.arm(point, action)
+    load.submit(QUESTIONS, num_watched=6)
+    wait_until(lambda: cluster.has_fired(point), f"a worker has reached {point}")
+    wait_until(lambda: cluster.pids() != before, "a worker is dead")
+
+
+@contextmanager
+def _extra_worker(cluster: Cluster, **environ: str) -> Iterator[None]:
+    cluster.start_by_hand("extra-worker", "worker", **_EXTRA_GPU, **environ)
+    try:
+        wait_until(lambda: "node0.1" in cluster.gpus(), "the extra worker is up", 120)
+        yield
+    finally:
+        cluster.by_hand.kill("extra-worker")
+        # Its death is noticed before the next fault comes.
+        wait_until(lambda: "node0.1" not in cluster.gpus(), "the extra worker is forgotten")
+
+
+def _wrong_clock() -> dict[str, str]:
+    found = sorted(Path("/usr/lib").glob(f"*/{_CLOCK_LIBRARY}"))
+    if not found:
+        raise CannotRunError("libfaketime is not installed (apt-get install faketime)")
+    return {"LD_PRELOAD": str(found[0]), "FAKETIME": "+2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
