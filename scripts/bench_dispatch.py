@@ -201,8 +201,7 @@ def measure_throughput(cluster: LiveCluster, ledger: Database, marks: Path, num_
 
     def submit() -> None:
         connection = Http(cluster.url, cluster.api_key)
-        for _ in range(num_jobs // _CONNECTIONS):
-            ids.append(connection.submit(wait=False))
+        ids.extend(connection.submit(wait=False) for _ in range(num_jobs // _CONNECTIONS))
 
     threads = [threading.Thread(target=submit) for _ in range(_CONNECTIONS)]
     for thread in threads:
@@ -210,9 +209,35 @@ def measure_throughput(cluster: LiveCluster, ledger: Database, marks: Path, num_
     for thread in threads:
         thread.join()
     _until(lambda: _num_active(ledger) == 0, "the end of all jobs")
-    jobs = [job for job_id, job in read_marks(marks).items() if job_id in set(ids)]
+    # The mark of an end is made a moment after its commit.
+    _until(lambda: all("job.ended" in job for job in _marks_of(marks, ids)), "the marks of all ends")
+    jobs = _marks_of(marks, ids)
     first, last = min(job["post.received"] for job in jobs), max(job["job.ended"] for job in jobs)
     return len(jobs) / ((last - first) / 1e9)
+
+
+def _marks_of(folder: Path, ids: Sequence[str]) -> list[Marks]:
+    jobs = read_marks(folder)
+    return [jobs[job_id] for job_id in ids]
+
+
+def cpu_ms(cluster: LiveCluster) -> dict[str, float]:
+    """CPU time so far of each process of the cluster with its children, and of this one, in ms."""
+    tick_ms = 1000 / os.sysconf("SC_CLK_TCK")
+    used: dict[int, float] = defaultdict(float)
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        # Fields 6, 14 and 15 of proc(5): session, user time, system time. Each child leads a session of its own.
+        used[int(fields[3])] += (int(fields[11]) + int(fields[12])) * tick_ms
+    names = ("web", "worker-node0.0", "control", "router", "redis")
+    times = os.times()
+    return {
+        **{name: used[pid] for name in names if (pid := cluster.pid(name)) is not None},
+        "load generator": (times.user + times.system) * 1000,
+    }
 
 
 def _num_active(ledger: Database) -> int:
@@ -252,7 +277,11 @@ def _run(folder: Path, rounds: int, per_round: int, burst: int) -> Report:
             warm, routed = ([marks[job_id] for job_id in samples[kind]] for kind in ("warm", "routed"))
             ledger = Database(settings.ledger_url)
             measure_throughput(cluster, ledger, marks_folder, 100)
-            jobs_per_s = [measure_throughput(cluster, ledger, marks_folder, burst) for _ in range(5)]
+            jobs_per_s, cpu = [], []
+            for _ in range(5):
+                before = cpu_ms(cluster)
+                jobs_per_s.append(measure_throughput(cluster, ledger, marks_folder, burst))
+                cpu.append({name: (used - before[name]) / burst for name, used in cpu_ms(cluster).items()})
             ledger.close()
             tokens_per_s = measure_tokens(live, 400)
             burst_marks = list(read_marks(marks_folder).values())
@@ -272,6 +301,7 @@ def _run(folder: Path, rounds: int, per_round: int, burst: int) -> Report:
         Row("burst: POST to commit", "ms", _ms(_whole(burst_marks), "post.received", "job.committed")),
         Row("burst: commit to engine", "ms", _ms(_whole(burst_marks), "job.committed", "engine.submitted")),
         Row("burst: engine to end committed", "ms", _ms(_whole(burst_marks), "engine.submitted", "job.ended")),
+        *(Row(f"burst: CPU of {name}", "ms/job", tuple(used[name] for used in cpu)) for name in cpu[0]),
         Row("jobs over HTTP", "jobs/s", tuple(jobs_per_s)),
         Row("fenced appends, 32 jobs a step", "tokens/s", tuple(tokens_per_s)),
     ]

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode, SllmError, UnavailableError
 from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.group_commit import GroupCommit
 from sllm_tasks.ledger.idempotency import RequestKey, ReservationState, reserve
 from sllm_tasks.ledger.jobs import NewJob, insert_job
 from sllm_tasks.livestate import LiveState
@@ -58,7 +61,7 @@ class Admission:
     """Safe to use from many threads."""
 
     def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher, *, fast_path: bool = True) -> None:
-        self._ledger = ledger
+        self._commits = GroupCommit(ledger)
         self._live = live
         self._dispatcher = dispatcher
         self._fast_path = fast_path
@@ -74,7 +77,7 @@ class Admission:
 
         """
         self._breaker.check_memory()
-        accepted = self._commit(new, key)
+        accepted = self._commits.run(lambda session: self._write(session, new, key))
         mark("job.committed", accepted.job_id)
         if accepted.is_new and not self._breaker.is_down:
             try:
@@ -84,25 +87,24 @@ class Admission:
                 logger.warning("%s is accepted and waits for the sweeper: %s", new.spec.job_id, error)
         return accepted
 
-    def _commit(self, new: NewJob, key: IdempotentRequest | None) -> Accepted:
+    def _write(self, session: Session, new: NewJob, key: IdempotentRequest | None) -> Accepted:
         job_id = new.spec.job_id
-        with self._ledger.transaction() as session:
-            if key is not None:
-                now = datetime.now(UTC)
-                first = reserve(
-                    session,
-                    key.key,
-                    fingerprint=key.fingerprint,
-                    target_id=job_id,
-                    now=now,
-                    expires_at=now + _KEY_LIFE,
-                )
-                if first.state is ReservationState.MISMATCH:
-                    raise IdempotencyMismatchError("this idempotency key belongs to a request with another body")
-                # The key is committed with its job, so whoever finds it finds the job as well.
-                if first.state is not ReservationState.NEW:
-                    return Accepted(job_id=first.target_id, is_new=False)
-            insert_job(session, new)
+        if key is not None:
+            now = datetime.now(UTC)
+            first = reserve(
+                session,
+                key.key,
+                fingerprint=key.fingerprint,
+                target_id=job_id,
+                now=now,
+                expires_at=now + _KEY_LIFE,
+            )
+            if first.state is ReservationState.MISMATCH:
+                raise IdempotencyMismatchError("this idempotency key belongs to a request with another body")
+            # The key is committed with its job, so whoever finds it finds the job as well.
+            if first.state is not ReservationState.NEW:
+                return Accepted(job_id=first.target_id, is_new=False)
+        insert_job(session, new)
         return Accepted(job_id=job_id, is_new=True)
 
     def _start(self, new: NewJob) -> None:

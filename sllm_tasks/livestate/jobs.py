@@ -178,7 +178,7 @@ class JobStore:
             pipeline = self._redis.pipeline(transaction=False)
             for append in step:
                 tokens = [codec.encode_token(token) for token in append.tokens]
-                args = [append.job_id, append.attempt, append.epoch, append.tokens[0].index, *tokens]
+                args: list[str | int] = [append.job_id, append.attempt, append.epoch, append.tokens[0].index, *tokens]
                 script(args=args, client=pipeline)
             return [Verdict(text(answer)) for answer in pipeline.execute()]
 

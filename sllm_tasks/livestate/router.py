@@ -82,7 +82,7 @@ class RouterStore:
         new: NewReplica | None = None,
     ) -> Applied:
         """Reserve a job's place: on a replica, or on one that is to be loaded (`new`)."""
-        args = [
+        args: list[str | int] = [
             epoch,
             job_id,
             attempt,
