@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sllm_tasks.control.results import commit_failure, commit_success
+from sllm_tasks.control.results import commit_failure, commit_success, refusal
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode, NotFoundError
 from sllm_tasks.jobs import JobError
@@ -68,11 +68,14 @@ class OperationDesk:
         now = from_ms(self._live.now_ms())
         error = view.result.get("error")
         failure = JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None
+        largest_bytes = max((gpu.capacity_bytes for gpu in self._live.fleet.gpus()), default=0)
         with self._ledger.transaction() as session:
             try:
                 row = get_operation(session, operation_id)
             except NotFoundError:
                 return
+            if failure is None:
+                failure = refusal(session, row, view.result, largest_bytes)
             if failure is None:
                 commit_success(session, row, attempt, view.result, now)
             elif failure.code is ErrorCode.CHECKPOINT_MISSING and self._another_node(row):

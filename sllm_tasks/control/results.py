@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from sllm_tasks.errors import NotFoundError
+from sllm_tasks.errors import ErrorCode, NotFoundError
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.inventory import (
@@ -19,7 +19,7 @@ from sllm_tasks.ledger.inventory import (
     note_deployed,
 )
 from sllm_tasks.ledger.operations import fail_operation, succeed_operation
-from sllm_tasks.ledger.tables import OperationRow
+from sllm_tasks.ledger.tables import ModelRow, OperationRow
 from sllm_tasks.operations import OperationKind
 
 
@@ -36,6 +36,25 @@ def commit_failure(session: Session, row: OperationRow, attempt: int, error: Job
     """End an operation that did not work; a model that was being deployed says why."""
     if fail_operation(session, row.id, attempt=attempt, error=error, now=now) and row.kind == OperationKind.DEPLOY:
         note_deploy_failed(session, row.target, error.message, now=now)
+
+
+def refusal(session: Session, row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
+    """Say why a sound checkpoint still cannot be served here; None when it can, or when no gpu is up to compare with."""
+    if row.kind != OperationKind.DEPLOY or not largest_gpu_bytes:
+        return None
+    try:
+        model = get_model(session, row.target)
+    except NotFoundError:
+        return None
+    context, needed = _fit(model, result)
+    if needed <= largest_gpu_bytes:
+        return None
+    message = (
+        f"a replica needs {needed} bytes on each gpu ({result['weights_bytes']} bytes of weights, and the KV cache of "
+        f"max_jobs={model.max_jobs} jobs of context={context} tokens); the largest gpu has {largest_gpu_bytes}; "
+        "deploy with a smaller context or max_jobs"
+    )
+    return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
 
 
 def bytes_per_gpu(weights_bytes: int, kv_bytes_per_token: int, *, max_jobs: int, context: int, num_gpus: int) -> int:
@@ -68,14 +87,7 @@ def _enter_deployed(session: Session, name: str, args: JsonObject, result: dict[
         model = get_model(session, name)
     except NotFoundError:
         return
-    context = min(model.context, result["max_context"])
-    needed = bytes_per_gpu(
-        result["weights_bytes"],
-        result["kv_bytes_per_token"],
-        max_jobs=model.max_jobs,
-        context=context,
-        num_gpus=model.num_gpus,
-    )
+    context, needed = _fit(model, result)
     deployed = DeployedModel(
         checkpoint=result["digest"],
         weights_bytes=result["weights_bytes"],
@@ -85,3 +97,16 @@ def _enter_deployed(session: Session, name: str, args: JsonObject, result: dict[
         dtype=result["dtype"],
     )
     note_deployed(session, name, deployed, now=now)
+
+
+def _fit(model: ModelRow, result: dict[str, Any]) -> tuple[int, int]:
+    """Return the context that model and checkpoint allow, and the bytes that takes on each gpu."""
+    context = min(model.context, result["max_context"])
+    needed = bytes_per_gpu(
+        result["weights_bytes"],
+        result["kv_bytes_per_token"],
+        max_jobs=model.max_jobs,
+        context=context,
+        num_gpus=model.num_gpus,
+    )
+    return context, needed

@@ -12,6 +12,7 @@ from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.jobs import JobError, JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms, job_spec, to_ms
+from sllm_tasks.ledger.inventory import list_models
 from sllm_tasks.ledger.jobs import ActiveJob, active_jobs, bump_attempt, get_job
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import LEASE_MS, LiveJob
@@ -35,12 +36,15 @@ class Sweeper:
         self._dispatcher = dispatcher
         self._max_attempts = max_attempts
         self._reachable_since_s: float | None = None
+        self._known_models: frozenset[str] = frozenset()
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop."""
         while not stopping.wait(_PERIOD_S):
             try:
-                self._live.ping()
+                # Writes, because a server without memory answers, and takes no heartbeats.
+                if self._live.memory_is_full():
+                    raise UnavailableError("the live state has no memory left")
                 self._reachable_since_s = self._reachable_since_s or time.monotonic()
                 self.sweep()
             except UnavailableError as error:
@@ -76,6 +80,8 @@ class Sweeper:
     def _sweep_ledger(self) -> None:
         """Hold every job that has not ended against the live state."""
         now_ms = self._live.now_ms()
+        with self._ledger.reading() as session:
+            self._known_models = frozenset(row.name for row in list_models(session))
         after = ""
         while True:
             with self._ledger.reading() as session:
@@ -99,6 +105,9 @@ class Sweeper:
         elif view is not None and unowned and view.losses >= self._max_attempts:
             message = f"{view.losses} workers died while they ran this job"
             self._end(job, JobStatus.FAILED, JobError(code=ErrorCode.POISON, message=message))
+        elif unowned and job.model not in self._known_models:
+            message = f"the model {job.model} was deleted before the job could run"
+            self._end(job, JobStatus.FAILED, JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
         elif view is None or view.ended:
             self._publish_again(job)
 
@@ -115,6 +124,9 @@ class Sweeper:
             return
         logger.warning("job %s has no live record; attempt %d begins", job.job_id, attempt)
         self._live.count("sweeper_republished")
-        placed = self._live.jobs.create(job_spec(row), attempt=attempt, losses=job.worker_losses, again=True)
+        # A job that may have killed workers gets its place from the router, which looks at who else is there.
+        placed = self._live.jobs.create(
+            job_spec(row), attempt=attempt, losses=job.worker_losses, again=True, fast_path=not job.worker_losses
+        )
         if placed.gpu is not None:
             self._dispatcher.run_job(placed.gpu, job.job_id, attempt)
