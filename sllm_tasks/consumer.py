@@ -17,21 +17,21 @@ logger = logging.getLogger(__name__)
 _JUNK_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
 
 
-class TolerantChannel(Channel):  # type: ignore[misc]  # kombu has no types
+class TolerantChannel(Channel):
     """A Redis channel that survives an item which is not even JSON; kombu's own lets that end the process."""
 
     on_junk: Callable[[], None] = staticmethod(lambda: None)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu has no types
         except _JUNK_ERRORS as error:
             logger.warning("junk on a queue dropped: %s", type(error).__name__)
             self.on_junk()
             return None
 
 
-class TolerantTransport(Transport):  # type: ignore[misc]  # kombu has no types
+class TolerantTransport(Transport):
     """The Redis transport with that channel."""
 
     Channel = TolerantChannel

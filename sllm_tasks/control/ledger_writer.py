@@ -34,7 +34,7 @@ _RETRY_S = 0.5
 
 
 class LedgerWriter:
-    """One thread empties the reports: read, commit, tell, remove. A crash in between repeats, and repeats are harmless."""
+    """One thread empties the reports: read, commit, tell, remove. A crash repeats some of it, which is harmless."""
 
     def __init__(self, ledger: Database, live: LiveState, on_operation: Callable[[Mapping[str, Any]], None]) -> None:
         self._ledger = ledger

@@ -39,7 +39,7 @@ def commit_failure(session: Session, row: OperationRow, attempt: int, error: Job
 
 
 def refusal(session: Session, row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
-    """Say why a sound checkpoint still cannot be served here; None when it can, or when no gpu is up to compare with."""
+    """Say why a sound checkpoint cannot be served here; None when it can, or when no gpu is up to compare with."""
     if row.kind != OperationKind.DEPLOY or not largest_gpu_bytes:
         return None
     try:
