@@ -7,13 +7,21 @@ from collections import Counter
 from sllm_tasks.cluster import Replica, ReplicaState
 from sllm_tasks.policy.view import ClusterView
 
+#: How long a replica may go on loading for nobody.
+_ABANDONED_MS = 10_000
+
 
 def expired_replicas(view: ClusterView) -> list[Replica]:
     """Idle replicas past their model's keep-alive, oldest first; a model keeps its `min_replicas`."""
     kept = Counter(replica.model for replica in view.replicas.values() if replica.state is not ReplicaState.UNLOADING)
     expired = []
     for replica in sorted(view.replicas.values(), key=lambda replica: replica.idle_since_ms):
-        if replica.state is not ReplicaState.READY or replica.num_jobs:
+        if replica.state is ReplicaState.UNLOADING or replica.num_jobs:
+            continue
+        if replica.state is ReplicaState.LOADING:
+            # All jobs that it was to be loaded for have gone; perhaps its worker never heard of it.
+            if view.now_ms - replica.idle_since_ms >= _ABANDONED_MS:
+                expired.append(replica)
             continue
         model = view.models.get(replica.model)
         # A replica of a model that was deleted, or deployed again from another checkpoint, serves nobody.

@@ -45,8 +45,9 @@ class Executor:
         with self._runs.holding(run):
             try:
                 self._prepare(run)
-            except StaleError:
-                # The replica was given up: the job is not at fault and starts again elsewhere.
+            except (StaleError, UnavailableError) as error:
+                # The replica was given up, or the live state is away: the job is not at fault and starts again.
+                logger.warning("job %s starts again: %s", run.job_id, error)
                 run.request_stop(Stop.HAND_OVER)
             except SllmError as error:
                 run.fail(error.code, str(error))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.cluster import GpuId, Replica, ReplicaState
 from sllm_tasks.engines.base import Engine, EngineLimits
 from sllm_tasks.engines.registry import create_engine
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, StaleError
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.ids import new_id
 from sllm_tasks.livestate import LiveState
@@ -22,6 +22,8 @@ from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.worker.engine_loop import EngineLoop
 
 logger = logging.getLogger(__name__)
+
+_LOOK_FOR_CLOSED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,8 @@ class ReplicaTable:
         self._checkpoints = checkpoints
         self._device = device
         self._lock = threading.Lock()
-        self._loading = threading.Lock()
+        # Held while memory is taken or freed; a load frees its victims inside.
+        self._loading = threading.RLock()
         self._replicas: dict[str, Future[LoadedReplica]] = {}
 
     def loaded(self) -> list[LoadedReplica]:
@@ -73,14 +76,25 @@ class ReplicaTable:
 
     def unload(self, replica_id: str) -> None:
         """Free a closed replica; one that is not here is only forgotten."""
-        with self._lock:
-            future = self._replicas.pop(replica_id, None)
-        if future is not None:
-            loaded = future.result()
-            self._loop.remove(loaded.engine)
-            loaded.engine.unload()
-            logger.info("replica %s of %s unloaded", replica_id, loaded.replica.model)
-        self._live.fleet.drop_replica(replica_id)
+        with self._loading:
+            with self._lock:
+                future = self._replicas.pop(replica_id, None)
+            # A load that waits for its turn finds that it is not wanted any more.
+            if future is not None and future.done() and not future.exception():
+                loaded = future.result()
+                self._loop.remove(loaded.engine)
+                loaded.engine.unload()
+                logger.info("replica %s of %s unloaded", replica_id, loaded.replica.model)
+            self._live.fleet.drop_replica(replica_id)
+
+    def free_closed(self, gpu: GpuId, stopping: threading.Event) -> None:
+        """Free, again and again, what the cluster has closed: a message to unload a replica may have been lost."""
+        while not stopping.wait(_LOOK_FOR_CLOSED_S):
+            try:
+                for replica_id in self._live.fleet.closed_replicas(gpu):
+                    self.unload(replica_id)
+            except UnavailableError as error:
+                logger.warning("closed replicas stay for now: %s", error)
 
     def unload_all(self) -> None:
         """Free everything, at the end of the process."""
@@ -90,15 +104,14 @@ class ReplicaTable:
     def _load_into(self, future: Future[LoadedReplica], replica_id: str) -> None:
         try:
             with self._loading:
-                loaded = self._load(replica_id)
-        except BaseException as error:
+                future.set_result(self._load(replica_id))
+        except BaseException as error:  # noqa: BLE001 - the edge of a thread; whoever waits for the future gets it
             with self._lock:
-                del self._replicas[replica_id]
+                self._replicas.pop(replica_id, None)
             future.set_exception(error)
-            if isinstance(error, SllmError):
-                self._live.fleet.drop_replica(replica_id)
-        else:
-            future.set_result(loaded)
+            # What the live state still calls loading is loaded by the next job that is sent to it, or closed.
+            if isinstance(error, SllmError) and not isinstance(error, UnavailableError):
+                self._drop(replica_id)
 
     def _load(self, replica_id: str) -> LoadedReplica:
         order = self._live.fleet.replica(replica_id)
@@ -115,14 +128,23 @@ class ReplicaTable:
         engine = create_engine(order.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.context)
         engine.load(path, (self._device,), limits)
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        failpoint("load.end", subject=order.replica.model)
-        if not self._live.fleet.replica_ready(replica_id):
+        try:
+            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+            failpoint("load.end", subject=order.replica.model)
+            if not self._live.fleet.replica_ready(replica_id):
+                raise StaleError(f"replica {replica_id} was given up while it was loaded")
+        except BaseException:
             engine.unload()
-            raise StaleError(f"replica {replica_id} was given up while it was loaded")
+            raise
         self._loop.add(engine)
         self._report(order, path, time.monotonic() - started_s)
         return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer)
+
+    def _drop(self, replica_id: str) -> None:
+        try:
+            self._live.fleet.drop_replica(replica_id)
+        except UnavailableError as error:
+            logger.warning("replica %s is not dropped yet: %s", replica_id, error)
 
     def _report(self, order: ReplicaOrder, path: Path, seconds: float) -> None:
         num_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
@@ -135,6 +157,8 @@ class ReplicaTable:
             "tier": "ssd",
             "num_bytes": num_bytes,
             "seconds": seconds,
-            "at_ms": self._live.now_ms(),
         }
-        self._live.reports.add("load_measured", data)
+        try:
+            self._live.reports.add("load_measured", {**data, "at_ms": self._live.now_ms()})
+        except UnavailableError as error:
+            logger.warning("a measured load is not reported: %s", error)

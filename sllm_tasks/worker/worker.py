@@ -15,6 +15,7 @@ from sllm_tasks.failpoints import failpoint
 from sllm_tasks.ids import new_id
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
+from sllm_tasks.threads import ServiceThread
 from sllm_tasks.timeline import mark
 from sllm_tasks.worker.device import device_memory_bytes, device_name
 from sllm_tasks.worker.emitter import Emitter
@@ -52,6 +53,7 @@ class GpuWorker:
         self._replicas = ReplicaTable(services.live, self._loop, settings.node_home / "checkpoints", device)
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
+        self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_closed(self._gpu.id, stopping))
         self._leaving = threading.Event()
 
     def start(self) -> None:
@@ -96,6 +98,7 @@ class GpuWorker:
         self.leave()
         if not self._runs.wait_until_empty(self._settings.grace_s + _HAND_OVER_S):
             logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
+        self._janitor.stop()
         self._heartbeat.stop()
         self._loop.stop()
         self._emitter.stop()
