@@ -77,6 +77,8 @@ class Gpu:
     #: Sum over its replicas, loading ones included; the bytes of those being unloaded are promised to others already.
     reserved_bytes: int = 0
     state: GpuState = GpuState.UP
+    #: The job on its last chance that runs there, if any: never two, so that only one is to blame when a worker dies.
+    suspect: str = ""
 
     @property
     def free_bytes(self) -> int:

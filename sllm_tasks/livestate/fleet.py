@@ -92,8 +92,8 @@ class FleetStore:
     def gpu(self, gpu_id: GpuId) -> Gpu | None:
         """One gpu."""
         with translated():
-            worker_id, device, capacity, reserved, state = self._redis.hmget(
-                f"{PREFIX}gpu:{gpu_id}", "worker_id", "device", "capacity_bytes", "reserved_bytes", "state"
+            worker_id, device, capacity, reserved, state, suspect = self._redis.hmget(
+                f"{PREFIX}gpu:{gpu_id}", "worker_id", "device", "capacity_bytes", "reserved_bytes", "state", "suspect"
             )
         if not worker_id:
             return None
@@ -104,6 +104,7 @@ class FleetStore:
             capacity_bytes=number(capacity) or 0,
             reserved_bytes=number(reserved) or 0,
             state=GpuState(text(state)),
+            suspect=text(suspect),
         )
 
     def gpu_stats(self, gpu_id: GpuId) -> dict[str, Any]:
@@ -116,6 +117,11 @@ class FleetStore:
         """Ids of the replicas that hold memory of a gpu."""
         with translated():
             return sorted(text(replica) for replica in self._redis.smembers(f"{PREFIX}gpu:{gpu_id}:replicas"))
+
+    def closed_replicas(self, gpu_id: GpuId) -> list[str]:
+        """Replicas of a gpu that its worker has to free."""
+        orders = [self.replica(replica_id) for replica_id in self.replicas_on(gpu_id)]
+        return [order.replica.id for order in orders if order and order.replica.state is ReplicaState.UNLOADING]
 
     def has_replicas(self, model: str) -> bool:
         """Whether any live gpu holds the model, closed replicas included."""

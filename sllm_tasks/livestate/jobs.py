@@ -88,6 +88,17 @@ class LiveJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSpec:
+    """A job that wants a place."""
+
+    #: Without the prompt's ids.
+    spec: JobSpec
+    attempt: int
+    #: Workers that died while they ran it.
+    losses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
     """One event of a job; ids are Redis stream ids and grow with time, over attempts and losses."""
 
@@ -216,14 +227,17 @@ class JobStore:
                 pipeline.hmget(_key(job_id), _VIEW_FIELDS)
             return [_live_job(values) for values in pipeline.execute()]
 
-    def specs(self, job_ids: Sequence[str]) -> list[tuple[JobSpec, int] | None]:
-        """Spec (prompt ids left out) and current attempt of jobs, None for those without a record."""
+    def specs(self, job_ids: Sequence[str]) -> list[LiveSpec | None]:
+        """What the router has to know of jobs, None for those without a record."""
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipeline.hmget(_key(job_id), ("spec", "attempt"))
+                pipeline.hmget(_key(job_id), ("spec", "attempt", "losses"))
             answers = pipeline.execute()
-        return [(codec.decode_spec(spec, b""), int(attempt)) if spec else None for spec, attempt in answers]
+        return [
+            LiveSpec(spec=codec.decode_spec(spec, b""), attempt=int(attempt), losses=int(losses)) if spec else None
+            for spec, attempt, losses in answers
+        ]
 
     def events(self, job_id: str, after: str = "0", *, block_ms: int | None = None) -> list[JobEvent]:
         """Events after an id, at most 1,000; waits up to `block_ms` (None: not at all) for the first."""

@@ -79,9 +79,10 @@ class RouterStore:
         replica_id: str,
         start_kind: StartKind,
         decision_id: str,
+        suspect: bool = False,
         new: NewReplica | None = None,
     ) -> Applied:
-        """Reserve a job's place: on a replica, or on one that is to be loaded (`new`)."""
+        """Reserve a job's place: on a replica, or on one that is to be loaded (`new`); one suspect per gpu."""
         args: list[str | int] = [
             epoch,
             job_id,
@@ -91,6 +92,7 @@ class RouterStore:
             start_kind.value,
             decision_id,
             ",".join(new.victims) if new else "",
+            "suspect" if suspect else "",
         ]
         if new:
             gpus = ",".join(str(gpu) for gpu in new.gpus)

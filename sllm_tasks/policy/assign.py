@@ -41,13 +41,16 @@ def assign(view: ClusterView, job: WaitingJob) -> Assignment:
     if model is None:
         return _wait(f"model {job.model} is not deployed")
     replicas = view.replicas_of(model.name)
-    if (replica := _with_room(replicas)) is not None:
+    if (replica := _with_room([replica for replica in replicas if view.takes(replica.leader, job)])) is not None:
         return Assignment(path=AssignmentPath.WARM, replica_id=replica.id)
     if len(replicas) >= model.max_replicas:
         return _wait(f"all {len(replicas)} replicas are full and max_replicas is {model.max_replicas}")
     gpus = view.usable_gpus(model.checkpoint)
     if not gpus:
         return _wait("no live node has the checkpoint")
+    gpus = [gpu for gpu in gpus if view.takes(gpu.id, job)]
+    if not gpus:
+        return _wait("every gpu runs a job that may have killed workers, as this one may have")
     fitting = [gpu for gpu in gpus if gpu.free_bytes >= model.bytes_per_gpu]
     if fitting:
         # Spread: the emptiest gpu keeps the most room for the others.

@@ -17,6 +17,8 @@ class WaitingJob:
     attempt: int
     priority: int = 5
     created_ms: int = 0
+    #: One more dead worker and it ends as poison, so it does not share a gpu with another suspect.
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,10 @@ class ClusterView:
         ]
         return sorted(idle, key=lambda replica: (replica.idle_since_ms, replica.id))
 
+    def takes(self, gpu: GpuId, job: WaitingJob) -> bool:
+        """Whether a job may run on a gpu, as far as other jobs there are concerned."""
+        return not (job.suspect and gpu in self.gpus and self.gpus[gpu].suspect)
+
     def usable_gpus(self, checkpoint: str) -> list[Gpu]:
         """Gpus that take work, on nodes that have the checkpoint."""
         return [
@@ -60,6 +66,10 @@ class ClusterView:
         """The view after a job was reserved on a replica."""
         replica = self.replicas[replica_id]
         return replace(self, replicas={**self.replicas, replica_id: replace(replica, num_jobs=replica.num_jobs + 1)})
+
+    def with_suspect(self, gpu: GpuId, job_id: str) -> ClusterView:
+        """The view after a suspect job was sent to a gpu."""
+        return replace(self, gpus={**self.gpus, gpu: replace(self.gpus[gpu], suspect=job_id)})
 
     def with_replica(self, new: Replica, victims: tuple[str, ...]) -> ClusterView:
         """The view after victims were evicted and a replica took their place."""

@@ -37,7 +37,13 @@ def build_app(settings: Settings) -> Celery:
             logger.warning("no trigger: %s", error)
 
     leadership = Leadership(live, f"{settings.node}.{os.getpid()}", wake)
-    router = Router(live, services.dispatcher, Snapshot(live, ledger), lambda: leadership.epoch)
+    router = Router(
+        live,
+        services.dispatcher,
+        Snapshot(live, ledger),
+        lambda: leadership.epoch,
+        max_attempts=settings.max_attempts,
+    )
     register_task(app, ROUTE, lambda _: route(router), signer=services.signer, live=live)
     count_rejections(app, lambda: count_rejected(live))
 

@@ -10,8 +10,9 @@ from sllm_tasks.cluster import Replica, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
-from sllm_tasks.jobs import JobSpec, StartKind
+from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.jobs import LiveSpec
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import Assignment, AssignmentPath, assign
 from sllm_tasks.policy.keepalive import expired_replicas
@@ -35,11 +36,20 @@ _START_KINDS = {
 class Router:
     """Called by one thread: Celery's solo pool."""
 
-    def __init__(self, live: LiveState, dispatcher: Dispatcher, snapshot: Snapshot, epoch: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        live: LiveState,
+        dispatcher: Dispatcher,
+        snapshot: Snapshot,
+        epoch: Callable[[], int],
+        *,
+        max_attempts: int,
+    ) -> None:
         self._live = live
         self._dispatcher = dispatcher
         self._snapshot = snapshot
         self._epoch = epoch
+        self._max_attempts = max_attempts
         # The last decision to wait that was reported, by job: a job that waits on is not reported again.
         self._reported_waits: dict[str, str] = {}
 
@@ -50,15 +60,22 @@ class Router:
         job_ids = self._live.jobs.waiting()
         specs = self._live.jobs.specs(job_ids)
         for found in specs:
-            if found is not None:
-                view = self._serve(view, *found)
+            # A job without a chance left is the sweeper's to end.
+            if found is not None and found.losses < self._max_attempts:
+                view = self._serve(view, found)
         self._reported_waits = {id_: self._reported_waits[id_] for id_ in job_ids if id_ in self._reported_waits}
         for replica in expired_replicas(view):
             self._unload(replica)
 
-    def _serve(self, view: ClusterView, spec: JobSpec, attempt: int) -> ClusterView:
+    def _serve(self, view: ClusterView, found: LiveSpec) -> ClusterView:
+        spec = found.spec
         job = WaitingJob(
-            id=spec.job_id, model=spec.model, attempt=attempt, priority=spec.priority, created_ms=spec.created_ms
+            id=spec.job_id,
+            model=spec.model,
+            attempt=found.attempt,
+            priority=spec.priority,
+            created_ms=spec.created_ms,
+            suspect=found.losses > 0 and found.losses >= self._max_attempts - 1,
         )
         if job.model not in view.models:
             self._snapshot.read_models()
@@ -103,6 +120,8 @@ class Router:
                 idle_since_ms=view.now_ms,
             )
             view_after = view.with_replica(replica, decision.victims)
+        if job.suspect:
+            view_after = view_after.with_suspect(replica.leader, job.id)
         applied = self._live.router.apply(
             epoch=self._epoch(),
             job_id=job.id,
@@ -110,6 +129,7 @@ class Router:
             replica_id=replica.id,
             start_kind=start_kind,
             decision_id=decision_id,
+            suspect=job.suspect,
             new=new,
         )
         if applied is Applied.OK:

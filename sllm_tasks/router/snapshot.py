@@ -6,6 +6,7 @@ import logging
 import time
 
 from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, Replica
+from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import list_models, model_info
 from sllm_tasks.livestate import LiveState
@@ -35,7 +36,7 @@ class Snapshot:
         now_ms = self._live.now_ms()
         self._follow(now_ms)
         if time.monotonic() - self._models_read_s > _MODELS_LIFE_S:
-            self.read_models()
+            self._refresh_models()
         return ClusterView(
             now_ms=now_ms,
             gpus=dict(self._gpus),
@@ -43,6 +44,13 @@ class Snapshot:
             nodes=dict(self._nodes),
             models=dict(self._models),
         )
+
+    def _refresh_models(self) -> None:
+        try:
+            self.read_models()
+        except UnavailableError as error:
+            # Running jobs whose worker dies are to find a new place while the ledger is away.
+            logger.warning("models are not read anew: %s", error)
 
     def read_models(self) -> None:
         """Read the deployed models from the ledger; raises UnavailableError."""

@@ -18,7 +18,7 @@ class Arena:
         self._expected = answers(self._new_load(), QUESTIONS)
 
     def meet(self, case: Case) -> Findings:
-        """Let a fault happen and look at everything afterwards; raises AssertionError if the fault did not come about."""
+        """Let a fault happen and look at everything afterwards; AssertionError if it did not come about."""
         started_s = time.monotonic()
         load = self._new_load()
         try:

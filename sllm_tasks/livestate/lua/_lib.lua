@@ -70,7 +70,13 @@ end
 local function free_slot(job)
   local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
   redis.call('ZREM', P .. 'leases', job)
-  if held[2] and held[2] ~= '' then redis.call('SREM', gpu_key(held[2]) .. ':jobs', job) end
+  if held[2] and held[2] ~= '' then
+    redis.call('SREM', gpu_key(held[2]) .. ':jobs', job)
+    if redis.call('HGET', gpu_key(held[2]), 'suspect') == job then
+      redis.call('HDEL', gpu_key(held[2]), 'suspect')
+      changed('gpu', held[2])
+    end
+  end
   if held[1] and held[1] ~= '' then
     redis.call('HSET', job_key(job), 'replica', '', 'gpu', '')
     if redis.call('EXISTS', replica_key(held[1])) == 1 then

@@ -13,10 +13,6 @@ QUESTIONS = questions(20)
 FIRST, REST = QUESTIONS[:14], QUESTIONS[14:]
 
 
-class CannotRunError(Exception):
-    """This machine lacks what a case needs; the message says what."""
-
-
 def start(load: Load) -> None:
     """Submit most of the load and wait until some of it decodes."""
     load.submit(FIRST, num_watched=6)

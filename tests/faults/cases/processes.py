@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.cases.common import FIRST, QUESTIONS, REST, CannotRunError, busiest_worker, start
+from tests.faults.cases.common import FIRST, QUESTIONS, REST, busiest_worker, start
 from tests.support.cluster import Cluster
 from tests.support.load import Load
 from tests.support.processes import wait_until
@@ -15,7 +15,7 @@ from tests.support.proxy import FaultProxy
 
 #: Another gpu of a node, with more memory than the others, so that the router prefers it.
 _EXTRA_GPU = {"SLLM_NODE": "node0", "SLLM_GPU": "1", "SLLM_GPU_MEMORY_BYTES": str(2**42)}
-_CLOCK_LIBRARY = "faketime/libfaketime.so.1"
+_WRONG_CLOCK = {"PYTHONPATH": str(Path(__file__).parents[2] / "support" / "wrong_clock")}
 
 
 def worker_killed_before_claim(cluster: Cluster, load: Load) -> None:
@@ -59,23 +59,25 @@ def worker_told_to_stop(cluster: Cluster, load: Load) -> None:
 def worker_cut_off(cluster: Cluster, load: Load) -> None:
     """Row 36: a worker loses its broker for longer than a lease, and comes back when its jobs run elsewhere."""
     path = cluster.home / "run" / "cut.sock"
-    with FaultProxy.to_unix(cluster.settings.redis_socket, path) as proxy:
-        with _extra_worker(cluster, SLLM_REDIS_URL=f"unix://{path}"):
-            start(load)
-            assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the extra worker has no jobs"
-            proxy.blackhole()
-            wait_until(lambda: "node0.1" not in cluster.gpus(), "the worker that is cut off counts as dead")
-            load.submit(REST)
-            load.wait_for_tokens(1, num_jobs=len(QUESTIONS))
-            proxy.heal()
-            wait_until(lambda: "node0.1" in cluster.gpus(), "the worker is back")
-            left = load.wait_ended(60)
-            assert not left, f"did not end: {left}"
+    with (
+        FaultProxy.to_unix(cluster.settings.redis_socket, path) as proxy,
+        _extra_worker(cluster, SLLM_REDIS_URL=f"unix://{path}"),
+    ):
+        start(load)
+        assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the extra worker has no jobs"
+        proxy.blackhole()
+        wait_until(lambda: "node0.1" not in cluster.gpus(), "the worker that is cut off counts as dead")
+        load.submit(REST)
+        load.wait_for_tokens(1, num_jobs=len(QUESTIONS))
+        proxy.heal()
+        wait_until(lambda: "node0.1" in cluster.gpus(), "the worker is back")
+        left = load.wait_ended(60)
+        assert not left, f"did not end: {left}"
 
 
 def worker_with_a_wrong_clock(cluster: Cluster, load: Load) -> None:
     """Row 24: one worker's clock is two hours ahead."""
-    with _extra_worker(cluster, **_wrong_clock()):
+    with _extra_worker(cluster, **_WRONG_CLOCK):
         start(load)
         assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the worker with the wrong clock has no jobs"
         load.submit(REST)
@@ -114,10 +116,9 @@ def router_frozen(cluster: Cluster, load: Load) -> None:
 
 def router_with_a_wrong_clock(cluster: Cluster, load: Load) -> None:
     """Row 24: the router's clock is two hours ahead."""
-    clock = _wrong_clock()
     with cluster.frozen_supervisor():
         cluster.kill("router")
-        cluster.start_by_hand("late-router", "router", **clock)
+        cluster.start_by_hand("late-router", "router", **_WRONG_CLOCK)
         start(load)
         load.submit(REST)
         left = load.wait_ended(60)
@@ -160,7 +161,7 @@ def _killed_at(cluster: Cluster, load: Load, point: str, action: str) -> None:
 
 @contextmanager
 def _extra_worker(cluster: Cluster, **environ: str) -> Iterator[None]:
-    cluster.start_by_hand("extra-worker", "worker", **_EXTRA_GPU, **environ)
+    cluster.start_by_hand("extra-worker", "worker", **{**_EXTRA_GPU, **environ})
     try:
         wait_until(lambda: "node0.1" in cluster.gpus(), "the extra worker is up", 120)
         yield
@@ -168,10 +169,3 @@ def _extra_worker(cluster: Cluster, **environ: str) -> Iterator[None]:
         cluster.by_hand.kill("extra-worker")
         # Its death is noticed before the next fault comes.
         wait_until(lambda: "node0.1" not in cluster.gpus(), "the extra worker is forgotten")
-
-
-def _wrong_clock() -> dict[str, str]:
-    found = sorted(Path("/usr/lib").glob(f"*/{_CLOCK_LIBRARY}"))
-    if not found:
-        raise CannotRunError("libfaketime is not installed (apt-get install faketime)")
-    return {"LD_PRELOAD": str(found[0]), "FAKETIME": "+2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

@@ -103,4 +103,4 @@ def test_records_of_many_jobs_are_read_in_the_order_asked_for(world: World) -> N
     assert views[1] is not None
     specs = world.live.jobs.specs(["job_1", "job_none"])
     assert specs[0] is not None
-    assert (specs[0][0].job_id, specs[0][1], specs[1]) == ("job_1", 1, None)
+    assert (specs[0].spec.job_id, specs[0].attempt, specs[1]) == ("job_1", 1, None)
