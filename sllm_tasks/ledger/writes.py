@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
-from sqlalchemy import Delete, Update, UpdateBase, literal_column
+from sqlalchemy import Delete, Executable, Update, UpdateBase, bindparam, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -19,10 +20,20 @@ def insert_if_absent(session: Session, row_class: type[Base], values: Mapping[st
 
     Waits for a transaction that is about to take the same key, so that after False its row can be read.
     """
-    make = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    columns = row_class.__mapper__.columns
+    statement = _insertion(session.get_bind().dialect.name, row_class, frozenset(values))
+    row = {columns[name].name: value for name, value in values.items()}
+    return session.connection().execute(statement, row).first() is not None
+
+
+@cache
+def _insertion(dialect: str, row_class: type[Base], names: frozenset[str]) -> Executable:
+    """Build the statement once for each set of attributes; building it costs more than running it."""
+    columns = row_class.__mapper__.columns
+    make = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    bound = {columns[name].name: bindparam(columns[name].name, type_=columns[name].type) for name in names}
     key = row_class.__mapper__.primary_key[0]
-    statement = make(row_class).values(values).on_conflict_do_nothing().returning(key)
-    return session.execute(statement).first() is not None
+    return make(row_class.__table__).values(bound).on_conflict_do_nothing().returning(key)  # type: ignore[arg-type] # a Table in fact
 
 
 def took_place(session: Session, change: Update | Delete) -> bool:
