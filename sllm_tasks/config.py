@@ -166,14 +166,14 @@ def _read_file(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str,
 
 def _read_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     values, origins = {}, {}
-    for variable, value in environ.items():
+    for variable, given in environ.items():
         if not variable.startswith(_PREFIX) or variable in _OTHER_VARIABLES:
             continue
-        name = variable.removeprefix(_PREFIX).lower()
+        name, value = variable.removeprefix(_PREFIX).lower(), given
         if name.endswith("_file") and name.removesuffix("_file") in Settings.model_fields:
             name = name.removesuffix("_file")
             try:
-                value = Path(value).read_text(encoding="utf-8").strip()
+                value = Path(given).read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise ConfigError(f"{variable}: {error}") from error
         values[name] = value

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from celery import Celery, bootsteps
 from celery.platforms import SecurityWarning
+
+from sllm_tasks import logs
+from sllm_tasks.config import Settings, load_settings
 
 
 def own(app: Celery, *, start: Callable[[], None], stop: Callable[[], None]) -> None:
@@ -27,6 +31,14 @@ def own(app: Celery, *, start: Callable[[], None], stop: Callable[[], None]) -> 
         terminate = stop
 
     app.steps["worker"].add(OwnedStep)
+
+
+@cache
+def built_from_environment(build: Callable[[Settings], Celery]) -> Celery:
+    """Build a process's application, once, for Celery's own command, which brings no settings of ours."""
+    settings, _ = load_settings()
+    logs.set_up(settings.log_level)
+    return build(settings)
 
 
 def run_worker(app: Celery, *, hostname: str, queues: list[str], pool: str, concurrency: int, log_level: str) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from sllm_tasks import logs
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
 from sllm_tasks.control.housekeeping import Housekeeping
 from sllm_tasks.control.ledger_writer import LedgerWriter
@@ -13,7 +12,7 @@ from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
 from sllm_tasks.control.sweeper import Sweeper
 from sllm_tasks.ledger.database import Database
-from sllm_tasks.process import own
+from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected
 from sllm_tasks.threads import ServiceThread
@@ -51,7 +50,5 @@ def build_app(settings: Settings) -> Celery:
 def __getattr__(name: str) -> Celery:
     """Build the application when Celery's own command asks for it, not when somebody imports this module."""
     if name in {"app", "celery"}:
-        settings, _ = load_settings()
-        logs.set_up(settings.log_level)
-        return build_app(settings)
+        return built_from_environment(build_app)
     raise AttributeError(name)

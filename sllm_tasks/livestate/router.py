@@ -70,7 +70,7 @@ class RouterStore:
         with translated():
             return text(self._redis.get(f"{PREFIX}router:leader"))
 
-    def apply(
+    def apply(  # noqa: PLR0913 - all by keyword, and each goes into the script as it is
         self,
         *,
         epoch: int,

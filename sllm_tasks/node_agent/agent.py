@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.config import Settings
@@ -161,7 +161,7 @@ class _Lease:
             except UnavailableError as error:
                 logger.warning("lease of operation %s not renewed: %s", self._trigger.subject, error)
 
-    def __enter__(self) -> _Lease:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -44,15 +44,15 @@ def main() -> int:
     from loaders import errors  # noqa: PLC0415 - the agent imports this module, and must not import torch
     from loaders.inspect import inspect  # noqa: PLC0415
 
-    codes = {
-        errors.CheckpointUnsupportedError: ErrorCode.CHECKPOINT_UNSUPPORTED,
-        errors.TokenizerMissingError: ErrorCode.TOKENIZER_MISSING,
-    }
     try:
         answer: dict[str, Any] = asdict(inspect(Path(sys.argv[1])))
+    except errors.CheckpointUnsupportedError as error:
+        answer = {"code": ErrorCode.CHECKPOINT_UNSUPPORTED, "message": str(error)}
+    except errors.TokenizerMissingError as error:
+        answer = {"code": ErrorCode.TOKENIZER_MISSING, "message": str(error)}
     except errors.LoaderError as error:
-        code = next((code for kind, code in codes.items() if isinstance(error, kind)), ErrorCode.CHECKPOINT_CORRUPT)
-        answer = {"code": code, "message": str(error)}
+        # Missing files too: the directory is there, so no other node has to be asked.
+        answer = {"code": ErrorCode.CHECKPOINT_CORRUPT, "message": str(error)}
     sys.stdout.write(json.dumps(answer))
     return 0
 

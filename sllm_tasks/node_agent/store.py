@@ -67,7 +67,7 @@ class CheckpointStore:
         names = sorted(entry.name for entry in source.iterdir() if is_checkpoint_file(entry.name) and entry.is_file())
         done_bytes = 0
         with self._new_folder(sum((source / name).stat().st_size for name in names)) as folder:
-            digests = {}
+            digests: dict[str, str] = {}
             for name in names:
                 with (source / name).open("rb") as file:
                     blocks = iter(lambda file=file: file.read(_BLOCK_BYTES), b"")  # type: ignore[misc]

@@ -8,13 +8,12 @@ from typing import Any
 
 from celery import Celery, signals
 
-from sllm_tasks import logs
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
 from sllm_tasks.dispatch import ROUTE
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
-from sllm_tasks.process import own
+from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.router.leadership import Leadership
 from sllm_tasks.router.routing import Router, route
 from sllm_tasks.router.snapshot import Snapshot
@@ -59,7 +58,5 @@ def build_app(settings: Settings) -> Celery:
 def __getattr__(name: str) -> Celery:
     """Build the application when Celery's own command asks for it, not when somebody imports this module."""
     if name in {"app", "celery"}:
-        settings, _ = load_settings()
-        logs.set_up(settings.log_level)
-        return build_app(settings)
+        return built_from_environment(build_app)
     raise AttributeError(name)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from celery import Celery
 
-from sllm_tasks import logs
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
 from sllm_tasks.dispatch import RUN_JOB, UNLOAD_REPLICA
-from sllm_tasks.process import own
+from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected, register_task
 from sllm_tasks.worker.request import request_class
@@ -30,7 +29,5 @@ def build_app(settings: Settings) -> Celery:
 def __getattr__(name: str) -> Celery:
     """Build the application when Celery's own command asks for it, not when somebody imports this module."""
     if name in {"app", "celery"}:
-        settings, _ = load_settings()
-        logs.set_up(settings.log_level)
-        return build_app(settings)
+        return built_from_environment(build_app)
     raise AttributeError(name)
