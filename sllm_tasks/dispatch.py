@@ -54,6 +54,14 @@ class Dispatcher:
         if self._live.router.kick():
             self._send(ROUTE, ROUTER_QUEUE, "", 0)
 
+    def drop_queue(self, gpu: GpuId) -> None:
+        """Throw away the messages for a gpu that is gone: all it could do with them is to find them stale."""
+        with self._app.connection_for_write() as connection:
+            try:
+                connection.default_channel.queue_purge(gpu.queue)
+            except (OperationalError, *connection.recoverable_connection_errors) as error:
+                raise UnavailableError(f"the broker does not drop a queue: {error}") from error
+
     def _send(self, task: str, queue: str, subject: str, attempt: int) -> None:
         expires_ms = self._live.now_ms() + TRIGGER_LIFE_MS
         message = self._signer.sign(Trigger(task=task, subject=subject, attempt=attempt, expires_ms=expires_ms))

@@ -67,6 +67,7 @@ class Sweeper:
             num_jobs = self._live.fleet.reap_gpu(gpu)
             if num_jobs >= 0:
                 logger.warning("gpu %s is silent: its worker counts as dead, %d jobs wait again", gpu, num_jobs)
+                self._dispatcher.drop_queue(gpu)
 
     def _sweep_leases(self) -> None:
         for job_id in self._live.jobs.due(self._live.now_ms()):
