@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _FIRST_PAUSE_S = 0.2
-_MAX_PAUSE_S = 10.0
+_MAX_PAUSE_S = 5.0
 #: A process that lived this long starts again without a pause.
-_HEALTHY_S = 30.0
+_HEALTHY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

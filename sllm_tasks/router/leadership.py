@@ -33,9 +33,18 @@ class Leadership:
 
     def acquire(self) -> None:
         """Wait until the lease is ours."""
-        while not self._try():
+        while True:
+            try:
+                epoch = self._live.router.lead(self._who)
+            except UnavailableError as error:
+                logger.warning("no lease: %s", error)
+            else:
+                if epoch is not None:
+                    break
             time.sleep(_PERIOD_S)
-        logger.info("leads as %s, epoch %d", self._who, self.epoch)
+        self.epoch = epoch
+        self._renewed_s = time.monotonic()
+        logger.info("leads as %s, epoch %d", self._who, epoch)
 
     def start(self) -> None:
         """Renew the lease every second from now on, and tick."""
@@ -45,26 +54,22 @@ class Leadership:
         """Let the lease run out."""
         self._thread.stop()
 
-    def _try(self) -> bool:
-        try:
-            epoch = self._live.router.lead(self._who)
-        except UnavailableError as error:
-            logger.warning("no lease: %s", error)
-            return False
-        if epoch is None:
-            return False
-        self._renewed_s = time.monotonic()
-        self.epoch = epoch
-        return True
-
     def _renew(self, stopping: threading.Event) -> None:
         while not stopping.wait(_PERIOD_S):
-            epoch = self.epoch
-            renewed = self._try()
-            if renewed and self.epoch == epoch:
-                self._on_tick()
-            elif renewed or time.monotonic() - self._renewed_s > 2 * LEADER_LIFE_MS / 1000:
-                # Another one led in between, or may lead now: what this process believes is out of date.
-                logger.warning("no longer the leader")
-                logging.shutdown()
-                os._exit(EX_NOT_LEADER)
+            try:
+                epoch = self._live.router.lead(self._who)
+            except UnavailableError as error:
+                logger.warning("lease not renewed: %s", error)
+                if time.monotonic() - self._renewed_s > 2 * LEADER_LIFE_MS / 1000:
+                    self._leave()
+                continue
+            if epoch != self.epoch:
+                self._leave()
+            self._renewed_s = time.monotonic()
+            self._on_tick()
+
+    def _leave(self) -> None:
+        # Another one leads, led in between, or may lead now: what this process believes is out of date.
+        logger.warning("no longer the leader")
+        logging.shutdown()
+        os._exit(EX_NOT_LEADER)
