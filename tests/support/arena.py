@@ -28,7 +28,6 @@ class Arena:
             self._cluster.disarm_all()
             for watcher in load.watchers:
                 watcher.stop()
-        self._cluster.wait_for_gpus()
         seconds = time.monotonic() - started_s
         print(
             f"{case.__name__}: {len(load.jobs)} jobs, {load.num_refused} refused, {seconds:.1f} s; {findings}",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from sllm_tasks.client.records import JobRecord
 from sllm_tasks.jobs import JobStatus
@@ -130,7 +131,8 @@ def _check_owners(cluster: Cluster, load: Load, findings: Findings) -> None:
     """Each token index was written once, and an owner that was replaced wrote none after that."""
     for job_id in load.jobs:
         written: list[tuple[int, int]] = []
-        for _, fields in cluster.redis.xrange(f"sllm:job:{job_id}:events"):
+        entries: Any = cluster.redis.xrange(f"sllm:job:{job_id}:events")
+        for _, fields in entries:
             if fields[b"kind"] == b"snapshot":
                 written = []
             elif fields[b"kind"] == b"token":

@@ -49,7 +49,7 @@ def broker_out_of_memory(cluster: Cluster, load: Load) -> None:
         time.sleep(5)
         cluster.redis.config_set("maxmemory", "0")
         submitted.result()
-    assert cluster.pids() == before, "a process died for want of memory in the broker"
+    assert before.items() <= cluster.pids().items(), "a process died for want of memory in the broker"
 
 
 def connections_cut(cluster: Cluster, load: Load) -> None:
@@ -61,4 +61,4 @@ def connections_cut(cluster: Cluster, load: Load) -> None:
             cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
         time.sleep(0.5)
     load.submit(REST)
-    assert cluster.pids() == before, "a process died of a lost connection"
+    assert before.items() <= cluster.pids().items(), "a process died of a lost connection"

@@ -62,7 +62,7 @@ def messages_forged(cluster: Cluster, load: Load) -> None:
     finally:
         services.close()
     wait_until(lambda: cluster.counter("messages_rejected") >= rejected + 2 * len(forged) + 3, "they are counted")
-    assert cluster.pids() == before, "a process died of a forged message"
+    assert before.items() <= cluster.pids().items(), "a process died of a forged message"
     load.submit(REST)
 
 
@@ -83,7 +83,7 @@ def junk_on_queues(cluster: Cluster, load: Load) -> None:
         cluster.redis.lpush(queue, *junk)
     expected = rejected + len(junk) * len(_QUEUES)
     wait_until(lambda: cluster.counter("messages_rejected") >= expected, "junk is counted")
-    assert cluster.pids() == before, "a process died of junk"
+    assert before.items() <= cluster.pids().items(), "a process died of junk"
     load.submit(REST)
 
 

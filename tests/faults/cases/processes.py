@@ -166,6 +166,6 @@ def _extra_worker(cluster: Cluster, **environ: str) -> Iterator[None]:
         wait_until(lambda: "node0.1" in cluster.gpus(), "the extra worker is up", 120)
         yield
     finally:
-        cluster.by_hand.kill("extra-worker")
-        # Its death is noticed before the next fault comes.
+        if cluster.by_hand.status("extra-worker") is None:
+            cluster.by_hand.stop("extra-worker")
         wait_until(lambda: "node0.1" not in cluster.gpus(), "the extra worker is forgotten")
