@@ -53,7 +53,7 @@ class Supervisor:
     """Owns the child processes; everything happens in the main thread."""
 
     def __init__(self, settings: Settings) -> None:
-        port = settings.port or _free_port(settings.host)
+        port = _free_port(settings.host, settings.port)
         self._settings = settings.model_copy(update={"port": port})
         self._url = f"http://{settings.host}:{port}"
         self._stopping = threading.Event()
@@ -213,9 +213,17 @@ def _ram_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _free_port(host: str) -> int:
+def _free_port(host: str, wanted: int) -> int:
+    """Return a port that nobody listens on: the wanted one, or any for 0."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
+        # As gunicorn binds it: what a server before us has left behind is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError as error:
+            raise ConflictError(
+                f"{host}:{wanted} cannot be listened on: {error.strerror}; choose another --port"
+            ) from error
         return int(probe.getsockname()[1])
 
 

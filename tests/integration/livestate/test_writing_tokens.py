@@ -38,7 +38,7 @@ def test_a_reader_goes_on_after_the_last_event_that_it_saw(world: World) -> None
     seen = world.live.jobs.last_event_id("job_1")
     assert world.live.jobs.events("job_1", seen) == []
     world.append(claim, 0)
-    assert [event.kind for event in world.live.jobs.events("job_1", seen, block_ms=1_000)] == ["token", "status"]
+    assert [event.kind for event in world.live.jobs.events("job_1", seen, block_ms=1_000)] == ["status", "token"]
 
 
 def test_the_first_token_makes_a_job_running(world: World) -> None:
