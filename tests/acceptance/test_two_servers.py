@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,18 +22,12 @@ from sllm_tasks.embedded import find_server
 from sllm_tasks.ledger.schema import upgrade
 from tests.support.load import Load, answers, questions
 from tests.support.postgres import PostgresServer
-from tests.support.processes import Processes, own_environ, wait_until
+from tests.support.processes import Processes, free_port, own_environ, wait_until
 
 pytestmark = pytest.mark.slow
 
 _PASSWORD = "a password of the broker"
 _PARTS = ("web", "router", "control", "node", "worker")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,7 @@ class _Server:
 @pytest.fixture
 def broker_url() -> Iterator[str]:
     """A broker on a TCP port that asks for a password."""
-    port, folder = _free_port(), tempfile.mkdtemp(prefix="sllm-broker-")
+    port, folder = free_port(), tempfile.mkdtemp(prefix="sllm-broker-")
     options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", _PASSWORD, "--save", "", "--dir", folder]
     process = subprocess.Popen([str(find_server()), *options], stdout=subprocess.DEVNULL)
     url = f"redis://:{_PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/0"
@@ -95,7 +88,7 @@ def servers(postgres_server: PostgresServer, broker_url: str, tmp_path: Path) ->
             environ = own_environ(
                 tmp_path / name,
                 SLLM_NODE=name,
-                SLLM_PORT=str(_free_port()),
+                SLLM_PORT=str(free_port()),
                 SLLM_REDIS_URL=broker_url,
                 SLLM_DATABASE_URL=ledger_url,
                 SLLM_SECRET="a secret of both servers",

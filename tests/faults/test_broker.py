@@ -16,6 +16,10 @@ def test_a_broker_that_comes_back_empty_costs_an_attempt(arena: Arena) -> None:
     arena.meet(broker.broker_killed_without_its_file).require()
 
 
+def test_a_broker_that_is_silent_for_long_costs_no_job_its_worker(arena: Arena) -> None:
+    arena.meet(broker.broker_frozen).require()
+
+
 def test_jobs_are_published_again_when_the_live_state_is_lost(arena: Arena) -> None:
     arena.meet(broker.broker_emptied).require()
 

@@ -62,3 +62,7 @@ def test_readers_go_on_where_they_were_when_the_web_process_is_back(arena: Arena
 
 def test_jobs_do_not_notice_the_death_of_a_node_agent(arena: Arena) -> None:
     arena.meet(processes.node_agent_killed).require()
+
+
+def test_jobs_end_after_everything_died_at_once_and_was_started_again(arena: Arena) -> None:
+    arena.meet(processes.power_lost).require()

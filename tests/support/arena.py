@@ -29,10 +29,7 @@ class Arena:
             for watcher in load.watchers:
                 watcher.stop()
         seconds = time.monotonic() - started_s
-        print(
-            f"{case.__name__}: {len(load.jobs)} jobs, {load.num_refused} refused, {seconds:.1f} s; {findings}",
-            flush=True,
-        )
+        print(f"{case.__name__}: {len(load.jobs)} jobs, {seconds:.1f} s; {findings}", flush=True)
         return findings
 
     def _new_load(self) -> Load:

@@ -23,7 +23,7 @@ from sllm_tasks.cluster import Gpu
 from sllm_tasks.config import Settings, load_settings
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.livestate import LiveState
-from tests.support.processes import Processes, own_environ, processes_of, wait_until
+from tests.support.processes import Processes, free_port, own_environ, processes_of, wait_until
 
 MODEL = "tiny"
 #: One step of the engine takes at least so long, so that a fault hits jobs that decode.
@@ -42,7 +42,8 @@ class Cluster:
         self._failpoints = self.home / "failpoints"
         self._environ = own_environ(
             self.home,
-            SLLM_PORT="0",
+            # The same after a restart, for readers that come back.
+            SLLM_PORT=str(free_port()),
             SLLM_NODES="2",
             SLLM_TORCH_THREADS="1",
             SLLM_GRACE_S="1",
@@ -55,8 +56,7 @@ class Cluster:
     def __enter__(self) -> Self:
         self._failpoints.mkdir()
         try:
-            self.by_hand.start("up", ("up",), self._environ)
-            wait_until(self._is_up, "the cluster is up", _START_TIMEOUT_S)
+            self._start()
             self.settings: Settings = load_settings(environ=self._environ)[0]
             connection = self._client_file()
             self.api_key: str = connection["api_key"]
@@ -74,6 +74,12 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tear_down()
+
+    def lose_power(self) -> None:
+        """End every process at once, the supervisor first, and start all of them again."""
+        self.by_hand.kill("up")
+        self._kill_the_rest()
+        self._start()
 
     def stop(self) -> tuple[int, dict[int, str]]:
         """Stop it as an operator does: the exit status, and the processes that were left behind."""
@@ -152,9 +158,22 @@ class Cluster:
         """What a process has written."""
         return self.by_hand.log_path(name).read_text(errors="replace")
 
-    def _is_up(self) -> bool:
-        assert self.by_hand.status("up") is None, self.log("up")
-        return "sllm is up" in self.log("up")
+    def _start(self) -> None:
+        before = self.by_hand.log_path("up").stat().st_size if self.by_hand.log_path("up").exists() else 0
+        self.by_hand.start("up", ("up",), self._environ)
+
+        def is_up() -> bool:
+            log = self.log("up")[before:]
+            assert self.by_hand.status("up") is None, log
+            return "sllm is up" in log
+
+        wait_until(is_up, "the cluster is up", _START_TIMEOUT_S)
+
+    def _kill_the_rest(self) -> None:
+        for pid in processes_of(self.home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not processes_of(self.home), "all processes are gone")
 
     def _broker_answers(self) -> bool:
         try:
@@ -183,8 +202,5 @@ class Cluster:
         self.by_hand.kill_all()
         for opened in reversed(self._opened):
             opened.close()
-        for pid in processes_of(self.home):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not processes_of(self.home), "all processes are gone")
+        self._kill_the_rest()
         shutil.rmtree(self.home)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sllm_tasks.client.records import JobRecord
-from sllm_tasks.jobs import JobStatus
+from sllm_tasks.jobs import ACTIVE_STATUSES, JobStatus
 from tests.support.cluster import Cluster
 from tests.support.load import Load, Question, Watcher
 from tests.support.processes import processes_of, wait_until
@@ -82,9 +82,8 @@ def _standing(load: Load, job_id: str) -> str:
 
 def _check_ledger(cluster: Cluster, findings: Findings) -> None:
     """Jobs that nobody waits for count as well: the answer to their submission was lost."""
-    jobs = list(cluster.client.jobs())
-    open_jobs = [f"{job.id} is {job.status}" for job in jobs if not job.refresh().status.is_terminal]
-    findings.note("I1", open_jobs, len(jobs))
+    open_jobs = [job for status in sorted(ACTIVE_STATUSES) for job in cluster.client.jobs(status=status)]
+    findings.note("I1", (f"{job.id} is {job.status}" for job in open_jobs), len(open_jobs))
 
 
 def _wrong_output(record: JobRecord, expected: str | None) -> list[str]:

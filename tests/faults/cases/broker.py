@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from sllm_tasks.livestate.jobs import LEASE_MS
 from tests.faults.cases.common import REST, start
 from tests.support.cluster import Cluster
 from tests.support.load import Load
@@ -30,6 +32,24 @@ def broker_killed_without_its_file(cluster: Cluster, load: Load) -> None:
     load.submit(REST)
     cluster.wait_restarted("redis", pid)
     cluster.wait_for_broker()
+
+
+def broker_frozen(cluster: Cluster, load: Load) -> None:
+    """Row 12: the broker is silent for longer than a lease; jobs are accepted, and no worker counts as dead."""
+    start(load)
+    cluster.signal("redis", signal.SIGSTOP)
+    try:
+        frozen_s = time.monotonic()
+        accepted = load.submit(REST)
+        time.sleep(max(0.0, LEASE_MS / 1000 + 2 - (time.monotonic() - frozen_s)))
+    finally:
+        cluster.signal("redis", signal.SIGCONT)
+    assert len(accepted) == len(REST), "jobs were refused although the ledger takes them"
+    left = load.wait_ended(60)
+    assert not left, f"did not end: {left}"
+    young = {job.id for job in accepted}
+    lost = [record.id for record in load.records().values() if record.attempt > 1 and record.id not in young]
+    assert not lost, f"jobs counted as lost by live workers: {lost}"
 
 
 def broker_emptied(cluster: Cluster, load: Load) -> None:

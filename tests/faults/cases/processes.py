@@ -151,6 +151,13 @@ def node_agent_killed(cluster: Cluster, load: Load) -> None:
     cluster.wait_for_copies(2)
 
 
+def power_lost(cluster: Cluster, load: Load) -> None:
+    """Everything dies at once and is started again."""
+    start(load)
+    cluster.lose_power()
+    load.submit(REST)
+
+
 def _killed_at(cluster: Cluster, load: Load, point: str, action: str) -> None:
     before = cluster.pids()
     cluster.arm(point, action)
