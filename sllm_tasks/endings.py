@@ -6,20 +6,32 @@ from sllm_tasks.jobs import FinishReason, JobError, JobStatus, Outcome, Usage
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.jobs import Ending, end_job, get_job
+from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
 
 
-def completed_event(status: JobStatus, outcome: Outcome) -> dict[str, object]:
+def completed_event(outcome: Outcome) -> dict[str, object]:
     """Build the data of a job's last event."""
     usage, error = outcome.usage, outcome.error
     return {
-        "status": status,
+        "status": outcome.status,
         "finish_reason": outcome.finish_reason,
         "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         if usage
         else None,
         "error": {"code": error.code, "message": error.message, "retryable": error.retryable} if error else None,
     }
+
+
+def recorded_outcome(row: JobRow) -> Outcome:
+    """Say how a job ended that has ended, log probabilities left out."""
+    error = None
+    if row.error_code is not None:
+        error = JobError(code=row.error_code, message=row.error_message or "", retryable=bool(row.error_retryable))
+    usage = None
+    if row.completion_tokens is not None:
+        usage = Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens)
+    return Outcome(status=row.status, text=row.output or "", finish_reason=row.finish_reason, usage=usage, error=error)
 
 
 def end_unowned(
@@ -44,5 +56,5 @@ def end_unowned(
         )
         ended = end_job(session, Ending(job_id=job_id, outcome=outcome, at=from_ms(live.now_ms())))
     if ended:
-        live.jobs.end(job_id, status, completed_event(status, outcome))
+        live.jobs.end(job_id, status, completed_event(outcome))
     return ended

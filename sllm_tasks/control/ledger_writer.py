@@ -11,14 +11,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import GpuId
-from sllm_tasks.endings import completed_event
+from sllm_tasks.endings import completed_event, recorded_outcome
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.attempts import NewAttempt, end_attempt, start_attempt
-from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.database import Database, IllegalRowError
 from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_start
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, note_started
+from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, get_job, note_started
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
 from sllm_tasks.ledger.states import AttemptExit, Tier
 from sllm_tasks.livestate import LiveState
@@ -53,29 +53,51 @@ class LedgerWriter:
                 stopping.wait(_RETRY_S)
 
     def write(self, reports: list[Report]) -> None:
-        """Commit a batch; raises UnavailableError with nothing lost."""
-        endings: dict[str, Ending] = {}
-        with self._ledger.transaction() as session:
+        """Commit a batch and tell of it; raises UnavailableError with nothing lost."""
+        try:
+            self._commit(reports)
+        except IllegalRowError:
+            # One report contradicts the ledger; it must not hold up the others.
             for report in reports:
-                if report.kind == "job_ended":
-                    endings.setdefault(report.data["job_id"], _ending(report.data))
-                elif report.kind in _WRITERS:
-                    _WRITERS[report.kind](session, report.data)
-            ended = end_jobs(session, endings.values())
-            for report in reports:
-                if report.kind == "job_ended":
-                    _close_attempt(session, report.data)
-        for job_id in ended:
-            outcome = endings[job_id].outcome
-            mark("job.ended", job_id)
-            self._live.jobs.end(job_id, outcome.status, completed_event(outcome.status, outcome))
+                self._commit_alone(report)
         for report in reports:
             if report.kind == "operation":
                 self._on_operation(report.data)
         self._live.reports.remove(reports)
 
+    def _commit_alone(self, report: Report) -> None:
+        try:
+            self._commit([report])
+        except IllegalRowError as error:
+            logger.warning("a report (%s) was dropped: %s", report.kind, error)
+            self._live.count("reports_dropped")
 
-def _attempt_started(session: Session, data: dict[str, Any]) -> None:
+    def _commit(self, reports: list[Report]) -> None:
+        endings: dict[str, Ending] = {}
+        for report in reports:
+            if report.kind == "job_ended":
+                endings.setdefault(report.data["job_id"], _ending(report.data))
+        with self._ledger.transaction() as session:
+            for report in reports:
+                if report.kind == "attempt_started":
+                    _attempt_started(session, report.data, job_goes_on=report.data["job_id"] not in endings)
+                elif report.kind in _WRITERS:
+                    _WRITERS[report.kind](session, report.data)
+            ended = end_jobs(session, endings.values())
+            # Ended before, by somebody else or by a writer that died before it told: the ledger says how.
+            rows = {job_id: get_job(session, job_id) for job_id in endings.keys() - ended}
+            for report in reports:
+                if report.kind == "job_ended":
+                    _close_attempt(session, report.data)
+        for job_id in ended:
+            mark("job.ended", job_id)
+            self._live.jobs.end(job_id, endings[job_id].outcome.status, completed_event(endings[job_id].outcome))
+        for job_id, row in rows.items():
+            if row is not None:
+                self._live.jobs.end(job_id, row.status, completed_event(recorded_outcome(row)))
+
+
+def _attempt_started(session: Session, data: dict[str, Any], *, job_goes_on: bool) -> None:
     gpu, at = GpuId.parse(data["gpu"]), from_ms(data["at_ms"])
     start_attempt(
         session,
@@ -90,8 +112,9 @@ def _attempt_started(session: Session, data: dict[str, Any]) -> None:
             started_at=at,
         ),
     )
-    assignment = {"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]}
-    note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=assignment)
+    if job_goes_on:
+        assignment = {"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]}
+        note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=assignment)
 
 
 _EXITS = {"worker_lost": AttemptExit.WORKER_LOST, "hand_over": AttemptExit.HANDED_BACK}
@@ -139,7 +162,6 @@ def _load_measured(session: Session, data: dict[str, Any]) -> None:
 
 
 _WRITERS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
-    "attempt_started": _attempt_started,
     "attempt_ended": _attempt_ended,
     "decision": _decision,
     "load_measured": _load_measured,

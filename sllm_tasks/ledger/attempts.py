@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import Update, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.ledger.tables import JobAttemptRow
-from sllm_tasks.ledger.writes import insert_if_absent, took_place
+from sllm_tasks.ledger.writes import insert_if_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +39,29 @@ def end_attempt(
     session: Session, job_id: str, attempt: int, *, at: datetime, exit_reason: AttemptExit, num_tokens: int
 ) -> bool:
     """Record why an attempt is over; False if that is known already or the attempt is not."""
-    statement = (
-        update(JobAttemptRow)
-        .where(
-            JobAttemptRow.job_id == job_id,
-            JobAttemptRow.attempt == attempt,
-            JobAttemptRow.ended_at.is_(None),
-        )
-        .values(ended_at=at, exit_reason=exit_reason, num_tokens=num_tokens)
+    values = {
+        "of_job": job_id,
+        "of_attempt": attempt,
+        "new_ended_at": at,
+        "new_exit_reason": exit_reason,
+        "new_num_tokens": num_tokens,
+    }
+    return session.connection().execute(_END, values).rowcount == 1
+
+
+def _build_end() -> Update:
+    columns = JobAttemptRow.__table__.c
+    names = ("ended_at", "exit_reason", "num_tokens")
+    return (
+        update(JobAttemptRow.__table__)  # type: ignore[arg-type] # typed as FromClause by the ORM, a Table in fact
+        .where(columns.job_id == bindparam("of_job"), columns.attempt == bindparam("of_attempt"))
+        .where(columns.ended_at.is_(None))
+        .values({name: bindparam(f"new_{name}", type_=columns[name].type) for name in names})
     )
-    return took_place(session, statement)
+
+
+#: Built once: every job passes here, and building the statement costs more than running it.
+_END = _build_end()
 
 
 def list_attempts(session: Session, job_id: str) -> Sequence[JobAttemptRow]:

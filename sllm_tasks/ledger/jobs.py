@@ -188,13 +188,28 @@ def _end_values(ending: Ending, result_ttl_s: int) -> dict[str, object]:
 
 def note_started(session: Session, job_id: str, *, attempt: int, at: datetime, assignment: JsonObject) -> bool:
     """Record that a worker has claimed the job; False if that attempt is over or the status forbids it."""
-    return _change_status(
-        session,
-        JobStatus.STARTING,
-        _of_attempt(job_id, attempt).values(
-            started_at=func.coalesce(JobRow.started_at, _instant(at)), assignment=assignment
-        ),
+    values = {"of_job": job_id, "of_attempt": attempt, "at": at, "where_it_runs": assignment}
+    return session.connection().execute(_START, values).rowcount == 1
+
+
+def _build_start() -> Update:
+    columns = JobRow.__table__.c
+    sources = [status for status, after in JOB_TRANSITIONS.items() if JobStatus.STARTING in after]
+    return (
+        update(JobRow.__table__)  # type: ignore[arg-type] # typed as FromClause by the ORM, a Table in fact
+        .where(columns.id == bindparam("of_job"), columns.attempt == bindparam("of_attempt"))
+        .where(columns.status.in_(sources))
+        .values(
+            status=JobStatus.STARTING,
+            started_at=func.coalesce(columns.started_at, bindparam("at", type_=columns.started_at.type)),
+            assignment=bindparam("where_it_runs", type_=columns.assignment.type),
+            version=columns.version + 1,
+        )
     )
+
+
+#: Built once: every job passes here, and building the statement costs more than running it.
+_START = _build_start()
 
 
 def note_first_token(session: Session, job_id: str, *, attempt: int, at: datetime) -> bool:

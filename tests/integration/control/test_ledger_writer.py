@@ -1,0 +1,123 @@
+"""What workers report is committed once, told in any case, and never held up by one bad report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from sllm_tasks.control.ledger_writer import LedgerWriter
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.jobs import JobPhase, JobStatus
+from sllm_tasks.ledger.attempts import list_attempts
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
+from sllm_tasks.ledger.keys import ensure_tenant
+from sllm_tasks.ledger.states import AttemptExit
+from sllm_tasks.ledger.tables import JobRow
+from tests.integration.livestate.world import SUCCEEDED, World, job_spec
+
+
+@pytest.fixture
+def writer(database: Database, world: World) -> LedgerWriter:
+    return LedgerWriter(database, world.live, lambda _: None)
+
+
+def accept(database: Database, job_id: str = "job_1") -> None:
+    with database.transaction() as session:
+        ensure_tenant(session, "t", now=datetime.now(UTC))
+        insert_job(session, NewJob(spec=job_spec(job_id)))
+
+
+def row_of(database: Database, job_id: str = "job_1") -> JobRow:
+    with database.reading() as session:
+        row = get_job(session, job_id)
+    assert row is not None
+    return row
+
+
+def write_everything(writer: LedgerWriter, world: World) -> None:
+    while reports := world.live.reports.read(100, 1):
+        writer.write(reports)
+
+
+def ended_job(database: Database, world: World) -> None:
+    accept(database)
+    claim = world.running_job()
+    world.live.jobs.set_phase(claim, JobPhase.PREFILL)
+    world.append(claim, 0, 1)
+    world.live.jobs.finish(claim, SUCCEEDED)
+
+
+def completed(world: World, job_id: str = "job_1") -> list[object]:
+    return [event.data["status"] for event in world.live.jobs.events(job_id) if event.kind == "completed"]
+
+
+def test_a_claim_shows_in_the_ledger(database: Database, world: World, writer: LedgerWriter) -> None:
+    accept(database)
+    world.running_job()
+    write_everything(writer, world)
+    row = row_of(database)
+    assert row.status is JobStatus.STARTING
+    assert row.assignment == {"node": "node0", "gpus": [0], "start_kind": "warm"}
+
+
+def test_readers_hear_of_an_end_after_its_commit(database: Database, world: World, writer: LedgerWriter) -> None:
+    ended_job(database, world)
+    assert completed(world) == []
+    write_everything(writer, world)
+    assert row_of(database).status is JobStatus.SUCCEEDED
+    assert completed(world) == ["succeeded"]
+    with database.reading() as session:
+        attempts = list_attempts(session, "job_1")
+    assert [(attempt.exit_reason, attempt.num_tokens) for attempt in attempts] == [(AttemptExit.JOB_ENDED, 2)]
+
+
+def test_an_end_that_was_committed_and_not_told_is_told_by_the_next_writer(
+    database: Database, world: World, writer: LedgerWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_job(database, world)
+
+    def die(*_: object) -> None:
+        raise UnavailableError("the writer dies here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.live.jobs, "end", die)
+        with pytest.raises(UnavailableError):
+            write_everything(writer, world)
+    assert row_of(database).status is JobStatus.SUCCEEDED
+    assert completed(world) == []
+    write_everything(writer, world)
+    assert completed(world) == ["succeeded"]
+    assert world.live.reports.read(10, 1) == []
+
+
+def test_the_same_report_twice_changes_nothing(database: Database, world: World, writer: LedgerWriter) -> None:
+    ended_job(database, world)
+    reports = world.live.reports.read(100, 1)
+    writer.write(reports)
+    version = row_of(database).version
+    writer.write(reports)
+    assert row_of(database).version == version
+    assert completed(world) == ["succeeded"]
+
+
+def test_a_report_about_a_job_that_the_ledger_does_not_know_holds_up_no_other(
+    database: Database, world: World, writer: LedgerWriter
+) -> None:
+    world.add_gpu()
+    stranger = {
+        "job_id": "job_stranger",
+        "attempt": 1,
+        "gpu": "node0.0",
+        "worker": "w",
+        "replica": "r",
+        "start_kind": "warm",
+        "at_ms": 1_000,
+    }
+    world.live.reports.add("attempt_started", stranger)
+    ended_job(database, world)
+    write_everything(writer, world)
+    assert row_of(database).status is JobStatus.SUCCEEDED
+    assert world.live.counters()["reports_dropped"] == 1
+    assert world.live.reports.read(10, 1) == []
