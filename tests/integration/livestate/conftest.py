@@ -1,4 +1,4 @@
-"""A live state of its own for each test, and the rule that no test leaves a key which the documentation does not know."""
+"""A live state of its own for each test; a test may leave no key there that the documentation does not know."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from sllm_tasks.cluster import GpuState, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate.router import Applied, Change, NewReplica
 from tests.integration.livestate.world import GPU, OTHER_GPU, WORKER, World, job_spec, model_info, replica_order
+from tests.support.processes import wait_until
 from tests.support.races import run_together
 
 
@@ -157,6 +158,19 @@ def test_a_decision_about_an_earlier_attempt_leaves_the_job_among_the_waiting_on
     assert world.live.jobs.waiting() == ["job_1"]
 
 
+def test_a_gpu_holds_one_suspect_at_a_time(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    for job_id in ("first", "second"):
+        world.live.jobs.create(job_spec(job_id), fast_path=False)
+    assert world.apply("first", "replica_1", suspect=True) is Applied.OK
+    gpu = world.live.fleet.gpu(GPU)
+    assert gpu is not None
+    assert gpu.suspect == "first"
+    assert world.apply("second", "replica_1", suspect=True) is Applied.FULL
+    world.live.jobs.end("first", JobStatus.FAILED, {})
+    assert world.apply("second", "replica_1", suspect=True) is Applied.OK
+
+
 def test_of_many_routers_one_leads(world: World) -> None:
     routers = [partial(world.live.router.lead, f"router_{i}") for i in range(16)]
     answers = [epoch for epoch in run_together(routers) if epoch is not None]
@@ -172,8 +186,7 @@ def test_a_leader_keeps_its_epoch_while_it_renews_in_time(world: World) -> None:
 def test_a_lease_that_ran_out_goes_to_the_next_with_a_greater_epoch(world: World) -> None:
     first = world.lead("router_a")
     world.redis.pexpire("sllm:router:leader", 1)
-    while world.live.router.leader():
-        pass
+    wait_until(lambda: not world.live.router.leader(), "the end of the lease")
     second = world.lead("router_b")
     assert second > first
     assert world.live.router.lead("router_a") is None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from redis import Redis
 
 from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState
-from sllm_tasks.jobs import JobSpec, Outcome, SamplingParams, StartKind, TokenRecord
-from sllm_tasks.jobs import FinishReason, JobStatus
+from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, Outcome, SamplingParams, StartKind, TokenRecord
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Append, Claim
@@ -121,6 +120,7 @@ class World:
         *,
         epoch: int | None = None,
         attempt: int = 1,
+        suspect: bool = False,
     ) -> Applied:
         """Carry out a decision of the leading router."""
         return self.live.router.apply(
@@ -131,6 +131,7 @@ class World:
             start_kind=StartKind.COLD_SSD if new else StartKind.WARM,
             decision_id="decision_1",
             new=new,
+            suspect=suspect,
         )
 
     def reserved_bytes(self, gpu: GpuId = GPU) -> int:
