@@ -29,6 +29,15 @@ def node_queue(node: str) -> str:
     return f"node.{node}"
 
 
+def drop_queue(app: Celery, gpu: GpuId) -> None:
+    """Throw away the messages for a gpu that is gone: all that a worker could do with them is to find them stale."""
+    with app.connection_for_write() as connection:
+        try:
+            connection.default_channel.queue_purge(gpu.queue)
+        except (OperationalError, *connection.recoverable_connection_errors) as error:
+            raise UnavailableError(f"the broker does not drop a queue: {error}") from error
+
+
 class Dispatcher:
     """Signs and publishes; safe to use from many threads. A trigger that gets lost is sent again by the sweeper."""
 
@@ -55,12 +64,8 @@ class Dispatcher:
             self._send(ROUTE, ROUTER_QUEUE, "", 0)
 
     def drop_queue(self, gpu: GpuId) -> None:
-        """Throw away the messages for a gpu that is gone: all it could do with them is to find them stale."""
-        with self._app.connection_for_write() as connection:
-            try:
-                connection.default_channel.queue_purge(gpu.queue)
-            except (OperationalError, *connection.recoverable_connection_errors) as error:
-                raise UnavailableError(f"the broker does not drop a queue: {error}") from error
+        """Throw away the messages for a gpu that is gone."""
+        drop_queue(self._app, gpu)
 
     def _send(self, task: str, queue: str, subject: str, attempt: int) -> None:
         expires_ms = self._live.now_ms() + TRIGGER_LIFE_MS
