@@ -17,9 +17,10 @@ from statistics import median
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from loaders.checkpoint import load
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.demo_checkpoints import make_llama
 from sllm_tasks.engines.base import EngineFailure, EngineLimits, EngineRequest
@@ -80,14 +81,14 @@ class _StepLoop:
 @contextmanager
 def _transformers(checkpoint: Path, settings: Settings) -> Iterator[Callable[[Sequence[list[int]]], Outputs]]:
     """Run the continuous batching of transformers; its manager is started once, and idle between the rounds."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").to(settings.device).eval()
+    model = load(checkpoint, settings.device).model()
     generation = GenerationConfig(do_sample=False, max_new_tokens=settings.num_tokens, eos_token_id=-1, pad_token_id=0)
     # Its documentation advises against block sharing for short prompts with long outputs. The number of blocks is
     # inferred for GPUs only; two per job are more than these jobs fill.
     batching = ContinuousBatchingConfig(
         num_blocks=2 * settings.num_jobs, max_batch_tokens=_CONTEXT, allow_block_sharing=False
     )
-    with model.continuous_batching_context_manager(
+    with model.continuous_batching_context_manager(  # type: ignore[operator] # hidden from checkers by nn.Module
         generation_config=generation, continuous_batching_config=batching
     ) as manager:
 
