@@ -100,10 +100,19 @@ class EngineLoop:
                 done.set()
             engines = list(self._engines)
         for decoding, request in arrivals:
+            self._supersede(request.job_id)
             self._decoding[request.job_id] = decoding
             decoding.engine.submit(request)
             mark("engine.submitted", request.job_id)
         return engines
+
+    def _supersede(self, job_id: str) -> None:
+        """Drop the attempt of a job that came again: this worker was silent for so long that it was given up."""
+        before = self._decoding.pop(job_id, None)
+        if before is not None:
+            before.engine.abort(job_id)
+            before.run.request_stop(Stop.LOST)
+            before.run.finished.set()
 
     def _let_go(self) -> list[JobRun]:
         """Drop the runs that were asked to stop, and those whose deadline has passed."""
