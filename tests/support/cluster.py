@@ -29,7 +29,7 @@ MODEL = "tiny"
 #: One step of the engine takes at least so long, so that a fault hits jobs that decode.
 STEP_MS = 20
 #: Replicas are freed soon after a test, so that its end can be compared with its beginning.
-KEEP_ALIVE_S = 1.0
+KEEP_ALIVE_S = 0.5
 _START_TIMEOUT_S = 180.0
 
 

@@ -78,7 +78,7 @@ def connections_cut(cluster: Cluster, load: Load) -> None:
     before = cluster.pids()
     for _ in range(3):
         for kind in ("normal", "pubsub"):
-            cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")  # type: ignore[no-untyped-call]
         time.sleep(0.5)
     load.submit(REST)
     assert before.items() <= cluster.pids().items(), "a process died of a lost connection"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.dispatch import RUN_JOB
@@ -43,7 +44,7 @@ def messages_forged(cluster: Cluster, load: Load) -> None:
     job_id = next(iter(load.jobs))
     expires_ms = cluster.live.now_ms() + 60_000
     signed = services.signer.sign(Trigger(task=RUN_JOB, subject=job_id, attempt=1, expires_ms=expires_ms))
-    forged = (
+    forged: tuple[dict[str, Any], ...] = (
         {**signed, "subject": "job_of_somebody"},
         {**signed, "attempt": 2},
         {**signed, "mac": "0" * 64},
