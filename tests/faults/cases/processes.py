@@ -60,7 +60,7 @@ def worker_cut_off(cluster: Cluster, load: Load) -> None:
     """Row 36: a worker loses its broker for longer than a lease, and comes back when its jobs run elsewhere."""
     path = cluster.home / "run" / "cut.sock"
     with (
-        FaultProxy.to_unix(cluster.settings.redis_socket, path) as proxy,
+        FaultProxy(cluster.settings.redis_socket, path) as proxy,
         _extra_worker(cluster, SLLM_REDIS_URL=f"unix://{path}"),
     ):
         start(load)
