@@ -9,6 +9,7 @@ from concurrent.futures import wait
 
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.engines.base import EngineRequest
+from sllm_tasks.engines.finish import end_token_ids, finish_reason_of_request
 from sllm_tasks.errors import ErrorCode, SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.jobs import FinishReason, JobPhase
@@ -66,7 +67,7 @@ class Executor:
                 run.cancel()
             return
         loaded = future.result()
-        assembler = self._resume(run, loaded)
+        request, assembler = self._resume(run, loaded)
         failpoint("prefill.start", subject=run.job_id)
         if self._live.jobs.set_phase(run.claim, JobPhase.PREFILL) is Verdict.STALE:
             run.request_stop(Stop.LOST)
@@ -78,33 +79,29 @@ class Executor:
                 run.cancel()
             return
         if run.outcome is None:
-            spec = run.claim.spec
-            request = EngineRequest(
-                job_id=run.job_id,
-                token_ids=spec.prompt_ids + tuple(token.token_id for token in run.tokens),
-                params=spec.params,
-                num_emitted=len(run.tokens),
-            )
             self._loop.submit(run, loaded.engine, request, assembler)
             run.finished.wait()
 
-    def _resume(self, run: JobRun, loaded: LoadedReplica) -> TextAssembler:
+    def _resume(self, run: JobRun, loaded: LoadedReplica) -> tuple[EngineRequest, TextAssembler]:
         """Take over the tokens of earlier attempts; the job may turn out to be complete."""
-        spec = run.claim.spec
-        params = spec.params
-        end_ids = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
-            end_ids |= loaded.engine.eos_token_ids()
-        assembler = TextAssembler(loaded.tokenizer, spec.prompt_ids, params.stop, end_ids=end_ids)
+        spec, eos_token_ids = run.claim.spec, loaded.engine.eos_token_ids()
         run.tokens = list(self._live.jobs.tokens(run.job_id)) if run.claim.attempt > 1 else []
         run.num_written = len(run.tokens)
-        for token in run.tokens:
-            stopped = assembler.push(token.token_id, final=token.token_id in end_ids).stopped
-            if stopped or token.token_id in end_ids:
-                run.succeed(FinishReason.STOP)
-        if run.outcome is None and len(run.tokens) >= params.max_tokens:
-            run.succeed(FinishReason.LENGTH)
-        return assembler
+        request = EngineRequest(
+            job_id=run.job_id,
+            token_ids=spec.prompt_ids + tuple(token.token_id for token in run.tokens),
+            params=spec.params,
+            num_emitted=len(run.tokens),
+        )
+        end_ids = end_token_ids(spec.params, eos_token_ids)
+        assembler = TextAssembler(loaded.tokenizer, spec.prompt_ids, spec.params.stop, end_ids=end_ids)
+        stopped = [assembler.push(token.token_id).stopped for token in run.tokens]
+        reason = finish_reason_of_request(request, eos_token_ids, loaded.limits)
+        if any(stopped):
+            reason = FinishReason.STOP
+        if reason is not None:
+            run.succeed(reason)
+        return request, assembler
 
     def _conclude(self, run: JobRun) -> None:
         if run.outcome is not None:

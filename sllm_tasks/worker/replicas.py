@@ -33,6 +33,7 @@ class LoadedReplica:
     order: ReplicaOrder
     engine: Engine
     tokenizer: Tokenizer
+    limits: EngineLimits
 
     @property
     def replica(self) -> Replica:
@@ -138,7 +139,7 @@ class ReplicaTable:
             raise
         self._loop.add(engine)
         self._report(order, path, time.monotonic() - started_s)
-        return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer)
+        return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer, limits=limits)
 
     def _drop(self, replica_id: str) -> None:
         try:
