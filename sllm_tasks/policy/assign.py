@@ -80,11 +80,23 @@ def _evicting(view: ClusterView, model: ModelInfo, gpus: list[Gpu]) -> Assignmen
             free_bytes += replica.bytes_per_gpu
             victims.append(replica)
         if free_bytes >= model.bytes_per_gpu:
-            options.append((victims[-1].idle_since_ms, gpu.id, tuple(victim.id for victim in victims)))
+            needed = _needed(victims, free_bytes - model.bytes_per_gpu)
+            options.append((needed[-1].idle_since_ms, gpu.id, tuple(victim.id for victim in needed)))
     if not options:
         return _wait("no gpu has the memory, and what is loaded is in use")
     _, gpu_id, victim_ids = min(options)
     return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(gpu_id,), victims=victim_ids)
+
+
+def _needed(victims: list[Replica], surplus_bytes: int) -> list[Replica]:
+    """Spare victims that need not go after all, the most recently used first; the last one always has to."""
+    needed = []
+    for victim in reversed(victims):
+        if victim.bytes_per_gpu <= surplus_bytes:
+            surplus_bytes -= victim.bytes_per_gpu
+        else:
+            needed.append(victim)
+    return needed[::-1]
 
 
 def _wait(reason: str) -> Assignment:

@@ -13,7 +13,7 @@ _ABANDONED_MS = 10_000
 
 def expired_replicas(view: ClusterView) -> list[Replica]:
     """Idle replicas past their model's keep-alive, oldest first; a model keeps its `min_replicas`."""
-    kept = Counter(replica.model for replica in view.replicas.values() if replica.state is not ReplicaState.UNLOADING)
+    kept = Counter(replica.model for replica in view.replicas.values() if _serves(view, replica))
     expired = []
     for replica in sorted(view.replicas.values(), key=lambda replica: replica.idle_since_ms):
         if replica.state is ReplicaState.UNLOADING or replica.num_jobs:
@@ -23,14 +23,18 @@ def expired_replicas(view: ClusterView) -> list[Replica]:
             if view.now_ms - replica.idle_since_ms >= _ABANDONED_MS:
                 expired.append(replica)
             continue
-        model = view.models.get(replica.model)
-        # A replica of a model that was deleted, or deployed again from another checkpoint, serves nobody.
-        if model is None or model.checkpoint != replica.checkpoint:
+        if not _serves(view, replica):
             expired.append(replica)
-        elif (
-            view.now_ms - replica.idle_since_ms >= model.keep_alive_s * 1000
-            and kept[replica.model] > model.min_replicas
-        ):
-            kept[replica.model] -= 1
+            continue
+        model = view.models[replica.model]
+        idle_ms = view.now_ms - replica.idle_since_ms
+        if idle_ms >= model.keep_alive_s * 1000 and kept[model.name] > model.min_replicas:
+            kept[model.name] -= 1
             expired.append(replica)
     return expired
+
+
+def _serves(view: ClusterView, replica: Replica) -> bool:
+    """Whether jobs may come: not when the model was deleted, or deployed again from another checkpoint."""
+    model = view.models.get(replica.model)
+    return model is not None and model.checkpoint == replica.checkpoint and replica.state is ReplicaState.READY

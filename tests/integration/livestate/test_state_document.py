@@ -48,7 +48,7 @@ def test_every_documented_key_is_there_once_everything_has_happened(world: World
 @pytest.mark.parametrize(
     ("section", "in_lua", "in_python"),
     [
-        ("Events of a job", r"(?:event\(job, |events_key\(job\), '\*', 'kind', )'(\w+)'", None),
+        ("Events of a job", r"(?:\bevent\(job, |events_key\(job\), '\*', 'kind', )'(\w+)'", None),
         ("Changes in the feed", r"\bchanged\('(\w+)'", r'feed", {"kind": "(\w+)"'),
         ("Reports", r"\breport\('(\w+)'", r'reports\.add\("(\w+)"'),
         ("Counters", r"\bcount\('(\w+)'", r'live\.count\("(\w+)"'),

@@ -1,0 +1,58 @@
+"""Which idle replicas go: none that is in use, none that a model must keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+
+from sllm_tasks.cluster import GpuId, ReplicaState
+from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.view import ClusterView
+from tests.unit.policy.views import make_model, make_replica, make_view, views
+
+_GPU = GpuId("node0", 0)
+
+
+def test_an_idle_replica_stays_for_its_keep_alive_and_not_longer() -> None:
+    model = make_model(keep_alive_s=2.0)
+    replica = make_replica("idle", _GPU, model, idle_since_ms=1_000)
+    assert expired_replicas(make_view(replica, models=[model], gpus=[_GPU], now_ms=2_999)) == []
+    assert expired_replicas(make_view(replica, models=[model], gpus=[_GPU], now_ms=3_000)) == [replica]
+
+
+def test_a_model_keeps_its_least_replicas_and_the_oldest_go_first() -> None:
+    model = make_model(keep_alive_s=0.0, min_replicas=1, bytes_per_gpu=10)
+    old, young = (make_replica(name, _GPU, model, idle_since_ms=at) for name, at in (("old", 1), ("young", 2)))
+    assert expired_replicas(make_view(young, old, models=[model], gpus=[_GPU], now_ms=10_000)) == [old]
+
+
+def test_replicas_of_a_deleted_model_or_of_another_checkpoint_go_at_once() -> None:
+    model, deleted = make_model(keep_alive_s=60.0), make_model("deleted")
+    outdated = make_replica("outdated", _GPU, model, checkpoint="before")
+    orphan = make_replica("orphan", _GPU, deleted)
+    view = make_view(outdated, orphan, models=[model], gpus=[_GPU])
+    assert {replica.id for replica in expired_replicas(view)} == {"outdated", "orphan"}
+
+
+def test_a_replica_of_another_checkpoint_does_not_count_as_one_that_a_model_keeps() -> None:
+    model = make_model(keep_alive_s=0.0, min_replicas=1)
+    outdated = make_replica("outdated", _GPU, model, checkpoint="before", idle_since_ms=9)
+    current = make_replica("current", _GPU, model, idle_since_ms=1)
+    view = make_view(outdated, current, models=[model], gpus=[_GPU], now_ms=10_000)
+    assert expired_replicas(view) == [outdated]
+
+
+@given(views())
+def test_nothing_that_has_jobs_or_is_closing_goes(view: ClusterView) -> None:
+    for replica in expired_replicas(view):
+        assert replica.num_jobs == 0
+        assert replica.state is not ReplicaState.UNLOADING
+
+
+@given(views())
+def test_no_model_falls_below_the_replicas_that_it_keeps(view: ClusterView) -> None:
+    before = Counter(replica.model for replica in view.replicas.values() if replica.state is ReplicaState.READY)
+    gone = Counter(replica.model for replica in expired_replicas(view) if replica.state is ReplicaState.READY)
+    for model in view.models.values():
+        assert before[model.name] - gone[model.name] >= min(before[model.name], model.min_replicas)
