@@ -32,8 +32,6 @@ print(child.pid, flush=True)
 time.sleep(60)
 """
 _POLITE = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
-)
 
 
 @pytest.fixture
