@@ -1,13 +1,14 @@
-"""Fixtures for the whole suite: databases to keep a ledger in."""
+"""For the whole suite: databases to keep a ledger in, and the rule that CI skips nothing."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sllm_tasks.ledger import schema
@@ -16,16 +17,41 @@ from tests.support.postgres import PostgresServer, find_binaries
 
 _numbers = itertools.count()
 
+# Time limits of single examples would measure the machine.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one, unless it needs the GPU that CI has not."""
+    report = yield
+    if _is_ci() and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") is None:
+        report.outcome = "failed"
+        report.longrepr = f"CI may not skip this test: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file that skips itself as a whole."""
+    report = yield
+    if _is_ci() and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"CI may not skip this file: {report.longrepr}"
+    return report
+
+
+def _is_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server; a machine of CI that has none is an error, a laptop skips and says so."""
+    """A PostgreSQL server; a machine that has none skips and says so."""
     binaries = find_binaries()
     if binaries is None:
-        missing = "PostgreSQL is not installed (apt-get install postgresql): its tests cannot run"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql): its tests cannot run")
     with PostgresServer(binaries) as server:
         yield server
 

@@ -193,4 +193,4 @@ def machine(valkey_server: ValkeyServer) -> Iterator[type[LiveStateMachine]]:
 
 
 def test_memory_and_places_are_never_promised_twice(machine: type[LiveStateMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=40))
