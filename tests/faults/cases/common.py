@@ -9,7 +9,7 @@ from tests.support.load import Load, questions
 
 Case = Callable[[Cluster, Load], None]
 
-QUESTIONS = questions(20)
+QUESTIONS = questions(20, max_tokens=36)
 FIRST, REST = QUESTIONS[:14], QUESTIONS[14:]
 
 
