@@ -46,3 +46,14 @@ def test_scripts_commands_and_variables_that_are_named_exist(document: Path) -> 
     others = {"SLLM_URL", "SLLM_API_KEY", "SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_TIMELINE"}
     known = others | {f"SLLM_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"SLLM_[A-Z_]+", text)) <= known
+
+
+def test_the_page_of_settings_lists_them_with_defaults_and_meanings() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", _text(_ROOT / "docs" / "settings.md"), flags=re.MULTILINE)
+    assert [(name, meaning) for name, _, meaning in rows] == [
+        (name, field.description) for name, field in Settings.model_fields.items()
+    ]
+    for name, shown, _ in rows:
+        default = Settings.model_fields[name].default
+        if default is not None and not callable(Settings.model_fields[name].default_factory):
+            assert shown.strip("`") == str(default).lower() or shown.strip("`") == str(default), name
