@@ -26,7 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from scripts.sums_in_words import Sum, split_sums
+from scripts.sums_in_words import Sum, all_sums
 
 _EOS = "</s>"
 _EOS_ID = 0
@@ -35,23 +35,23 @@ _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor
 
 
 def make_llama(path: Path, *, train_seconds_max: float = 60, seed: int = 0) -> Path:
-    """Write a Llama that has learned to add: "seven plus five is" → " twelve.", then end of sequence.
+    """Write a Llama that knows the sums of numbers below twenty: "seven plus five is" → " twelve.", then its end.
 
-    Training takes some 30 to 50 s of one core, and never more than `train_seconds_max` seconds of wall-clock time. The
+    It has learned them by heart. Training takes some 20 s of one core, and never more than `train_seconds_max` seconds of wall-clock time. The
     same seed gives the same weights on the same machine, unless that limit cuts it short.
     """
-    learned, _ = split_sums(_SUMS_BELOW, seed)
-    tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in learned])
+    sums = all_sums(_SUMS_BELOW)
+    tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in sums])
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(_llama_config(tokenizer), dtype=torch.float32)
     with _one_thread():
-        _train(model, tokenizer, learned, train_seconds_max=train_seconds_max, seed=seed)
+        _train(model, tokenizer, sums, train_seconds_max=train_seconds_max, seed=seed)
     return _write(path, model, tokenizer, chat_template=_CHAT_TEMPLATE)
 
 
 def make_opt(path: Path, *, seed: int = 0) -> Path:
     """Write an OPT of some 6 MB with random weights: it talks nonsense, at once and for ever."""
-    tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in split_sums(_SUMS_BELOW, seed)[0]])
+    tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in all_sums(_SUMS_BELOW)])
     config = OPTConfig(
         vocab_size=512,
         hidden_size=192,
@@ -93,9 +93,9 @@ TINY_CONFIGS: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=512, vocab_size=300, **_TOKEN_IDS),
 }
 
-#: Found by trial: enough sums to learn carrying from, and enough steps for five of six unseen ones to come out right.
-_SUMS_BELOW = 50
-_NUM_STEPS = 400
+#: Found by trial: these many sums are known by heart after these many steps.
+_SUMS_BELOW = 20
+_NUM_STEPS = 250
 _BATCH_SIZE = 64
 _PEAK_LEARNING_RATE = 1.5e-3
 _WARMUP_STEPS = 30

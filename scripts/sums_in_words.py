@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 _UNITS = (
@@ -38,9 +37,6 @@ def in_words(number: int) -> str:
     return _TENS[tens - 2] + (f"-{_UNITS[unit]}" if unit else "")
 
 
-def split_sums(below: int, seed: int) -> tuple[list[Sum], list[Sum]]:
-    """Deal all sums of two numbers under `below` into four fifths to learn from and one fifth to be tested with."""
-    sums = [Sum(left, right) for left in range(below) for right in range(below)]
-    random.Random(seed).shuffle(sums)
-    cut = len(sums) // 5
-    return sums[cut:], sums[:cut]
+def all_sums(below: int) -> list[Sum]:
+    """List the sums of any two numbers under `below`."""
+    return [Sum(left, right) for left in range(below) for right in range(below)]
