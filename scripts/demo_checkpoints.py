@@ -37,8 +37,8 @@ _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor
 def make_llama(path: Path, *, train_seconds_max: float = 60, seed: int = 0) -> Path:
     """Write a Llama that knows the sums of numbers below twenty: "seven plus five is" → " twelve.", then its end.
 
-    It has learned them by heart, in some 20 s of one core, and never more than `train_seconds_max` seconds of wall-clock
-    time. The same seed gives the same weights on the same machine, unless that limit cuts it short.
+    It has learned them by heart, in some 20 s of one core, and never more than `train_seconds_max` seconds of
+    wall-clock time. The same seed gives the same weights on the same machine, unless that limit cuts it short.
     """
     sums = all_sums(_SUMS_BELOW)
     tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in sums])
