@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from huggingface_hub import snapshot_download
+
 from scripts.live_cluster import LiveCluster
 from sllm_tasks.client import Client, Job, Token, calls
 
@@ -66,6 +68,15 @@ def make_checkpoints(folder: Path) -> dict[str, Path]:
             print(f"{name}: made in {time.monotonic() - started_s:.1f} s at {path}")
         made[name] = path
     return made
+
+
+def local_directory(checkpoint: str) -> Path:
+    """Return a checkpoint's directory; a hub id is downloaded first, weights as safetensors and nothing executable."""
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint).resolve()
+    print(f"{checkpoint} is no directory here; downloading it from the hub")
+    patterns = ["*.json", "*.safetensors", "*.jinja"]
+    return Path(snapshot_download(checkpoint, allow_patterns=patterns))
 
 
 def deploy(client: Client, models: dict[str, Path | str]) -> None:
@@ -184,7 +195,7 @@ def run(arguments: argparse.Namespace) -> int:
     home = Path(arguments.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
     if arguments.checkpoint:
-        models: dict[str, Path | str] = {"model": arguments.checkpoint}
+        models: dict[str, Path | str] = {"model": local_directory(arguments.checkpoint)}
         prompts = ["The capital of France is", "Once upon a time"]
     else:
         say("Two checkpoints in Hugging Face format")
