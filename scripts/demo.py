@@ -76,7 +76,13 @@ def local_directory(checkpoint: str) -> Path:
         return Path(checkpoint).resolve()
     print(f"{checkpoint} is no directory here; downloading it from the hub")
     patterns = ["*.json", "*.safetensors", "*.jinja"]
-    return Path(snapshot_download(checkpoint, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise SystemExit(
+            f"{checkpoint} is neither a directory here nor to be had from the hub: {first_line}"
+        ) from error
 
 
 def deploy(client: Client, models: dict[str, Path | str]) -> None:
