@@ -109,7 +109,11 @@ class Sweeper:
         elif unowned and job.model not in self._known_models:
             message = f"the model {job.model} was deleted before the job could run"
             self._end(job, JobStatus.FAILED, JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
-        elif view is None or view.ended:
+        elif view is None:
+            self._publish_again(job)
+        elif view.ended:
+            # The ledger does not know of that end: it was put back to an older state.
+            self._live.jobs.forget(job.job_id)
             self._publish_again(job)
 
     def _end(self, job: ActiveJob, status: JobStatus, error: JobError | None) -> None:

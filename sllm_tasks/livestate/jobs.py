@@ -211,6 +211,11 @@ class JobStore:
         with translated():
             self._scripts["end_job"](args=[job_id, status, json.dumps(completed), ENDED_LIFE_S])
 
+    def forget(self, job_id: str) -> None:
+        """Drop the record of an ended job before its time, so that the job can be made anew."""
+        with translated():
+            self._redis.delete(_key(job_id), f"{_key(job_id)}:events")
+
     def cancel(self, job_id: str, reason: str) -> str:
         """Ask the owner to stop: `asked`, or `unclaimed` / `unknown` when only the ledger can end it."""
         with translated():

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 #: Models are read from the ledger at most this often, unless a job names one that is not known.
 _MODELS_LIFE_S = 1.0
+_NODES_LIFE_MS = 1_000
 
 
 class Snapshot:
@@ -30,6 +31,7 @@ class Snapshot:
         self._nodes: dict[str, NodeInfo] = {}
         self._models: dict[str, ModelInfo] = {}
         self._models_read_s = float("-inf")
+        self._nodes_read_ms = 0
 
     def view(self) -> ClusterView:
         """Return the cluster as it is now; raises UnavailableError."""
@@ -70,7 +72,9 @@ class Snapshot:
                 self._read_gpu(GpuId.parse(change.id))
             elif change.kind == "replica":
                 self._read_replica(change.id)
-        if any(change.kind == "node" for change in changes):
+        # A node that falls silent leaves no change behind.
+        overdue = now_ms - self._nodes_read_ms > _NODES_LIFE_MS
+        if overdue or any(change.kind == "node" for change in changes):
             self._read_nodes(now_ms)
 
     def _read_everything(self, now_ms: int) -> None:
@@ -100,3 +104,4 @@ class Snapshot:
 
     def _read_nodes(self, now_ms: int) -> None:
         self._nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
+        self._nodes_read_ms = now_ms

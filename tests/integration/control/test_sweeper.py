@@ -1,0 +1,118 @@
+"""The sweeper holds the ledger against the live state and puts right what differs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sllm_tasks.app import make_app
+from sllm_tasks.config import Settings
+from sllm_tasks.control.sweeper import Sweeper
+from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.inventory import ModelSettings, put_model
+from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
+from sllm_tasks.ledger.keys import ensure_tenant
+from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.signing import Signer
+from tests.integration.livestate.world import World, job_spec, replica_order
+
+
+@pytest.fixture
+def sweeper(database: Database, world: World, live_url: str) -> Sweeper:
+    dispatcher = Dispatcher(make_app(Settings(redis_url=live_url), "test"), Signer("secret"), world.live)
+    model = ModelSettings(
+        name="m",
+        source="s",
+        engine="instant",
+        dtype="auto",
+        num_gpus=1,
+        max_jobs=8,
+        context=64,
+        keep_alive_s=1,
+        min_replicas=0,
+        max_replicas=1,
+    )
+    with database.transaction() as session:
+        ensure_tenant(session, "t", now=datetime.now(UTC))
+        put_model(session, model, now=datetime.now(UTC))
+    return Sweeper(database, world.live, dispatcher, max_attempts=3)
+
+
+def accept(database: Database, **changes: object) -> None:
+    with database.transaction() as session:
+        insert_job(session, NewJob(spec=job_spec(**changes)))
+
+
+def row_of(database: Database) -> JobRow:
+    with database.reading() as session:
+        row = get_job(session, "job_1")
+    assert row is not None
+    return row
+
+
+def test_a_job_without_a_live_record_is_published_as_its_next_attempt(
+    database: Database, world: World, sweeper: Sweeper
+) -> None:
+    accept(database)
+    sweeper.sweep()
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert (view.attempt, row_of(database).attempt) == (2, 2)
+    assert world.live.jobs.waiting() == ["job_1"]
+
+
+def test_a_job_that_is_well_is_left_alone(database: Database, world: World, sweeper: Sweeper) -> None:
+    accept(database)
+    claim = world.running_job()
+    sweeper.sweep()
+    assert row_of(database).attempt == claim.attempt == 1
+
+
+def test_a_record_of_an_end_that_the_ledger_does_not_know_is_made_anew(
+    database: Database, world: World, sweeper: Sweeper
+) -> None:
+    accept(database)
+    world.live.jobs.create(job_spec())
+    world.live.jobs.end("job_1", JobStatus.SUCCEEDED, {})
+    sweeper.sweep()
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert (view.ended, view.status, view.attempt) == (False, JobStatus.QUEUED, 2)
+
+
+def test_a_waiting_job_past_its_deadline_expires(database: Database, world: World, sweeper: Sweeper) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    accept(database, deadline_ms=int(past.timestamp() * 1000))
+    world.live.jobs.create(job_spec())
+    sweeper.sweep()
+    row = row_of(database)
+    assert (row.status, row.error_code) == (JobStatus.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
+    assert world.live.jobs.waiting() == []
+
+
+def test_a_waiting_job_of_a_model_that_is_gone_fails(database: Database, world: World, sweeper: Sweeper) -> None:
+    accept(database, model="deleted")
+    world.live.jobs.create(job_spec(model="deleted"))
+    sweeper.sweep()
+    row = row_of(database)
+    assert (row.status, row.error_code) == (JobStatus.FAILED, ErrorCode.MODEL_NOT_FOUND)
+
+
+def test_a_job_that_has_cost_too_many_workers_ends_as_poison_with_its_text(
+    database: Database, world: World, sweeper: Sweeper
+) -> None:
+    accept(database)
+    world.add_gpu()
+    world.add_gpu(world_gpu := replica_order().replica.leader, "worker_a", replica_order())
+    world.live.jobs.create(job_spec(), losses=2)
+    world.append(world.claim(), 0, 1)
+    world.make_due("job_1")
+    world.live.jobs.sweep("job_1", 5)
+    sweeper.sweep()
+    row = row_of(database)
+    assert (row.status, row.error_code, row.output) == (JobStatus.FAILED, ErrorCode.POISON, " 0 1")
+    assert world.reserved_bytes(world_gpu) == 10
