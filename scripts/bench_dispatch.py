@@ -313,7 +313,12 @@ def _run(folder: Path, rounds: int, per_round: int, burst: int) -> Report:
         "tokens_per_s": median(tokens_per_s),
     }
     return Report(
-        settings={"rounds": rounds, "jobs a round": per_round, "burst": burst, **settings.model_dump(mode="json")},
+        settings={
+            "rounds": rounds,
+            "jobs a round": per_round,
+            "burst": burst,
+            **settings.model_dump(mode="json", exclude={"home"}),
+        },
         rows=rows,
         figures=figures,
     )

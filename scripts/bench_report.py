@@ -70,7 +70,8 @@ class Report:
         """Write all of it as JSON."""
         content = {
             "machine": dict(self.machine),
-            "command": shlex.join(sys.argv),
+            # As a reader would type it, not where this checkout happens to be.
+            "command": shlex.join([f"scripts/{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             "settings": dict(self.settings),
             "rows": [asdict(row) for row in self.rows],
             "figures": dict(self.figures),
