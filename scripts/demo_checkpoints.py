@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from scripts.sums_in_words import Sum, all_sums
 
@@ -192,6 +193,8 @@ def _write_random(path: Path, config: PreTrainedConfig, tokenizer: Tokenizer, *,
 def _write(path: Path, model: PreTrainedModel, tokenizer: Tokenizer, chat_template: str | None = None) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(eos_token_id=_EOS_ID)
+    # A bar for a file of a few megabytes is noise.
+    disable_progress_bar()
     model.save_pretrained(path)
     tokenizer.save(str(path / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _EOS}
