@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -274,7 +275,7 @@ def _run(folder: Path, rounds: int, per_round: int, burst: int) -> Report:
         with routed_web(cluster) as routed_url, LiveState(settings.live_url) as live:
             samples = _latencies(cluster, routed_url, settings, folder, rounds, per_round)
             marks = read_marks(marks_folder)
-            warm, routed = ([marks[job_id] for job_id in samples[kind]] for kind in ("warm", "routed"))
+            warm, routed = ([marks[job_id] for job_id in ids] for ids in (samples.warm, samples.routed))
             ledger = Database(settings.ledger_url)
             measure_throughput(cluster, ledger, marks_folder, 100)
             jobs_per_s, cpu = [], []
@@ -285,7 +286,7 @@ def _run(folder: Path, rounds: int, per_round: int, burst: int) -> Report:
             ledger.close()
             tokens_per_s = measure_tokens(live, 400)
             burst_marks = list(read_marks(marks_folder).values())
-    plain_ms = tuple(samples["plain"])
+    plain_ms = tuple(samples.plain_ms)
     rows = [
         Row("plain Celery: publish to body", "ms", plain_ms),
         Row("warm: commit to engine", "ms", _ms(warm, "job.committed", "engine.submitted")),
@@ -330,25 +331,36 @@ def _whole(jobs: Sequence[Marks]) -> list[Marks]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """What was sampled of each kind: ids of jobs, whose marks tell the rest, and the peer's milliseconds."""
+
+    warm: list[str] = field(default_factory=list)
+    routed: list[str] = field(default_factory=list)
+    plain_ms: list[float] = field(default_factory=list)
+
+
 def _latencies(
     cluster: LiveCluster, routed_url: str, settings: Settings, folder: Path, rounds: int, per_round: int
-) -> dict[str, list]:  # type: ignore[type-arg]  # ids for two kinds, milliseconds for the third
+) -> Latencies:
     plain = PlainCelery(settings, folder)
     warm, routed = Http(cluster.url, cluster.api_key), Http(routed_url, cluster.api_key)
-    kinds: list[tuple[str, Callable[[], object]]] = [
-        ("warm", lambda: warm.submit(wait=True)),
-        ("routed", lambda: routed.submit(wait=True)),
-        ("plain", plain.sample),
-    ]
-    samples: dict[str, list] = {name: [] for name, _ in kinds}  # type: ignore[type-arg]
+
+    def measure(turn: int, count: int, into: Latencies) -> None:
+        kinds: list[Callable[[], None]] = [
+            lambda: into.warm.append(warm.submit(wait=True)),
+            lambda: into.routed.append(routed.submit(wait=True)),
+            lambda: into.plain_ms.append(plain.sample()),
+        ]
+        for kind in kinds[turn:] + kinds[:turn]:
+            for _ in range(count):
+                kind()
+
+    samples = Latencies()
     try:
-        for _, measure in kinds:
-            for _ in range(10):
-                measure()
+        measure(0, 10, Latencies())
         for number in range(rounds):
-            turn = number % len(kinds)
-            for name, measure in kinds[turn:] + kinds[:turn]:
-                samples[name] += [measure() for _ in range(per_round)]
+            measure(number % 3, per_round, samples)
     finally:
         plain.close()
     return samples
