@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
 from sllm_tasks.jobs import JobStatus
 from webapp.schemas.fields import Body, ModelName, ShortText, Text
@@ -77,9 +78,17 @@ class PageQuery(Query):
     order: Literal["asc", "desc"] = "desc"
 
 
+def _in_utc(value: datetime) -> datetime:
+    """Move an instant to UTC; the first and last days of the calendar are not to be moved everywhere."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is beyond the calendar") from None
+
+
 class JobsQuery(PageQuery):
     """Filters of the list of jobs."""
 
     status: JobStatus | None = None
     model: ModelName | None = None
-    created_after: AwareDatetime | None = None
+    created_after: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None

@@ -124,7 +124,18 @@ def test_a_model_that_is_being_deployed_takes_no_jobs_yet(web: Web) -> None:
     assert response.headers["Retry-After"] == "1"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "status=happy", "colour=red", "created_after=yesterday"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=x",
+        "status=happy",
+        "colour=red",
+        "created_after=yesterday",
+        "created_after=9999-12-31T23:59:59-10:00",
+        "created_after=0001-01-01T00:00:00%2B10:00",
+    ],
+)
 def test_a_query_that_says_something_wrong_is_refused_with_422(web: Web, query: str) -> None:
     response = web.http.get(f"/api/v1/jobs?{query}", headers=web.auth)
     assert (response.status_code, response.json["code"]) == (422, "invalid_request")
