@@ -40,12 +40,14 @@ def assign(view: ClusterView, job: WaitingJob) -> Assignment:
     model = view.models.get(job.model)
     if model is None:
         return _wait(f"model {job.model} is not deployed")
-    replicas = view.replicas_of(model.name)
+    # A job keeps the checkpoint it was accepted for, also when its model was deployed again since.
+    checkpoint = job.checkpoint or model.checkpoint
+    replicas = [replica for replica in view.replicas_of(model.name) if replica.checkpoint == checkpoint]
     if (replica := _with_room([replica for replica in replicas if view.takes(replica.leader, job)])) is not None:
         return Assignment(path=AssignmentPath.WARM, replica_id=replica.id)
     if len(replicas) >= model.max_replicas:
         return _wait(f"all {len(replicas)} replicas are full and max_replicas is {model.max_replicas}")
-    gpus = view.usable_gpus(model.checkpoint)
+    gpus = view.usable_gpus(checkpoint)
     if not gpus:
         return _wait("no live node has the checkpoint")
     gpus = [gpu for gpu in gpus if view.takes(gpu.id, job)]

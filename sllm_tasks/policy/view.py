@@ -15,6 +15,8 @@ class WaitingJob:
     id: str
     model: str
     attempt: int
+    #: What it was accepted for; None: whatever its model serves now.
+    checkpoint: str | None = None
     priority: int = 5
     created_ms: int = 0
     #: One more dead worker and it ends as poison, so it does not share a gpu with another suspect.

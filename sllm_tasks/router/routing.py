@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sllm_tasks.cluster import Replica, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
@@ -72,6 +72,7 @@ class Router:
         job = WaitingJob(
             id=spec.job_id,
             model=spec.model,
+            checkpoint=spec.checkpoint,
             attempt=found.attempt,
             priority=spec.priority,
             created_ms=spec.created_ms,
@@ -99,7 +100,7 @@ class Router:
     def _apply(
         self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str
     ) -> tuple[Applied, ClusterView]:
-        model = view.models[job.model]
+        model = replace(view.models[job.model], checkpoint=job.checkpoint or view.models[job.model].checkpoint)
         if decision.replica_id is not None:
             replica = view.replicas[decision.replica_id]
             start_kind = StartKind.WARM if replica.state is ReplicaState.READY else StartKind.COLD_SSD

@@ -15,9 +15,9 @@ if again then event(job, 'snapshot', cjson.encode({text = '', num_tokens = 0})) 
 status_event(job, 'queued', 'waiting_gpu')
 local best = ARGV[10] == 'warm' and redis.call('ZRANGE', warm_key(model), 0, 3) or {}
 for _, id in ipairs(best) do
-  local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus')
+  local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus', 'checkpoint')
   local leader = r[3] and string.match(r[3], '[^,]+')
-  if leader and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
+  if leader and r[4] == ARGV[11] and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
     take_slot(job, id, leader, now + tonumber(claim_ms))
     redis.call('HSET', job_key(job), 'start_kind', 'warm')
     return {now, id, leader}

@@ -10,9 +10,9 @@ from typing import TypeVar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sllm_tasks.cluster import GpuId, GpuState, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaState
 from sllm_tasks.policy.assign import AssignmentPath, assign
-from sllm_tasks.policy.view import ClusterView
+from sllm_tasks.policy.view import ClusterView, WaitingJob
 from tests.unit.policy.views import make_model, make_replica, make_view, views, waiting_job
 
 _FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
@@ -159,3 +159,23 @@ def test_the_view_after_a_decision_keeps_its_books(view: ClusterView, model_name
         held = [replica for replica in after.replicas.values() if gpu.id in replica.gpus]
         promised = sum(replica.bytes_per_gpu for replica in held if replica.state is not ReplicaState.UNLOADING)
         assert gpu.reserved_bytes == promised <= gpu.capacity_bytes
+
+
+def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
+    newer = Replica(
+        id="newer",
+        model="m",
+        checkpoint="new",
+        gpus=(GpuId("n", 0),),
+        state=ReplicaState.READY,
+        bytes_per_gpu=1,
+        max_jobs=8,
+    )
+    model = ModelInfo(name="m", checkpoint="new", num_gpus=1, bytes_per_gpu=1, max_jobs=8, context=64, keep_alive_s=60)
+    gpu = Gpu(id=GpuId("n", 0), worker_id="w", device="cpu", capacity_bytes=10, reserved_bytes=1)
+    node = NodeInfo(name="n", checkpoints=frozenset({"new", "old"}))
+    view = ClusterView(now_ms=1, gpus={gpu.id: gpu}, replicas={"newer": newer}, nodes={"n": node}, models={"m": model})
+    accepted_before = WaitingJob(id="job_1", model="m", attempt=1, checkpoint="old")
+    assert assign(view, accepted_before).path is AssignmentPath.LOAD_SSD
+    accepted_after = WaitingJob(id="job_2", model="m", attempt=1, checkpoint="new")
+    assert assign(view, accepted_after).replica_id == "newer"
