@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from sllm_tasks.engines.registry import engine_names
 from sllm_tasks.errors import ErrorCode, NotFoundError
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.columns import JsonObject
@@ -40,11 +41,16 @@ def commit_failure(session: Session, row: OperationRow, attempt: int, error: Job
 
 def refusal(session: Session, row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
     """Say why a sound checkpoint cannot be served here; None when it can, or when no gpu is up to compare with."""
-    if row.kind != OperationKind.DEPLOY or not largest_gpu_bytes:
+    if row.kind != OperationKind.DEPLOY:
         return None
     try:
         model = get_model(session, row.target)
     except NotFoundError:
+        return None
+    if model.engine not in engine_names():
+        message = f"no engine is called {model.engine!r}; installed: {', '.join(engine_names())}"
+        return JobError(code=ErrorCode.INVALID_REQUEST, message=message)
+    if not largest_gpu_bytes:
         return None
     context, needed = _fit(model, result)
     if needed <= largest_gpu_bytes:
