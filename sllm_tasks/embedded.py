@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from redis import Redis
@@ -62,8 +61,3 @@ def answers(url: str) -> bool:
         return False
     finally:
         client.close()
-
-
-def run_server(settings: Settings) -> subprocess.Popen[bytes]:
-    """Start the private server; the caller owns the process."""
-    return subprocess.Popen(server_command(settings), start_new_session=True)

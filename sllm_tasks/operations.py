@@ -16,7 +16,3 @@ class OperationKind(StrEnum):
     DROP_CHECKPOINT = "drop_checkpoint"
     #: Stop serving a model and forget it. Run by control.
     DELETE_MODEL = "delete_model"
-
-
-#: Those that a node agent runs.
-NODE_OPERATIONS = frozenset({OperationKind.DEPLOY, OperationKind.FETCH, OperationKind.DROP_CHECKPOINT})

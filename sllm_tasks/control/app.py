@@ -19,7 +19,7 @@ from sllm_tasks.threads import ServiceThread
 
 
 def build_app(settings: Settings) -> Celery:
-    """Wire control: four threads, and a queue for what is triggered rather than timed."""
+    """Wire control: four threads do its work; nothing is sent to its queue yet."""
     services = Services(settings, "sllm-control")
     app, live, dispatcher = services.app, services.live, services.dispatcher
     ledger = Database(settings.ledger_url)
