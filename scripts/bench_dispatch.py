@@ -32,7 +32,7 @@ from scripts.live_cluster import LiveCluster
 from sllm_tasks.app import celery_settings
 from sllm_tasks.bootstrap import DEFAULT_TENANT
 from sllm_tasks.client import Client
-from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaShape, ReplicaState
 from sllm_tasks.config import Settings, load_settings
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobSpec, SamplingParams, TokenRecord
@@ -45,6 +45,7 @@ from sllm_tasks.livestate.jobs import Append, Claim
 _MODEL = "instant"
 _PEER_QUEUE = "bench.plain"
 _STEP_JOBS = 32
+_SHAPE = ReplicaShape(engine="instant", num_gpus=1, bytes_per_gpu=1, max_jobs=_STEP_JOBS, context=4096)
 _CONNECTIONS = 16
 #: Marks of one job, by name, in nanoseconds.
 Marks = dict[str, int]
@@ -162,10 +163,12 @@ def measure_tokens(live: LiveState, num_steps: int) -> list[float]:
         state=ReplicaState.READY,
         bytes_per_gpu=1,
         max_jobs=_STEP_JOBS,
+        engine=_SHAPE.engine,
+        context=_SHAPE.context,
     )
     live.fleet.register_gpu(
         Gpu(id=gpu, worker_id="bench", device="cpu", capacity_bytes=10),
-        [ReplicaOrder(replica=replica, engine="instant", context=4096)],
+        [ReplicaOrder(replica=replica)],
     )
     claims = [_claimed(live, gpu) for _ in range(_STEP_JOBS)]
     rates = []
@@ -187,8 +190,9 @@ def measure_tokens(live: LiveState, num_steps: int) -> list[float]:
 def _claimed(live: LiveState, gpu: GpuId) -> Claim:
     params = SamplingParams(max_tokens=4096, seed=1)
     spec = JobSpec(
-        job_id=new_id("job"), tenant="bench", model="bench", checkpoint="bench", prompt_ids=(1, 2), params=params
-    )
+        job_id=new_id("job"), tenant="bench", model="bench", checkpoint="bench", shape=_SHAPE, prompt_ids=(1, 2),
+        params=params,
+    )  # fmt: skip
     live.jobs.create(spec)
     claim = live.jobs.claim(spec.job_id, 1, gpu, "bench", live.now_ms() + 60_000)
     if isinstance(claim, str):

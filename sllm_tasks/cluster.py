@@ -87,6 +87,19 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaShape:
+    """How a replica of a model is built, besides its checkpoint; a job keeps the one it was accepted for."""
+
+    engine: str
+    num_gpus: int
+    #: Weights plus the KV cache of `max_jobs` jobs of `context` tokens.
+    bytes_per_gpu: int
+    max_jobs: int
+    #: Tokens of prompt and output of one job.
+    context: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """A checkpoint loaded on gpus of one node, led by the worker of the first."""
 
@@ -99,6 +112,9 @@ class Replica:
     bytes_per_gpu: int
     #: Jobs it may hold at once.
     max_jobs: int
+    engine: str
+    #: Tokens of prompt and output of one job.
+    context: int
     #: Jobs it holds now, reserved ones included.
     num_jobs: int = 0
     #: Cluster time in ms of the last job's end, or of the load.
@@ -108,6 +124,14 @@ class Replica:
     def leader(self) -> GpuId:
         """The gpu whose worker runs it."""
         return self.gpus[0]
+
+    def serves(self, checkpoint: str, shape: ReplicaShape) -> bool:
+        """Whether jobs that were accepted for this checkpoint and shape may run on it.
+
+        A model that is deployed again leaves replicas of its former shape behind; a job may run on one where all of
+        its tokens fit, however many jobs that replica takes.
+        """
+        return self.checkpoint == checkpoint and self.engine == shape.engine and self.context >= shape.context
 
     @property
     def has_room(self) -> bool:
@@ -130,6 +154,17 @@ class ModelInfo:
     min_replicas: int = 0
     max_replicas: int = 8
     engine: str = "steploop"
+
+    @property
+    def shape(self) -> ReplicaShape:
+        """How its replicas are built."""
+        return ReplicaShape(
+            engine=self.engine,
+            num_gpus=self.num_gpus,
+            bytes_per_gpu=self.bytes_per_gpu,
+            max_jobs=self.max_jobs,
+            context=self.context,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import ErrorCode, InvalidTransitionError
 
 
@@ -142,6 +143,8 @@ class JobSpec:
     tenant: str
     model: str
     checkpoint: str
+    #: Of the replicas it may run on: what its model had when it was accepted.
+    shape: ReplicaShape
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     priority: int = 5

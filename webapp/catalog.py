@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import NotFoundError
 from sllm_tasks.jobs import Exactness
 from sllm_tasks.ledger import inventory
@@ -34,9 +35,14 @@ class ServedModel:
 
     name: str
     checkpoint: str
-    context: int
+    shape: ReplicaShape
     exactness: Exactness
     defaults: SamplingDefaults
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and output of one job."""
+        return self.shape.context
 
 
 class Catalog:
@@ -78,7 +84,7 @@ class Catalog:
         return ServedModel(
             name=row.name,
             checkpoint=checkpoint,
-            context=row.context,
+            shape=inventory.model_info(row).shape,
             exactness=row.exactness,
             defaults=self._defaults[checkpoint],
         )

@@ -44,6 +44,7 @@ def accept_job(
         tenant=tenant,
         model=model.name,
         checkpoint=model.checkpoint,
+        shape=model.shape,
         prompt_ids=prompt_ids,
         params=sampling_params(body.params, model, len(prompt_ids)),
         priority=body.priority,

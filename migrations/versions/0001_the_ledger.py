@@ -278,6 +278,7 @@ def _create_jobs() -> None:
         _optional("client_id", _NAME, "chosen by the client (PUT)"),
         _required("model", _NAME, "a name, not a reference: jobs outlive models"),
         _required("checkpoint", _NAME, "digest at acceptance"),
+        _required("shape", _JSON, "of its replicas, at acceptance"),
         _required(
             "status",
             _closed(

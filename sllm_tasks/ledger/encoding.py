@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.jobs import JobSpec, SamplingParams, TokenRecord
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.tables import JobRow
@@ -57,6 +58,7 @@ def job_spec(row: JobRow) -> JobSpec:
         tenant=row.tenant,
         model=row.model,
         checkpoint=row.checkpoint,
+        shape=ReplicaShape(**row.shape),  # type: ignore[arg-type] # JSON; written by `insert_job`
         prompt_ids=row.prompt_ids,
         params=decode_params(row.params),
         priority=row.priority,

@@ -7,7 +7,7 @@ changes nothing. Rows that are returned are snapshots: changing their attributes
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import BindParameter, Update, bindparam, case, func, literal, select, update
@@ -86,6 +86,7 @@ def _new_values(new: NewJob) -> dict[str, object]:
         "client_id": new.client_id,
         "model": spec.model,
         "checkpoint": spec.checkpoint,
+        "shape": asdict(spec.shape),
         "status": JobStatus.QUEUED,
         "max_attempts": new.max_attempts,
         "priority": spec.priority,

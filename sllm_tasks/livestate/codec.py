@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import (
     Exactness,
@@ -44,6 +45,7 @@ def encode_spec(spec: JobSpec) -> str:
 def decode_spec(data: bytes, prompt_ids: bytes) -> JobSpec:
     """Reverse `encode_spec`."""
     record = json.loads(data)
+    record["shape"] = ReplicaShape(**record["shape"])
     record["params"] = decode_params(record["params"])
     record["exactness"] = Exactness(record["exactness"])
     return JobSpec(prompt_ids=unpack_ids(prompt_ids), **record)

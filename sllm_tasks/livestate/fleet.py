@@ -23,8 +23,6 @@ class ReplicaOrder:
     """A replica as the worker that leads it has to load it."""
 
     replica: Replica
-    engine: str
-    context: int
     #: Replicas to free first; their memory is already promised to this one.
     evicts: tuple[str, ...] = ()
 
@@ -50,7 +48,7 @@ class FleetStore:
             replica = order.replica
             args += [
                 replica.id, replica.model, replica.checkpoint, replica.bytes_per_gpu, replica.max_jobs,
-                order.engine, order.context,
+                replica.engine, replica.context,
             ]  # fmt: skip
         with translated():
             return int(self._scripts["register_gpu"](args=args))
@@ -142,16 +140,13 @@ class FleetStore:
             state=ReplicaState(text(values[b"state"])),
             bytes_per_gpu=number(values[b"bytes_per_gpu"]) or 0,
             max_jobs=number(values[b"max_jobs"]) or 0,
+            engine=text(values[b"engine"]),
+            context=number(values[b"context"]) or 0,
             num_jobs=number(values[b"num_jobs"]) or 0,
             idle_since_ms=number(values[b"idle_since_ms"]) or 0,
         )
         evicts = text(values[b"evicts"])
-        return ReplicaOrder(
-            replica=replica,
-            engine=text(values[b"engine"]),
-            context=number(values[b"context"]) or 0,
-            evicts=tuple(evicts.split(",")) if evicts else (),
-        )
+        return ReplicaOrder(replica=replica, evicts=tuple(evicts.split(",")) if evicts else ())
 
     def replica_ready(self, replica_id: str) -> bool:
         """Let jobs come; False when the replica is no longer wanted."""

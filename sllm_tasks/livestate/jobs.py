@@ -158,7 +158,7 @@ class JobStore:
                     spec.job_id, attempt, codec.encode_spec(spec), codec.pack_ids(spec.prompt_ids),
                     f"{order_of(spec):.0f}", spec.model, losses, CLAIM_MS, "again" if again else "new",
                     "warm" if fast_path else "",
-                    spec.checkpoint,
+                    spec.checkpoint, spec.shape.engine, spec.shape.context,
                 ]
             )  # fmt: skip
         return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)

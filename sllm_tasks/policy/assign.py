@@ -37,17 +37,16 @@ class Assignment:
 
 def assign(view: ClusterView, job: WaitingJob) -> Assignment:
     """Decide for one job."""
-    model = view.models.get(job.model)
-    if model is None:
+    if job.model not in view.models:
         return _wait(f"model {job.model} is not deployed")
-    # A job keeps the checkpoint it was accepted for, also when its model was deployed again since.
-    checkpoint = job.checkpoint or model.checkpoint
-    replicas = [replica for replica in view.replicas_of(model.name) if replica.checkpoint == checkpoint]
+    # A job keeps the checkpoint and the shape it was accepted for, also when its model was deployed again since.
+    model = view.model_of(job)
+    replicas = [replica for replica in view.replicas_of(model.name) if replica.serves(model.checkpoint, model.shape)]
     if (replica := _with_room([replica for replica in replicas if view.takes(replica.leader, job)])) is not None:
         return Assignment(path=AssignmentPath.WARM, replica_id=replica.id)
     if len(replicas) >= model.max_replicas:
         return _wait(f"all {len(replicas)} replicas are full and max_replicas is {model.max_replicas}")
-    gpus = view.usable_gpus(checkpoint)
+    gpus = view.usable_gpus(model.checkpoint)
     if not gpus:
         return _wait("no live node has the checkpoint")
     gpus = [gpu for gpu in gpus if view.takes(gpu.id, job)]

@@ -35,6 +35,9 @@ def expired_replicas(view: ClusterView) -> list[Replica]:
 
 
 def _serves(view: ClusterView, replica: Replica) -> bool:
-    """Whether jobs may come: not when the model was deleted, or deployed again from another checkpoint."""
+    """Whether it is what its model has now: not when that was deleted, or deployed again as something else."""
     model = view.models.get(replica.model)
-    return model is not None and model.checkpoint == replica.checkpoint and replica.state is ReplicaState.READY
+    if model is None or replica.state is not ReplicaState.READY:
+        return False
+    built = (replica.checkpoint, replica.engine, replica.context, replica.max_jobs)
+    return built == (model.checkpoint, model.engine, model.context, model.max_jobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaShape, ReplicaState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,7 @@ class WaitingJob:
     attempt: int
     #: What it was accepted for; None: whatever its model serves now.
     checkpoint: str | None = None
+    shape: ReplicaShape | None = None
     priority: int = 5
     created_ms: int = 0
     #: One more dead worker and it ends as poison, so it does not share a gpu with another suspect.
@@ -32,6 +33,20 @@ class ClusterView:
     replicas: Mapping[str, Replica] = field(default_factory=dict)
     nodes: Mapping[str, NodeInfo] = field(default_factory=dict)
     models: Mapping[str, ModelInfo] = field(default_factory=dict)
+
+    def model_of(self, job: WaitingJob) -> ModelInfo:
+        """A job's model as it was when the job was accepted; KeyError if it is not served any more."""
+        model = self.models[job.model]
+        shape = job.shape or model.shape
+        return replace(
+            model,
+            checkpoint=job.checkpoint or model.checkpoint,
+            engine=shape.engine,
+            num_gpus=shape.num_gpus,
+            bytes_per_gpu=shape.bytes_per_gpu,
+            max_jobs=shape.max_jobs,
+            context=shape.context,
+        )
 
     def replicas_of(self, model: str) -> list[Replica]:
         """Replicas of a model that are not on their way out."""

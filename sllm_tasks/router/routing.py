@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from sllm_tasks.cluster import Replica, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
@@ -73,6 +73,7 @@ class Router:
             id=spec.job_id,
             model=spec.model,
             checkpoint=spec.checkpoint,
+            shape=spec.shape,
             attempt=found.attempt,
             priority=spec.priority,
             created_ms=spec.created_ms,
@@ -100,7 +101,7 @@ class Router:
     def _apply(
         self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str
     ) -> tuple[Applied, ClusterView]:
-        model = replace(view.models[job.model], checkpoint=job.checkpoint or view.models[job.model].checkpoint)
+        model = view.model_of(job)
         if decision.replica_id is not None:
             replica = view.replicas[decision.replica_id]
             start_kind = StartKind.WARM if replica.state is ReplicaState.READY else StartKind.COLD_SSD
@@ -117,6 +118,8 @@ class Router:
                 state=ReplicaState.LOADING,
                 bytes_per_gpu=model.bytes_per_gpu,
                 max_jobs=model.max_jobs,
+                engine=model.engine,
+                context=model.context,
                 num_jobs=1,
                 idle_since_ms=view.now_ms,
             )

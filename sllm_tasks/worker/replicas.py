@@ -126,8 +126,8 @@ class ReplicaTable:
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         failpoint("load.start", subject=order.replica.model)
         started_s = time.monotonic()
-        engine = create_engine(order.engine)
-        limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.context)
+        engine = create_engine(order.replica.engine)
+        limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
         engine.load(path, (self._device,), limits)
         try:
             tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))

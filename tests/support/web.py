@@ -97,10 +97,10 @@ class PlayedWorker:
         """Announce the gpu and its replica."""
         replica = Replica(
             id="replica_test", model=MODEL, checkpoint=DIGEST, gpus=(GPU,), state=ReplicaState.READY,
-            bytes_per_gpu=1, max_jobs=64,
+            bytes_per_gpu=1, max_jobs=64, engine="instant", context=CONTEXT,
         )  # fmt: skip
         gpu = Gpu(id=GPU, worker_id=self.worker_id, device="cpu", capacity_bytes=100)
-        self._live.fleet.register_gpu(gpu, [ReplicaOrder(replica=replica, engine="instant", context=CONTEXT)])
+        self._live.fleet.register_gpu(gpu, [ReplicaOrder(replica=replica)])
 
     def claim(self, job_id: str, attempt: int = 1) -> Claim:
         """Take a job."""

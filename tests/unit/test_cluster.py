@@ -57,7 +57,8 @@ def test_free_memory_is_what_no_replica_has_reserved() -> None:
 def test_a_replica_has_room_until_it_is_full_or_closes(state: ReplicaState, num_jobs: int, has_room: bool) -> None:
     gpus = (GpuId("node0", 1), GpuId("node0", 0))
     replica = Replica(
-        id="r", model="m", checkpoint="c", gpus=gpus, state=state, bytes_per_gpu=1, max_jobs=2, num_jobs=num_jobs
-    )
+        id="r", model="m", checkpoint="c", gpus=gpus, state=state, bytes_per_gpu=1, max_jobs=2, num_jobs=num_jobs,
+        engine="steploop", context=64,
+    )  # fmt: skip
     assert replica.has_room is has_room
     assert replica.leader == gpus[0]

@@ -80,6 +80,7 @@ class JobRow(Base):
     client_id: Mapped[str | None] = mapped_column(comment="chosen by the client (PUT)")
     model: Mapped[str] = mapped_column(comment="a name, not a reference: jobs outlive models")
     checkpoint: Mapped[str] = mapped_column(comment="digest at acceptance")
+    shape: Mapped[JsonObject] = mapped_column(JSON_VALUE, comment="of its replicas, at acceptance")
     status: Mapped[JobStatus] = mapped_column(by_value(JobStatus, "status"))
     version: Mapped[int] = mapped_column(default=1, comment="grows with every change of the row")
     attempt: Mapped[int] = mapped_column(default=1)

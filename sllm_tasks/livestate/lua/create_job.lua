@@ -1,5 +1,6 @@
 -- Make the live record of an accepted job and, when a ready replica has room, reserve a place on it.
--- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again', 'warm' or ''
+-- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again', 'warm' or '',
+--       checkpoint, engine and context that the job was accepted for
 -- Returns {now, replica, gpu}; replica and gpu are '' when the router has to decide.
 local job, attempt, spec, ids, order, model, losses, claim_ms, again =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'again'
@@ -15,9 +16,10 @@ if again then event(job, 'snapshot', cjson.encode({text = '', num_tokens = 0})) 
 status_event(job, 'queued', 'waiting_gpu')
 local best = ARGV[10] == 'warm' and redis.call('ZRANGE', warm_key(model), 0, 3) or {}
 for _, id in ipairs(best) do
-  local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus', 'checkpoint')
+  local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus', 'checkpoint', 'engine', 'context')
   local leader = r[3] and string.match(r[3], '[^,]+')
-  if leader and r[4] == ARGV[11] and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
+  local serves = leader and r[4] == ARGV[11] and r[5] == ARGV[12] and tonumber(r[6]) >= tonumber(ARGV[13])
+  if serves and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
     take_slot(job, id, leader, now + tonumber(claim_ms))
     redis.call('HSET', job_key(job), 'start_kind', 'warm')
     return {now, id, leader}

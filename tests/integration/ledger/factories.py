@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import FinishReason, JobError, JobSpec, JobStatus, Outcome, SamplingParams, Usage
@@ -33,6 +34,7 @@ def make_job(**changes: object) -> NewJob:
         tenant=TENANT,
         model="m",
         checkpoint="sha256:c",
+        shape=ReplicaShape(engine="steploop", num_gpus=1, bytes_per_gpu=2**42, max_jobs=8, context=1024),
         prompt_ids=(1, 50_000, 2**32 - 1),
         params=SamplingParams(max_tokens=16, seed=7, stop=("\n", "."), stop_token_ids=(2,), logprobs=1),
         created_ms=to_ms(NOW),

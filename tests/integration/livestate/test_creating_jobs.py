@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+
+import pytest
 
 from sllm_tasks.cluster import GpuState
 from sllm_tasks.jobs import JobStatus
-from tests.integration.livestate.world import GPU, OTHER_GPU, WORKER, World, job_spec, replica_order
+from tests.integration.livestate.world import GPU, OTHER_GPU, SHAPE, WORKER, World, job_spec, replica_order
 from tests.support.races import run_together
 
 
@@ -73,6 +76,18 @@ def test_a_draining_gpu_gets_no_job(world: World) -> None:
     world.add_gpu(GPU, WORKER, replica_order())
     world.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
     assert world.live.jobs.create(job_spec()).gpu is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "context", "is_warm"),
+    [("instant", 63, True), ("instant", 64, True), ("instant", 65, False), ("steploop", 64, False)],
+)
+def test_a_job_runs_only_where_its_context_fits_and_on_its_engine(
+    world: World, engine: str, context: int, is_warm: bool
+) -> None:
+    world.add_gpu(GPU, WORKER, replica_order(context=64))
+    placed = world.live.jobs.create(job_spec(shape=replace(SHAPE, engine=engine, context=context)))
+    assert (placed.gpu == GPU) is is_warm
 
 
 def test_waiting_jobs_are_served_by_priority_and_then_by_age(world: World) -> None:

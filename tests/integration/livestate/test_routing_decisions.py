@@ -25,7 +25,7 @@ def test_a_new_replica_reserves_its_memory_and_the_place_of_its_first_job(world:
     assert (world.reserved_bytes(), world.num_jobs()) == (60, 1)
     order = world.live.fleet.replica("replica_1")
     assert order is not None
-    assert (order.replica.state, order.engine, order.context) == (ReplicaState.LOADING, "steploop", 64)
+    assert (order.replica.state, order.replica.engine, order.replica.context) == (ReplicaState.LOADING, "instant", 64)
     assert world.live.jobs.waiting() == []
 
 

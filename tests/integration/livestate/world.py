@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import Redis
 
-from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaShape, ReplicaState
 from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, Outcome, SamplingParams, StartKind, TokenRecord
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
@@ -17,6 +17,8 @@ WORKER = "worker_a"
 #: Never over: tests that are about expiry say so.
 FAR_MS = 1 << 50
 
+SHAPE = ReplicaShape(engine="instant", num_gpus=1, bytes_per_gpu=10, max_jobs=8, context=64)
+
 SUCCEEDED = Outcome(status=JobStatus.SUCCEEDED, finish_reason=FinishReason.STOP)
 
 
@@ -27,6 +29,7 @@ def job_spec(job_id: str = "job_1", **changes: object) -> JobSpec:
         "tenant": "t",
         "model": "m",
         "checkpoint": "c",
+        "shape": SHAPE,
         "prompt_ids": (1, 2, 3),
         "params": SamplingParams(max_tokens=8, seed=7),
         "created_ms": 1_000,
@@ -41,6 +44,7 @@ def replica_order(
     gpu: GpuId = GPU,
     slots: int = 8,
     num_bytes: int = 10,
+    context: int = SHAPE.context,
     state: ReplicaState = ReplicaState.READY,
 ) -> ReplicaOrder:
     """A replica on one gpu."""
@@ -52,15 +56,18 @@ def replica_order(
         state=state,
         bytes_per_gpu=num_bytes,
         max_jobs=slots,
+        engine=SHAPE.engine,
+        context=context,
     )
-    return ReplicaOrder(replica=replica, engine="instant", context=64)
+    return ReplicaOrder(replica=replica)
 
 
 def model_info(name: str = "m", *, num_bytes: int = 10, slots: int = 8) -> ModelInfo:
     """A model whose replicas take one gpu."""
     return ModelInfo(
-        name=name, checkpoint="c", num_gpus=1, bytes_per_gpu=num_bytes, max_jobs=slots, context=64, keep_alive_s=60
-    )
+        name=name, checkpoint="c", num_gpus=1, bytes_per_gpu=num_bytes, max_jobs=slots, context=64, keep_alive_s=60,
+        engine=SHAPE.engine,
+    )  # fmt: skip
 
 
 def token(index: int) -> TokenRecord:

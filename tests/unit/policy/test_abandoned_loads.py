@@ -8,7 +8,7 @@ from sllm_tasks.policy.view import ClusterView
 def _view(now_ms: int, num_jobs: int) -> ClusterView:
     replica = Replica(
         id="replica_1", model="m", checkpoint="c", gpus=(GpuId("node0", 0),), state=ReplicaState.LOADING,
-        bytes_per_gpu=10, max_jobs=4, num_jobs=num_jobs, idle_since_ms=1_000,
+        bytes_per_gpu=10, max_jobs=4, engine="steploop", context=64, num_jobs=num_jobs, idle_since_ms=1_000,
     )  # fmt: skip
     model = ModelInfo(
         name="m", checkpoint="c", num_gpus=1, bytes_per_gpu=10, max_jobs=4, context=64, keep_alive_s=60, min_replicas=1

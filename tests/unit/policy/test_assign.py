@@ -161,6 +161,19 @@ def test_the_view_after_a_decision_keeps_its_books(view: ClusterView, model_name
         assert gpu.reserved_bytes == promised <= gpu.capacity_bytes
 
 
+def test_a_job_runs_on_no_replica_that_is_too_small_for_it_and_loads_the_shape_it_was_accepted_for() -> None:
+    model = make_model(bytes_per_gpu=30, context=32)
+    view = make_view(make_replica("small", _FIRST, model), models=[model], gpus=[_FIRST])
+    larger = replace(model.shape, context=64, bytes_per_gpu=60)
+    job = replace(waiting_job(), checkpoint=model.checkpoint, shape=larger)
+    assert assign(view, job).gpus == (_FIRST,)
+    assert view.model_of(job).shape == larger
+    too_large = replace(job, shape=replace(larger, bytes_per_gpu=101))
+    assert assign(view, too_large).path is AssignmentPath.WAIT
+    small_enough = replace(job, shape=replace(larger, context=32))
+    assert assign(view, small_enough).replica_id == "small"
+
+
 def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
     newer = Replica(
         id="newer",
@@ -170,6 +183,8 @@ def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
         state=ReplicaState.READY,
         bytes_per_gpu=1,
         max_jobs=8,
+        engine="steploop",
+        context=64,
     )
     model = ModelInfo(name="m", checkpoint="new", num_gpus=1, bytes_per_gpu=1, max_jobs=8, context=64, keep_alive_s=60)
     gpu = Gpu(id=GpuId("n", 0), worker_id="w", device="cpu", capacity_bytes=10, reserved_bytes=1)

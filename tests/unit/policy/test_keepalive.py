@@ -27,6 +27,13 @@ def test_a_model_keeps_its_least_replicas_and_the_oldest_go_first() -> None:
     assert expired_replicas(make_view(young, old, models=[model], gpus=[_GPU], now_ms=10_000)) == [old]
 
 
+def test_an_idle_replica_of_a_former_shape_goes_at_once() -> None:
+    model = make_model(max_jobs=4)
+    replica = make_replica("former", _GPU, model)
+    for served in (make_model(max_jobs=2), make_model(context=32), make_model(engine="instant")):
+        assert expired_replicas(make_view(replica, models=[served], gpus=[_GPU])) == [replica]
+
+
 def test_replicas_of_a_deleted_model_or_of_another_checkpoint_go_at_once() -> None:
     model, deleted = make_model(keep_alive_s=60.0), make_model("deleted")
     outdated = make_replica("outdated", _GPU, model, checkpoint="before")

@@ -20,6 +20,8 @@ def _view(*, suspects: dict[GpuId, str]) -> ClusterView:
         state=ReplicaState.READY,
         bytes_per_gpu=10,
         max_jobs=4,
+        engine="steploop",
+        context=64,
     )
     model = ModelInfo(
         name="m", checkpoint="c", num_gpus=1, bytes_per_gpu=10, max_jobs=4, context=64, keep_alive_s=60, max_replicas=2

@@ -34,6 +34,8 @@ def make_replica(replica_id: str, gpu: GpuId, model: ModelInfo, **changes: objec
         "state": ReplicaState.READY,
         "bytes_per_gpu": model.bytes_per_gpu,
         "max_jobs": model.max_jobs,
+        "engine": model.engine,
+        "context": model.context,
     }
     return Replica(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.engines.base import EngineLimits, EngineRequest
 from sllm_tasks.engines.instant import InstantEngine
 from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, SamplingParams, StartKind
@@ -54,6 +55,7 @@ def submit(loop: EngineLoop, engine: InstantEngine, max_tokens: int, *, deadline
         tenant="t",
         model="m",
         checkpoint="c",
+        shape=ReplicaShape(engine="instant", num_gpus=1, bytes_per_gpu=1, max_jobs=1, context=64),
         prompt_ids=(1, 2),
         params=params,
         deadline_ms=deadline_ms,
