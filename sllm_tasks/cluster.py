@@ -24,13 +24,16 @@ class ReplicaState(StrEnum):
     LOADING = "loading"
     #: Takes jobs.
     READY = "ready"
-    #: Takes no more jobs; its worker frees the memory.
+    #: Finishes the jobs that it has and takes no more; a job of another model needs its memory.
+    DRAINING = "draining"
+    #: Holds no jobs and takes none; its worker frees the memory.
     UNLOADING = "unloading"
 
 
 REPLICA_TRANSITIONS: Mapping[ReplicaState, frozenset[ReplicaState]] = {
     ReplicaState.LOADING: frozenset({ReplicaState.READY, ReplicaState.UNLOADING}),
-    ReplicaState.READY: frozenset({ReplicaState.UNLOADING}),
+    ReplicaState.READY: frozenset({ReplicaState.DRAINING, ReplicaState.UNLOADING}),
+    ReplicaState.DRAINING: frozenset({ReplicaState.UNLOADING}),
     ReplicaState.UNLOADING: frozenset(),
 }
 
@@ -119,11 +122,18 @@ class Replica:
     num_jobs: int = 0
     #: Cluster time in ms of the last job's end, or of the load.
     idle_since_ms: int = 0
+    #: Cluster time in ms at which it began to take jobs; 0 while it loads.
+    ready_ms: int = 0
 
     @property
     def leader(self) -> GpuId:
         """The gpu whose worker runs it."""
         return self.gpus[0]
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it serves now or soon."""
+        return self.state in {ReplicaState.LOADING, ReplicaState.READY}
 
     def serves(self, checkpoint: str, shape: ReplicaShape) -> bool:
         """Whether jobs that were accepted for this checkpoint and shape may run on it.
@@ -136,7 +146,7 @@ class Replica:
     @property
     def has_room(self) -> bool:
         """Whether another job may be reserved on it."""
-        return self.state is not ReplicaState.UNLOADING and self.num_jobs < self.max_jobs
+        return self.takes_jobs and self.num_jobs < self.max_jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,9 +25,9 @@ class JobStatus(StrEnum):
     SUCCEEDED = "succeeded"
     #: It ended with an error; partial text is kept.
     FAILED = "failed"
-    #: It was stopped by its user, or by its deadline after the start.
+    #: It was stopped by its user, or by its deadline after its first token.
     CANCELED = "canceled"
-    #: Its deadline passed before it started.
+    #: Its deadline passed before its first token.
     EXPIRED = "expired"
 
     @property
@@ -50,13 +50,14 @@ JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
             JobStatus.SUCCEEDED,
             JobStatus.FAILED,
             JobStatus.CANCELED,
+            JobStatus.EXPIRED,
         }
     ),
     JobStatus.RUNNING: frozenset(
         {JobStatus.QUEUED, JobStatus.CANCELING, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED}
     ),
     # SUCCEEDED: the job reached its end before the worker saw the wish to cancel.
-    JobStatus.CANCELING: frozenset({JobStatus.CANCELED, JobStatus.SUCCEEDED, JobStatus.FAILED}),
+    JobStatus.CANCELING: frozenset({JobStatus.CANCELED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.EXPIRED}),
     JobStatus.SUCCEEDED: frozenset(),
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELED: frozenset(),

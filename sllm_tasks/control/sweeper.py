@@ -100,7 +100,8 @@ class Sweeper:
         if (unowned and job.status is JobStatus.CANCELING) or (unowned and view is not None and view.cancel):
             self._end(job, JobStatus.CANCELED, None)
         elif unowned and expired:
-            status = JobStatus.EXPIRED if job.attempt == 1 else JobStatus.CANCELED
+            began = view.num_tokens > 0 if view is not None else job.attempt > 1
+            status = JobStatus.CANCELED if began else JobStatus.EXPIRED
             message = "the deadline passed before the job could run"
             self._end(job, status, JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
         elif view is not None and unowned and view.losses >= self._max_attempts:

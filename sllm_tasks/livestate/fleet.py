@@ -144,6 +144,7 @@ class FleetStore:
             context=number(values[b"context"]) or 0,
             num_jobs=number(values[b"num_jobs"]) or 0,
             idle_since_ms=number(values[b"idle_since_ms"]) or 0,
+            ready_ms=number(values.get(b"ready_ms")) or 0,
         )
         evicts = text(values[b"evicts"])
         return ReplicaOrder(replica=replica, evicts=tuple(evicts.split(",")) if evicts else ())
@@ -175,6 +176,11 @@ class FleetStore:
             before, *_ = pipeline.execute()
             if before is None or json.loads(before) != record:
                 self._redis.xadd(f"{PREFIX}feed", {"kind": "node", "id": node.name}, maxlen=20_000)
+
+    def known_nodes(self) -> list[str]:
+        """Names of all nodes that were ever heard of, silent ones included."""
+        with translated():
+            return sorted(text(name) for name in self._redis.zrange(f"{PREFIX}nodes", 0, -1))
 
     def nodes(self, now_ms: int) -> list[NodeInfo]:
         """Nodes whose agent lives, with the gpus whose workers live."""

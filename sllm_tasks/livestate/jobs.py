@@ -84,6 +84,8 @@ class LiveJob:
     loading_ms: int | None
     prefill_ms: int | None
     first_token_ms: int | None
+    #: Why it has no place yet, empty while that is not known or not so.
+    wait_reason: str
     ended: bool
 
 
@@ -119,7 +121,7 @@ class Due:
 
 _VIEW_FIELDS = (
     "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
-    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "ended",
+    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "ended",
 )  # fmt: skip
 
 
@@ -315,5 +317,6 @@ def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
         loading_ms=number(field["loading_ms"]),
         prefill_ms=number(field["prefill_ms"]),
         first_token_ms=number(field["first_token_ms"]),
+        wait_reason=text(field["wait_reason"]),
         ended=field["ended"] is not None,
     )

@@ -103,6 +103,16 @@ class RouterStore:
         with translated():
             return Applied(text(self._scripts["assign_job"](args=args)))
 
+    def drain(self, *, epoch: int, replica_id: str) -> bool:
+        """Let a ready replica take no more jobs; False when it is not ready any more, or another router leads."""
+        with translated():
+            return bool(self._scripts["drain_replica"](args=[epoch, replica_id]) == b"ok")
+
+    def note_wait(self, job_id: str, attempt: int, reason: str) -> None:
+        """Tell readers of a job why it has no place yet; ignored when it has one by now."""
+        with translated():
+            self._scripts["note_wait"](args=[job_id, attempt, reason])
+
     def kick(self) -> bool:
         """Whether the caller should send the router a trigger; False while one is on its way."""
         with translated():

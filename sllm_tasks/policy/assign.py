@@ -52,6 +52,11 @@ def assign(view: ClusterView, job: WaitingJob) -> Assignment:
     gpus = [gpu for gpu in gpus if view.takes(gpu.id, job)]
     if not gpus:
         return _wait("every gpu runs a job that may have killed workers, as this one may have")
+    # A second copy beside the first would take memory and give no speed: one engine thread steps both.
+    occupied = {gpu for replica in replicas for gpu in replica.gpus}
+    gpus = [gpu for gpu in gpus if gpu.id not in occupied]
+    if not gpus:
+        return _wait("its replicas are full, and every gpu that could load another has one")
     fitting = [gpu for gpu in gpus if gpu.free_bytes >= model.bytes_per_gpu]
     if fitting:
         # Spread: the emptiest gpu keeps the most room for the others.

@@ -50,20 +50,17 @@ class ClusterView:
 
     def replicas_of(self, model: str) -> list[Replica]:
         """Replicas of a model that are not on their way out."""
-        return [
-            replica
-            for replica in self.replicas.values()
-            if replica.model == model and replica.state is not ReplicaState.UNLOADING
-        ]
+        return [replica for replica in self.replicas.values() if replica.model == model and replica.takes_jobs]
 
     def idle_replicas_on(self, gpu: GpuId) -> list[Replica]:
-        """Ready replicas without jobs on a gpu, unused longest first."""
+        """Loaded replicas without jobs on a gpu: those that take no more first, then those unused longest."""
+        loaded = {ReplicaState.READY, ReplicaState.DRAINING}
         idle = [
             replica
             for replica in self.replicas.values()
-            if gpu in replica.gpus and replica.state is ReplicaState.READY and replica.num_jobs == 0
+            if gpu in replica.gpus and replica.state in loaded and replica.num_jobs == 0
         ]
-        return sorted(idle, key=lambda replica: (replica.idle_since_ms, replica.id))
+        return sorted(idle, key=lambda replica: (replica.takes_jobs, replica.idle_since_ms, replica.id))
 
     def takes(self, gpu: GpuId, job: WaitingJob) -> bool:
         """Whether a job may run on a gpu, as far as other jobs there are concerned."""
@@ -83,6 +80,11 @@ class ClusterView:
         """The view after a job was reserved on a replica."""
         replica = self.replicas[replica_id]
         return replace(self, replicas={**self.replicas, replica_id: replace(replica, num_jobs=replica.num_jobs + 1)})
+
+    def with_draining(self, replica_ids: tuple[str, ...]) -> ClusterView:
+        """The view after replicas stopped taking jobs."""
+        draining = {id_: replace(self.replicas[id_], state=ReplicaState.DRAINING) for id_ in replica_ids}
+        return replace(self, replicas={**self.replicas, **draining})
 
     def with_suspect(self, gpu: GpuId, job_id: str) -> ClusterView:
         """The view after a suspect job was sent to a gpu."""

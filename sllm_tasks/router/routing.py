@@ -15,6 +15,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import LiveSpec
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import Assignment, AssignmentPath, assign
+from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.keepalive import expired_replicas
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.snapshot import Snapshot
@@ -88,7 +89,8 @@ class Router:
                 if self._reported_waits.get(job.id) != decision.reason:
                     self._reported_waits[job.id] = decision.reason
                     self._report(view, job, decision, decision_id)
-                return view
+                    self._live.router.note_wait(job.id, job.attempt, decision.reason)
+                return self._make_room(view, job)
             applied, view_after = self._apply(view, job, decision, decision_id)
             if applied is Applied.OK:
                 self._report(view, job, decision, decision_id)
@@ -97,6 +99,17 @@ class Router:
                 return view
             view = self._snapshot.view()
         return view
+
+    def _make_room(self, view: ClusterView, job: WaitingJob) -> ClusterView:
+        """Close replicas to new jobs when a job has waited long enough for their memory."""
+        drained = tuple(
+            replica_id
+            for replica_id in replicas_to_drain(view, job)
+            if self._live.router.drain(epoch=self._epoch(), replica_id=replica_id)
+        )
+        for replica_id in drained:
+            logger.info("job %s waits: replica %s takes no more jobs", job.id, replica_id)
+        return view.with_draining(drained)
 
     def _apply(
         self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str

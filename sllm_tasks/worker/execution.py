@@ -59,8 +59,11 @@ class Executor:
 
     def _prepare(self, run: JobRun) -> None:
         future = self._replicas.ensure(run.claim.replica_id)
+        run.tokens = list(self._live.jobs.tokens(run.job_id)) if run.claim.attempt > 1 else []
+        run.num_written = len(run.tokens)
         while not future.done() and run.stop is None:
             wait([future], timeout=_LOOK_S)
+            self._look_at_deadline(run)
         if not future.done():
             # Asked to stop while its replica loads: nobody has to wait for the end of the load.
             if run.stop is Stop.CANCEL:
@@ -71,9 +74,7 @@ class Executor:
         failpoint("prefill.start", subject=run.job_id)
         if self._live.jobs.set_phase(run.claim, JobPhase.PREFILL) is Verdict.STALE:
             run.request_stop(Stop.LOST)
-        deadline_ms = run.claim.spec.deadline_ms
-        if deadline_ms is not None and self._live.now_ms() > deadline_ms:
-            run.request_stop(Stop.CANCEL, deadline_error())
+        self._look_at_deadline(run)
         if run.stop is not None:
             if run.stop is Stop.CANCEL:
                 run.cancel()
@@ -82,11 +83,14 @@ class Executor:
             self._loop.submit(run, loaded.engine, request, assembler)
             run.finished.wait()
 
+    def _look_at_deadline(self, run: JobRun) -> None:
+        deadline_ms = run.claim.spec.deadline_ms
+        if deadline_ms is not None and self._live.now_ms() >= deadline_ms:
+            run.request_stop(Stop.CANCEL, deadline_error())
+
     def _resume(self, run: JobRun, loaded: LoadedReplica) -> tuple[EngineRequest, TextAssembler]:
-        """Take over the tokens of earlier attempts; the job may turn out to be complete."""
+        """Go on after the tokens of earlier attempts; the job may turn out to be complete."""
         spec, eos_token_ids = run.claim.spec, loaded.engine.eos_token_ids()
-        run.tokens = list(self._live.jobs.tokens(run.job_id)) if run.claim.attempt > 1 else []
-        run.num_written = len(run.tokens)
         request = EngineRequest(
             job_id=run.job_id,
             token_ids=spec.prompt_ids + tuple(token.token_id for token in run.tokens),

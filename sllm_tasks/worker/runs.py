@@ -15,7 +15,7 @@ from sllm_tasks.livestate.jobs import Claim
 class Stop(StrEnum):
     """Why a worker should let go of a job before its end."""
 
-    #: Its user or its deadline wants it; it ends as canceled.
+    #: Its user or its deadline wants it; it ends as canceled or expired.
     CANCEL = "cancel"
     #: This worker leaves; another one goes on.
     HAND_OVER = "hand_over"
@@ -39,6 +39,7 @@ class JobRun:
         self.finished = threading.Event()
         self._lock = threading.Lock()
         self._stop: Stop | None = None
+        #: Why it is stopped, when not its user but its deadline wants that.
         self.cancel_error: JobError | None = None
 
     @property
@@ -65,8 +66,11 @@ class JobRun:
         self._end(JobStatus.SUCCEEDED, reason, None)
 
     def cancel(self) -> None:
-        """The job was stopped; its partial text is kept."""
-        self._end(JobStatus.CANCELED, FinishReason.CANCELED, self.cancel_error)
+        """The job was stopped; its partial text is kept. A deadline before the first token is no cancellation."""
+        if self.cancel_error is not None and not self.tokens:
+            self._end(JobStatus.EXPIRED, None, self.cancel_error)
+        else:
+            self._end(JobStatus.CANCELED, FinishReason.CANCELED, self.cancel_error)
 
     def fail(self, code: ErrorCode, message: str) -> None:
         """The job cannot go on."""

@@ -18,9 +18,9 @@ _DONE, _FAILED, _CANCELED, _EXPIRED = (
 #: Said once more and on purpose: whoever changes the table has to mean it.
 _LEGAL = {
     (_Q, _S), (_Q, _C), (_Q, _CANCELED), (_Q, _EXPIRED), (_Q, _FAILED),
-    (_S, _Q), (_S, _R), (_S, _C), (_S, _DONE), (_S, _FAILED), (_S, _CANCELED),
+    (_S, _Q), (_S, _R), (_S, _C), (_S, _DONE), (_S, _FAILED), (_S, _CANCELED), (_S, _EXPIRED),
     (_R, _Q), (_R, _C), (_R, _DONE), (_R, _FAILED), (_R, _CANCELED),
-    (_C, _CANCELED), (_C, _DONE), (_C, _FAILED),
+    (_C, _CANCELED), (_C, _DONE), (_C, _FAILED), (_C, _EXPIRED),
 }  # fmt: skip
 
 

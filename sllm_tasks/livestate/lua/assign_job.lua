@@ -21,7 +21,7 @@ if #ARGV > 9 then
   local model, checkpoint, bytes = ARGV[10], ARGV[11], tonumber(ARGV[13])
   for id in string.gmatch(victims, '[^,]+') do
     local r = redis.call('HMGET', replica_key(id), 'state', 'num_jobs')
-    if r[1] ~= 'ready' or tonumber(r[2]) > 0 then return 'busy' end
+    if (r[1] ~= 'ready' and r[1] ~= 'draining') or tonumber(r[2]) > 0 then return 'busy' end
   end
   local freed = {}
   for id in string.gmatch(victims, '[^,]+') do
@@ -44,7 +44,7 @@ if #ARGV > 9 then
   end
 else
   local r = redis.call('HMGET', replica_key(replica), 'state', 'num_jobs', 'max_jobs')
-  if not r[1] or r[1] == 'unloading' then return 'dead' end
+  if r[1] ~= 'ready' and r[1] ~= 'loading' then return 'dead' end
   if tonumber(r[2]) >= tonumber(r[3]) then return 'full' end
 end
 if suspect then

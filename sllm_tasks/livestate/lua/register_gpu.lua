@@ -10,7 +10,7 @@ for i = 7, #ARGV, 7 do
   local id = ARGV[i]
   redis.call('HSET', replica_key(id), 'model', ARGV[i + 1], 'checkpoint', ARGV[i + 2], 'gpus', gpu,
     'bytes_per_gpu', ARGV[i + 3], 'max_jobs', ARGV[i + 4], 'engine', ARGV[i + 5], 'context', ARGV[i + 6],
-    'state', 'ready', 'num_jobs', 0, 'idle_since_ms', now_ms(), 'evicts', '')
+    'state', 'ready', 'ready_ms', now_ms(), 'num_jobs', 0, 'idle_since_ms', now_ms(), 'evicts', '')
   redis.call('SADD', gpu_key(gpu) .. ':replicas', id)
   redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', ARGV[i + 3])
   set_warm(id)

@@ -9,7 +9,16 @@ import pytest
 from sllm_tasks.cluster import GpuState, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate.router import Applied, Change, NewReplica
-from tests.integration.livestate.world import GPU, OTHER_GPU, WORKER, World, job_spec, model_info, replica_order
+from tests.integration.livestate.world import (
+    GPU,
+    OTHER_GPU,
+    SUCCEEDED,
+    WORKER,
+    World,
+    job_spec,
+    model_info,
+    replica_order,
+)
 from tests.support.processes import wait_until
 from tests.support.races import run_together
 
@@ -229,3 +238,47 @@ def test_a_feed_that_began_anew_is_told_to_readers_of_the_old_one(world: World) 
     assert world.live.router.changes(position) is None
     world.add_gpu()
     assert world.live.router.changes(position) is None
+
+
+def test_a_draining_replica_keeps_its_jobs_takes_no_more_and_can_be_evicted_when_they_ended(world: World) -> None:
+    claim = world.running_job("first")
+    assert world.live.router.drain(epoch=world.lead(), replica_id="replica_1")
+    placed = world.live.jobs.create(job_spec("second"))
+    assert placed.gpu is None
+    assert world.apply("second", "replica_1") is Applied.DEAD
+    world.live.jobs.create(job_spec("third", model="n"))
+    assert world.apply("third", "replica_2", _new(95, "replica_1")) is Applied.BUSY
+    world.live.jobs.finish(claim, SUCCEEDED)
+    assert world.apply("third", "replica_2", _new(95, "replica_1")) is Applied.OK
+
+
+def test_a_router_that_lost_its_lease_drains_nothing(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    old = world.lead("router_a")
+    world.redis.delete("sllm:router:leader")
+    world.lead("router_b")
+    assert not world.live.router.drain(epoch=old, replica_id="replica_1")
+    assert world.live.jobs.create(job_spec()).gpu == GPU
+
+
+def test_a_job_that_waits_says_why_until_it_has_a_place(world: World) -> None:
+    world.add_gpu()
+    world.live.jobs.create(job_spec())
+    world.live.router.note_wait("job_1", 1, "no gpu has the memory")
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert view.wait_reason == "no gpu has the memory"
+    assert world.live.jobs.events("job_1")[-1].data["reason"] == "no gpu has the memory"
+    world.apply("job_1", "replica_1", _new())
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert view.wait_reason == ""
+    world.live.router.note_wait("job_1", 1, "too late")
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert view.wait_reason == ""
+
+
+def test_a_reason_to_wait_makes_no_record_of_an_unknown_job(world: World) -> None:
+    world.live.router.note_wait("job_1", 1, "no gpu has the memory")
+    assert world.live.jobs.view("job_1") is None

@@ -90,10 +90,11 @@ def test_no_gpu_is_promised_more_memory_than_it_has(view: ClusterView, model_nam
 
 
 @given(views(), _MODELS)
-def test_only_idle_ready_replicas_of_the_chosen_gpu_are_evicted(view: ClusterView, model_name: str) -> None:
+def test_only_idle_loaded_replicas_of_the_chosen_gpu_are_evicted(view: ClusterView, model_name: str) -> None:
     decision = assign(view, waiting_job(model_name))
     for victim in (view.replicas[victim_id] for victim_id in decision.victims):
-        assert (victim.state, victim.num_jobs, victim.gpus) == (ReplicaState.READY, 0, decision.gpus)
+        assert (victim.num_jobs, victim.gpus) == (0, decision.gpus)
+        assert victim.state in {ReplicaState.READY, ReplicaState.DRAINING}
 
 
 @given(views(), _MODELS)
@@ -194,3 +195,12 @@ def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
     assert assign(view, accepted_before).path is AssignmentPath.LOAD_SSD
     accepted_after = WaitingJob(id="job_2", model="m", attempt=1, checkpoint="new")
     assert assign(view, accepted_after).replica_id == "newer"
+
+
+def test_a_gpu_never_loads_a_second_copy_of_what_it_holds() -> None:
+    model = make_model(bytes_per_gpu=20)
+    full = make_replica("full", _FIRST, model, num_jobs=4)
+    decision = assign(make_view(full, models=[model], gpus=[_FIRST]), waiting_job())
+    assert decision.path is AssignmentPath.WAIT
+    assert "full" in decision.reason
+    assert assign(make_view(full, models=[model], gpus=[_FIRST, _SECOND]), waiting_job()).gpus == (_SECOND,)

@@ -1,0 +1,88 @@
+"""Who makes room when a job of another model has waited long enough, and who does not have to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+
+from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
+from sllm_tasks.policy.assign import AssignmentPath, assign
+from sllm_tasks.policy.drain import TURN_MS, replicas_to_drain
+from sllm_tasks.policy.view import ClusterView, WaitingJob
+from tests.unit.policy.views import make_model, make_replica, make_view, views, waiting_job
+
+_FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
+_LARGE, _OTHER = make_model(bytes_per_gpu=90), make_model("n", bytes_per_gpu=60)
+
+
+def busy(replica_id: str, gpu: GpuId = _FIRST, num_jobs: int = 1, **changes: object) -> Replica:
+    return make_replica(replica_id, gpu, _OTHER, num_jobs=num_jobs, **changes)
+
+
+def view_of(*replicas: Replica, now_ms: int = TURN_MS, gpus: tuple[GpuId, ...] = (_FIRST,)) -> ClusterView:
+    models: list[ModelInfo] = [_LARGE, _OTHER]
+    return make_view(*replicas, models=models, gpus=list(gpus), now_ms=now_ms)
+
+
+def test_a_job_that_has_waited_for_a_turn_gets_room_made() -> None:
+    assert replicas_to_drain(view_of(busy("steady")), waiting_job()) == ("steady",)
+
+
+def test_a_job_that_came_just_now_closes_nobody() -> None:
+    assert replicas_to_drain(view_of(busy("steady"), now_ms=TURN_MS - 1), waiting_job()) == ()
+
+
+def test_a_replica_serves_for_a_turn_before_it_has_to_make_room() -> None:
+    assert replicas_to_drain(view_of(busy("young", ready_ms=1)), waiting_job()) == ()
+
+
+def test_the_gpu_where_the_fewest_jobs_have_to_end_makes_room() -> None:
+    view = view_of(busy("many", _FIRST, 3), busy("few", _SECOND, 2), gpus=(_FIRST, _SECOND))
+    assert replicas_to_drain(view, waiting_job()) == ("few",)
+
+
+def test_no_more_is_closed_than_is_needed() -> None:
+    small = busy("small", bytes_per_gpu=30)
+    view = view_of(small, busy("large", bytes_per_gpu=60))
+    assert replicas_to_drain(view, replace(waiting_job(), model="n")) == ()
+    assert replicas_to_drain(view, waiting_job()) == ("large", "small")
+
+
+def test_nobody_is_closed_while_a_replica_drains_for_the_job() -> None:
+    view = view_of(busy("steady"), busy("other", _SECOND), gpus=(_FIRST, _SECOND))
+    assert replicas_to_drain(view.with_draining(("steady",)), waiting_job()) == ()
+
+
+def test_nobody_is_closed_for_a_job_that_fits_nowhere() -> None:
+    models = [make_model(bytes_per_gpu=101), _OTHER]
+    view = make_view(busy("steady"), models=models, gpus=[_FIRST], now_ms=TURN_MS)
+    assert replicas_to_drain(view, waiting_job()) == ()
+
+
+def test_a_draining_replica_takes_no_jobs_and_is_the_first_to_be_evicted() -> None:
+    draining = make_replica("draining", _FIRST, _OTHER, state=ReplicaState.DRAINING, idle_since_ms=2)
+    idle = make_replica("idle", _FIRST, _OTHER, bytes_per_gpu=40, idle_since_ms=1)
+    view = make_view(draining, idle, models=[_LARGE, _OTHER], gpus=[_FIRST])
+    assert assign(view, waiting_job("n")).replica_id == "idle"
+    assert assign(replace(view, models={"m": make_model(bytes_per_gpu=60)}), waiting_job()).victims == ("draining",)
+
+
+@given(views())
+def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None:
+    job = WaitingJob(id="job_1", model="m", attempt=1, created_ms=view.now_ms - TURN_MS)
+    if assign(view, job).path is not AssignmentPath.WAIT:
+        return
+    drained = replicas_to_drain(view, job)
+    if not drained:
+        return
+    assert all(view.replicas[id_].state is ReplicaState.READY for id_ in drained)
+    after = view.with_draining(drained)
+    emptied = {id_: replace(replica, num_jobs=0) for id_, replica in after.replicas.items() if id_ in drained}
+    ended = replace(after, replicas={**after.replicas, **emptied})
+    assert replicas_to_drain(ended, job) == ()
+    others_idle = {
+        id_: replace(replica, num_jobs=0) if replica.state is ReplicaState.DRAINING else replica
+        for id_, replica in ended.replicas.items()
+    }
+    assert assign(replace(ended, replicas=others_idle), job).path is not AssignmentPath.WAIT
