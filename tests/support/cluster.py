@@ -42,13 +42,15 @@ class Cluster:
         self._failpoints = self.home / "failpoints"
         self._environ = own_environ(
             self.home,
-            # The same after a restart, for readers that come back.
-            SLLM_PORT=str(free_port()),
-            SLLM_NODES="2",
-            SLLM_TORCH_THREADS="1",
-            SLLM_GRACE_S="1",
-            SLLM_FAILPOINTS=f"decode.step=sleep:{STEP_MS};@{self._failpoints}",
-            **environ,
+            **{
+                # The same after a restart, for readers that come back.
+                "SLLM_PORT": str(free_port()),
+                "SLLM_NODES": "2",
+                "SLLM_TORCH_THREADS": "1",
+                "SLLM_GRACE_S": "1",
+                "SLLM_FAILPOINTS": f"decode.step=sleep:{STEP_MS};@{self._failpoints}",
+                **environ,
+            },
         )
         self.by_hand = Processes(self.home / "logs")
         self._opened: list[Client | LiveState | Redis] = []
@@ -64,7 +66,7 @@ class Cluster:
             self.live = LiveState(self.settings.live_url)
             self.redis = Redis.from_url(self.settings.live_url)
             self._opened += [self.client, self.live, self.redis]
-            self._deploy()
+            self.deploy(MODEL)
         except BaseException:
             self._tear_down()
             raise
@@ -134,6 +136,13 @@ class Cluster:
         """Wait until the broker answers."""
         wait_until(self._broker_answers, "the broker answers")
 
+    def deploy(self, name: str, *, seed: int = 0, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        """Deploy a tiny model, and wait until every node has its checkpoint. A replica takes 1.3 MB."""
+        source = make_tiny(self.home / "source" / name, seed=seed)
+        settings = {"keep_alive_s": keep_alive_s, "max_jobs": 8, "context": 256}
+        self.client.wait_for(self.client.deploy(name, str(source), **settings), timeout=60)
+        self.wait_for_copies(self.settings.nodes)
+
     def arm(self, point: str, *lines: str) -> None:
         """Arm a failpoint in all processes; each line acts once, in the first process that comes by."""
         path = self._failpoints / point
@@ -185,11 +194,6 @@ class Cluster:
 
         return tomllib.loads((self.home / "client.toml").read_text())
 
-    def _deploy(self) -> None:
-        source = make_tiny(self.home / "source" / MODEL)
-        settings = {"keep_alive_s": KEEP_ALIVE_S, "max_jobs": 8, "context": 256}
-        self.client.wait_for(self.client.deploy(MODEL, str(source), **settings), timeout=60)
-        self.wait_for_copies(2)
 
     def wait_for_copies(self, num_nodes: int) -> None:
         """Wait until so many live nodes have a checkpoint."""
