@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from flask import g
@@ -31,7 +31,10 @@ class AdminChanges:
     caller: ApiKey
 
     def put_model(self, name: str, wanted: ModelRequest) -> OperationRow:
-        """Record what a model is to be and ask for its deployment; raises ConflictError while it is being deleted."""
+        """Ask for a deployment, which takes the place of those that have not ended.
+
+        Raises ConflictError while the model is being deleted.
+        """
         settings = inventory.ModelSettings(
             name=name,
             source=wanted.source,
@@ -44,10 +47,12 @@ class AdminChanges:
             min_replicas=wanted.min_replicas,
             max_replicas=wanted.max_replicas,
         )
-        args = wanted.model_dump()
+        args = {**asdict(settings), "node": wanted.node}
+        operation_id = new_id("op")
         with self._changing("model.put", name, after=args) as (session, now):
-            inventory.put_model(session, settings, now=now)
-            return self._request(session, now, OperationKind.DEPLOY, name, args, node=wanted.node)
+            inventory.put_model(session, settings, deployment=operation_id, now=now)
+            _end_deployments(session, name, f"superseded by {operation_id}, a later deployment of {name}", now)
+            return self._request(session, now, OperationKind.DEPLOY, name, args, operation_id)
 
     def delete_model(self, name: str) -> OperationRow:
         """Stop a model and ask for what it holds to be freed; raises NotFoundError or ConflictError."""
@@ -55,7 +60,8 @@ class AdminChanges:
             inventory.get_model(session, name)
             if not inventory.note_deleting(session, name, now=now):
                 raise ConflictError(f"the model {name} is being deleted already")
-            return self._request(session, now, OperationKind.DELETE_MODEL, name, {})
+            _end_deployments(session, name, f"the model {name} was deleted meanwhile", now)
+            return self._request(session, now, OperationKind.DELETE_MODEL, name, {}, new_id("op"))
 
     def want_placement(self, checkpoint: str, node: str, wanted: PlacementRequest) -> None:
         """Say where a checkpoint is to be; raises NotFoundError for an unknown one."""
@@ -106,15 +112,18 @@ class AdminChanges:
         kind: OperationKind,
         target: str,
         args: JsonObject,
-        node: str | None = None,
+        operation_id: str,
     ) -> OperationRow:
         new = operations.NewOperation(
-            id=new_id("op"),
+            id=operation_id,
             kind=kind,
             target=target,
             args=args,
             requested_by=self.caller.id,
             created_at=now,
-            node=node,
         )
         return operations.add_operation(session, new)
+
+
+def _end_deployments(session: Session, model: str, why: str, now: datetime) -> None:
+    operations.supersede_operations(session, OperationKind.DEPLOY, model, why=why, now=now)

@@ -11,8 +11,12 @@ from webapp.outgoing import time_json
 AdminJson = dict[str, object]
 
 
-def model_json(row: ModelRow) -> AdminJson:
-    """A model: what was asked for and, once it is deployed, what it needs."""
+#: What a deployment asks for besides its source, as the model shows it once it serves that.
+_SETTINGS = ("engine", "num_gpus", "max_jobs", "context", "keep_alive_s", "min_replicas", "max_replicas")
+
+
+def model_json(row: ModelRow, deployment: OperationRow | None) -> AdminJson:
+    """A model: what serves (or is to, while nothing ever did), and the deployment that was asked for last."""
     return {
         "id": row.name,
         "object": "model",
@@ -32,15 +36,33 @@ def model_json(row: ModelRow) -> AdminJson:
         "weights_bytes": row.weights_bytes,
         "kv_bytes_per_token": row.kv_bytes_per_token,
         "bytes_per_gpu": row.bytes_per_gpu,
+        "deployment": None if deployment is None else _deployment_json(deployment),
         "version": row.version,
         "created_at": time_json(row.created_at),
         "updated_at": time_json(row.updated_at),
     }
 
 
+def _deployment_json(row: OperationRow) -> AdminJson:
+    return {
+        "operation": row.id,
+        "state": row.status,
+        "error": _error_json(row),
+        "progress": row.progress,
+        "source": row.args["source"],
+        "node": row.node,
+        **{name: row.args[name] for name in _SETTINGS},
+        "created_at": time_json(row.created_at),
+        "ended_at": time_json(row.ended_at),
+    }
+
+
+def _error_json(row: OperationRow) -> AdminJson | None:
+    return None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
+
+
 def operation_json(row: OperationRow) -> AdminJson:
     """A piece of administrative work."""
-    error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
     return {
         "id": row.id,
         "object": "operation",
@@ -49,7 +71,7 @@ def operation_json(row: OperationRow) -> AdminJson:
         "status": row.status,
         "progress": row.progress,
         "result": row.result,
-        "error": error,
+        "error": _error_json(row),
         "node": row.node,
         "attempts": row.attempts,
         "requested_by": row.requested_by,

@@ -211,11 +211,15 @@ def _create_models() -> None:
         _required("bytes_per_gpu", _INT, "weights and KV cache; 0 until deployed"),
         _required("state", _closed("state", "deploying", "ready", "failed", "deleting")),
         _optional("error", _TEXT),
+        _required("deployment", _NAME, "the operation of the last deployment that was asked for"),
         _required("version", _INT, "grows with every change of the row"),
         _required("created_at", _AT),
         _required("updated_at", _AT),
         sa.CheckConstraint("state <> 'failed' OR error IS NOT NULL", name=op.f("ck_models_failed_has_error")),
-        sa.CheckConstraint("state <> 'ready' OR checkpoint IS NOT NULL", name=op.f("ck_models_ready_has_checkpoint")),
+        sa.CheckConstraint(
+            "state = 'deleting' OR (state = 'ready') = (checkpoint IS NOT NULL)",
+            name=op.f("ck_models_ready_has_checkpoint"),
+        ),
         sa.CheckConstraint(
             "bytes_per_gpu >= 0 AND weights_bytes >= 0 AND kv_bytes_per_token >= 0", name=op.f("ck_models_sizes")
         ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sllm_tasks.control.results import commit_failure, commit_success, refusal
+from sllm_tasks.control.results import commit_failure, commit_success, enter_checkpoint, refusal
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode, NotFoundError
 from sllm_tasks.jobs import JobError
@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 3
 _LIMIT = 100
-#: How long an operation waits for a node agent to come up.
+#: How long an operation waits for a node agent to come back, and for one that was never heard of to show up.
 _NO_NODE_GRACE = timedelta(seconds=60)
+_UNKNOWN_NODE_GRACE = timedelta(seconds=5)
 #: A node that has not claimed an operation by then gets its message again, and loses it after the second time.
 _RESEND_MS = 5_000
 _GIVE_UP_MS = 30_000
@@ -51,11 +52,15 @@ class OperationDesk:
         now_ms = self._live.now_ms()
         with self._ledger.reading() as session:
             rows = silent_operations(session, since=from_ms(now_ms) + timedelta(days=1), limit=_LIMIT)
+        # A deployment that finds its checkpoint there must not lose it to one that is on its way to delete it.
+        dropping = {row.node for row in rows if row.kind == OperationKind.DROP_CHECKPOINT}
         for row in rows:
             if row.kind == OperationKind.DELETE_MODEL:
                 self._delete_model(row, now_ms)
             elif row.status is OperationStatus.PENDING:
-                self._give_out(row, now_ms)
+                node = self._runner(row, now_ms)
+                if node is not None and not (row.kind == OperationKind.DEPLOY and node in dropping):
+                    self._give_out(row, node, now_ms)
             else:
                 self._watch(row, now_ms)
 
@@ -74,35 +79,56 @@ class OperationDesk:
                 row = get_operation(session, operation_id)
             except NotFoundError:
                 return
+            if failure is None and row.kind == OperationKind.DEPLOY:
+                enter_checkpoint(session, row, view.result, now)
+                failure = refusal(row, view.result, largest_bytes)
             if failure is None:
-                failure = refusal(session, row, view.result, largest_bytes)
-            if failure is None:
-                commit_success(session, row, attempt, view.result, now)
+                counts = commit_success(session, row, attempt, view.result, now)
             elif failure.code is ErrorCode.CHECKPOINT_MISSING and self._another_node(row):
                 give_back_operation(session, row.id, attempt=attempt, now=now)
+                return
             else:
-                commit_failure(session, row, attempt, failure, now)
-        logger.info("operation %s (%s) ended%s", row.id, row.kind, f": {failure.message}" if failure else "")
+                counts = commit_failure(session, row, attempt, failure, now)
+        if counts:
+            logger.info("operation %s (%s) ended%s", row.id, row.kind, f": {failure.message}" if failure else "")
 
-    def _give_out(self, row: OperationRow, now_ms: int) -> None:
+    def _runner(self, row: OperationRow, now_ms: int) -> str | None:
+        """Choose the node that is to run an operation; None while there is none, or when it is given up."""
         now = from_ms(now_ms)
         nodes = self._nodes()
-        node = row.args.get("node") or (nodes[row.attempts % len(nodes)] if nodes else None)
-        if node not in nodes:
-            if now - row.created_at > _NO_NODE_GRACE:
-                who = f"the agent of node {node} is" if node else "all node agents are"
-                self._fail(row, JobError(code=ErrorCode.UNAVAILABLE, message=f"{who} not alive"), now)
-            return
+        wanted = row.args.get("node")
+        if wanted is None and nodes:
+            node = nodes[row.attempts % len(nodes)]
+        elif wanted in nodes:
+            node = str(wanted)
+        else:
+            absence = self._absence(wanted, now - row.created_at)
+            if absence is not None:
+                self._fail(row, absence, now)
+            return None
         if row.attempts >= max(_MAX_ATTEMPTS, len(nodes)):
             message = f"given up after {row.attempts} node agents dropped it"
             self._fail(row, JobError(code=ErrorCode.WORKER_LOST, message=message), now)
-            return
+            return None
+        return node
+
+    def _absence(self, wanted: object, waited: timedelta) -> JobError | None:
+        """Say why nobody will run an operation; None while its node, or any, may still come up."""
+        known = self._live.fleet.known_nodes()
+        if wanted is not None and wanted not in known:
+            message = f"there is no node {wanted!r}; known: {', '.join(known) or 'none'}"
+            return JobError(code=ErrorCode.INVALID_REQUEST, message=message) if waited > _UNKNOWN_NODE_GRACE else None
+        who = "all node agents are" if wanted is None else f"the agent of node {wanted} is"
+        message = f"{who} not alive"
+        return JobError(code=ErrorCode.UNAVAILABLE, message=message) if waited > _NO_NODE_GRACE else None
+
+    def _give_out(self, row: OperationRow, node: str, now_ms: int) -> None:
         with self._ledger.transaction() as session:
-            attempt = begin_operation(session, row.id, node=str(node), now=now)
+            attempt = begin_operation(session, row.id, node=node, now=from_ms(now_ms))
         if attempt is not None:
             record = {"kind": row.kind, "target": row.target, "args": row.args}
             self._live.operations.create(row.id, attempt, record)
-            self._dispatcher.run_operation(str(node), row.id, attempt)
+            self._dispatcher.run_operation(node, row.id, attempt)
             logger.info("operation %s (%s %s) goes to node %s", row.id, row.kind, row.target, node)
 
     def _watch(self, row: OperationRow, now_ms: int) -> None:

@@ -14,10 +14,17 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.inventory import list_checkpoints, list_models
-from sllm_tasks.ledger.operations import NewOperation, add_operation, list_operations
+from sllm_tasks.ledger.inventory import checkpoint_digests
+from sllm_tasks.ledger.operations import NewOperation, add_operation, list_operations, open_operation_exists
 from sllm_tasks.ledger.pages import PageRequest
-from sllm_tasks.ledger.placements import list_placements, note_placement, remove_placement, want_placement
+from sllm_tasks.ledger.placements import (
+    awaited_checkpoints,
+    list_placements,
+    note_placement,
+    remove_placement,
+    served_checkpoints,
+    want_placement,
+)
 from sllm_tasks.ledger.states import ENDED_OPERATION_STATUSES, Tier
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
@@ -27,6 +34,9 @@ logger = logging.getLogger(__name__)
 _PERIOD_S = 1.0
 #: After a failed fetch or drop the same one is not tried again for this long.
 _BACK_OFF = timedelta(seconds=30)
+#: How long a checkpoint stays that nobody needs: a web process goes by a former deployment for a second, and its jobs
+#: may take some more to be committed.
+_DROP_AFTER = timedelta(seconds=15)
 
 
 class Reconciler:
@@ -54,11 +64,13 @@ class Reconciler:
         now = from_ms(now_ms)
         with self._ledger.transaction() as session:
             self._note_actual(session, nodes, now)
-            self._want_copies(session, nodes, now)
-            self._close_gaps(session, nodes, now)
+            served = served_checkpoints(session)
+            self._want_copies(session, served, nodes, now)
+            self._fetch_missing(session, nodes, now)
+            self._drop_unneeded(session, served, nodes, now)
 
     def _note_actual(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
-        known = {row.digest for row in list_checkpoints(session)}
+        known = checkpoint_digests(session)
         rows = {(row.checkpoint, row.node): row for row in list_placements(session)}
         for node in nodes.values():
             for digest in node.checkpoints & known:
@@ -70,9 +82,8 @@ class Reconciler:
                 note_placement(session, digest, name, tier=None, now=now)
                 remove_placement(session, digest, name)
 
-    def _want_copies(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
+    def _want_copies(self, session: Session, served: frozenset[str], nodes: dict[str, NodeInfo], now: datetime) -> None:
         """Every deployed checkpoint should be on `ssd_copies` nodes, those that have it first."""
-        served = {row.checkpoint for row in list_models(session) if row.checkpoint is not None}
         placements = list_placements(session)
         for digest in served:
             wanted = {row.node for row in placements if row.checkpoint == digest and row.desired is not None}
@@ -80,17 +91,30 @@ class Reconciler:
             candidates = sorted(nodes.keys() - wanted, key=lambda name: (name not in there, name))
             for name in candidates[: max(0, self._ssd_copies - len(wanted))]:
                 want_placement(session, digest, name, tier=Tier.SSD, pinned=False, now=now)
-        for row in placements:
-            if row.desired is not None and row.checkpoint not in served and not row.pinned:
+        superfluous = [row for row in placements if row.desired is not None and row.checkpoint not in served]
+        awaited = awaited_checkpoints(session, {row.checkpoint for row in superfluous})
+        for row in superfluous:
+            if row.checkpoint not in awaited and not row.pinned:
                 want_placement(session, row.checkpoint, row.node, tier=None, pinned=False, now=now)
 
-    def _close_gaps(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
+    def _fetch_missing(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
         for row in list_placements(session, unmet_only=True):
-            if row.node not in nodes:
-                continue
-            if row.desired is not None and row.actual is None:
+            if row.node in nodes and row.desired is not None and row.actual is None:
                 self._request(session, OperationKind.FETCH, row.checkpoint, row.node, now)
-            elif row.desired is None and row.actual is not None:
+
+    def _drop_unneeded(
+        self, session: Session, served: frozenset[str], nodes: dict[str, NodeInfo], now: datetime
+    ) -> None:
+        """Delete copies that nobody wants, never the last one of what a model or a job needs."""
+        # A deployment may be about to find there what it would have to import otherwise.
+        if open_operation_exists(session, OperationKind.DEPLOY):
+            return
+        live = [row for row in list_placements(session) if row.node in nodes and row.actual is not None]
+        kept = {row.checkpoint for row in live if row.desired is not None}
+        unwanted = [row for row in live if row.desired is None and now - row.updated_at >= _DROP_AFTER]
+        needed = served | awaited_checkpoints(session, {row.checkpoint for row in unwanted})
+        for row in unwanted:
+            if row.checkpoint in kept or row.checkpoint not in needed:
                 self._request(session, OperationKind.DROP_CHECKPOINT, row.checkpoint, row.node, now)
 
     def _request(self, session: Session, kind: OperationKind, digest: str, node: str, now: datetime) -> None:

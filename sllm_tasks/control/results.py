@@ -8,73 +8,55 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from sllm_tasks.engines.registry import engine_names
-from sllm_tasks.errors import ErrorCode, NotFoundError
+from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.inventory import (
     DeployedModel,
+    ModelSettings,
     NewCheckpoint,
     add_checkpoint,
-    get_model,
+    lock_model,
     note_deploy_failed,
     note_deployed,
 )
 from sllm_tasks.ledger.operations import fail_operation, succeed_operation
-from sllm_tasks.ledger.tables import ModelRow, OperationRow
+from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.operations import OperationKind
 
 
-def commit_success(session: Session, row: OperationRow, attempt: int, result: dict[str, Any], now: datetime) -> None:
-    """End an operation that worked and enter its result in the inventory, both or neither."""
+def commit_success(session: Session, row: OperationRow, attempt: int, result: dict[str, Any], now: datetime) -> bool:
+    """End an operation that worked and enter its result, both or neither; False if that attempt is over."""
+    if row.kind == OperationKind.DEPLOY:
+        lock_model(session, row.target)
     shown: JsonObject = {name: value for name, value in result.items() if name != "files"}
     if not succeed_operation(session, row.id, attempt=attempt, result=shown, now=now):
-        return
+        return False
     if row.kind == OperationKind.DEPLOY:
-        _enter_deployed(session, row.target, row.args, result, now)
+        settings = ModelSettings.from_args(row.args)
+        note_deployed(session, settings, _deployed(settings, result), deployment=row.id, now=now)
+    return True
 
 
-def commit_failure(session: Session, row: OperationRow, attempt: int, error: JobError, now: datetime) -> None:
-    """End an operation that did not work; a model that was being deployed says why."""
-    if fail_operation(session, row.id, attempt=attempt, error=error, now=now) and row.kind == OperationKind.DEPLOY:
-        note_deploy_failed(session, row.target, error.message, now=now)
-
-
-def refusal(session: Session, row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
-    """Say why a sound checkpoint cannot be served here; None when it can, or when no gpu is up to compare with."""
+def commit_failure(session: Session, row: OperationRow, attempt: int, error: JobError, now: datetime) -> bool:
+    """End an operation that did not work, and its model if it never served; False if that attempt is over."""
     if row.kind != OperationKind.DEPLOY:
-        return None
-    try:
-        model = get_model(session, row.target)
-    except NotFoundError:
-        return None
-    if model.engine not in engine_names():
-        message = f"no engine is called {model.engine!r}; installed: {', '.join(engine_names())}"
-        return JobError(code=ErrorCode.INVALID_REQUEST, message=message)
-    if not largest_gpu_bytes:
-        return None
-    context, needed = _fit(model, result)
-    if needed <= largest_gpu_bytes:
-        return None
-    message = (
-        f"a replica needs {needed} bytes on each gpu ({result['weights_bytes']} bytes of weights, and the KV cache of "
-        f"max_jobs={model.max_jobs} jobs of context={context} tokens); the largest gpu has {largest_gpu_bytes}; "
-        "deploy with a smaller context or max_jobs"
-    )
-    return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
+        return fail_operation(session, row.id, attempt=attempt, error=error, now=now)
+    lock_model(session, row.target)
+    if not fail_operation(session, row.id, attempt=attempt, error=error, now=now):
+        return False
+    note_deploy_failed(session, row.target, error.message, deployment=row.id, now=now)
+    return True
 
 
-def bytes_per_gpu(weights_bytes: int, kv_bytes_per_token: int, *, max_jobs: int, context: int, num_gpus: int) -> int:
-    """Return what a replica reserves on each gpu: its part of the weights and of the KV cache of all its jobs."""
-    return -(-(weights_bytes + kv_bytes_per_token * max_jobs * context) // num_gpus)
-
-
-def _enter_deployed(session: Session, name: str, args: JsonObject, result: dict[str, Any], now: datetime) -> None:
+def enter_checkpoint(session: Session, row: OperationRow, result: dict[str, Any], now: datetime) -> None:
+    """Record what a deployment has imported, also when it is refused or superseded: the reconciler clears it away."""
     files = result["files"]
     add_checkpoint(
         session,
         NewCheckpoint(
             digest=result["digest"],
-            source=str(args["source"]),
+            source=str(row.args["source"]),
             architecture=result["architecture"],
             dtype=result["dtype"],
             num_bytes=result["num_bytes"],
@@ -89,12 +71,41 @@ def _enter_deployed(session: Session, name: str, args: JsonObject, result: dict[
             created_at=now,
         ),
     )
-    try:
-        model = get_model(session, name)
-    except NotFoundError:
-        return
-    context, needed = _fit(model, result)
-    deployed = DeployedModel(
+
+
+def refusal(row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
+    """Say why a sound checkpoint cannot be served here; None when it can, or when no gpu is up to compare with."""
+    settings = ModelSettings.from_args(row.args)
+    if settings.engine not in engine_names():
+        message = f"no engine is called {settings.engine!r}; installed: {', '.join(engine_names())}"
+        return JobError(code=ErrorCode.INVALID_REQUEST, message=message)
+    deployed = _deployed(settings, result)
+    if not largest_gpu_bytes or deployed.bytes_per_gpu <= largest_gpu_bytes:
+        return None
+    message = (
+        f"a replica needs {deployed.bytes_per_gpu} bytes on each gpu ({deployed.weights_bytes} bytes of weights, and "
+        f"the KV cache of max_jobs={settings.max_jobs} jobs of context={deployed.context} tokens); the largest gpu has "
+        f"{largest_gpu_bytes}; deploy with a smaller context or max_jobs"
+    )
+    return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
+
+
+def bytes_per_gpu(weights_bytes: int, kv_bytes_per_token: int, *, max_jobs: int, context: int, num_gpus: int) -> int:
+    """Return what a replica reserves on each gpu: its part of the weights and of the KV cache of all its jobs."""
+    return -(-(weights_bytes + kv_bytes_per_token * max_jobs * context) // num_gpus)
+
+
+def _deployed(settings: ModelSettings, result: dict[str, Any]) -> DeployedModel:
+    """Say what serving a checkpoint with these settings takes."""
+    context = min(settings.context, result["max_context"])
+    needed = bytes_per_gpu(
+        result["weights_bytes"],
+        result["kv_bytes_per_token"],
+        max_jobs=settings.max_jobs,
+        context=context,
+        num_gpus=settings.num_gpus,
+    )
+    return DeployedModel(
         checkpoint=result["digest"],
         weights_bytes=result["weights_bytes"],
         kv_bytes_per_token=result["kv_bytes_per_token"],
@@ -102,17 +113,3 @@ def _enter_deployed(session: Session, name: str, args: JsonObject, result: dict[
         context=context,
         dtype=result["dtype"],
     )
-    note_deployed(session, name, deployed, now=now)
-
-
-def _fit(model: ModelRow, result: dict[str, Any]) -> tuple[int, int]:
-    """Return the context that model and checkpoint allow, and the bytes that takes on each gpu."""
-    context = min(model.context, result["max_context"])
-    needed = bytes_per_gpu(
-        result["weights_bytes"],
-        result["kv_bytes_per_token"],
-        max_jobs=model.max_jobs,
-        context=context,
-        num_gpus=model.num_gpus,
-    )
-    return context, needed

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from typing import Any, Self
 
 from sqlalchemy import Update, delete, exists, select, update
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from sllm_tasks.cluster import ModelInfo
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.jobs import Exactness
+from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import CheckpointRow, ModelRow
 from sllm_tasks.ledger.writes import insert_if_absent, took_place
@@ -51,7 +53,7 @@ class ModelSettings(ServingSettings):
     """What an operator says about a model."""
 
     name: str
-    #: A path, a URL or a checkpoint digest.
+    #: A directory on a node.
     source: str
     engine: str
     dtype: str
@@ -59,6 +61,12 @@ class ModelSettings(ServingSettings):
     max_jobs: int
     context: int
     exactness: Exactness = Exactness.TOKEN
+
+    @classmethod
+    def from_args(cls, args: JsonObject) -> Self:
+        """Read them back from a deploy operation, whose arguments hold what `asdict` made of them."""
+        values: dict[str, Any] = {field.name: args[field.name] for field in fields(cls)}
+        return cls(**{**values, "exactness": Exactness(values["exactness"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +95,9 @@ def get_checkpoint(session: Session, digest: str) -> CheckpointRow:
     return row
 
 
-def list_checkpoints(session: Session) -> Sequence[CheckpointRow]:
-    """List all checkpoints, oldest first."""
-    return session.scalars(select(CheckpointRow).order_by(CheckpointRow.created_at, CheckpointRow.digest)).all()
+def checkpoint_digests(session: Session) -> frozenset[str]:
+    """Digests of all checkpoints."""
+    return frozenset(session.scalars(select(CheckpointRow.digest)))
 
 
 def delete_checkpoint(session: Session, digest: str) -> bool:
@@ -103,23 +111,40 @@ def delete_checkpoint(session: Session, digest: str) -> bool:
     return False
 
 
-def put_model(session: Session, settings: ModelSettings, *, now: datetime, seen_version: int | None = None) -> bool:
-    """Record a model's settings and start its deployment; True if it is new.
+def put_model(
+    session: Session, settings: ModelSettings, *, deployment: str, now: datetime, seen_version: int | None = None
+) -> bool:
+    """Record that a model is to be deployed by that operation; True if it is new.
+
+    Only the deployment that was asked for last may change the model. One that serves goes on with what it has until
+    `note_deployed`; `change_serving` is for what needs no deployment.
 
     Raises ConflictError if `seen_version` is not the row's version (0: the model must not exist), or if the model
-    is being deleted. A model takes no jobs until it is deployed, also when it was before: `change_serving` is for
-    what needs no deployment.
+    is being deleted.
     """
-    values = asdict(settings)
-    state = {"state": ModelState.DEPLOYING, "error": None, "updated_at": now}
-    if seen_version in {None, 0} and insert_if_absent(session, ModelRow, {**values, **state, "created_at": now}):
+    started = {"deployment": deployment, "updated_at": now}
+    unserved = {**asdict(settings), **started, "state": ModelState.DEPLOYING, "error": None}
+    if seen_version in {None, 0} and insert_if_absent(session, ModelRow, {**unserved, "created_at": now}):
         return True
-    change = _of_model(settings.name).where(ModelRow.state != ModelState.DELETING)
+    change = _of_model(settings.name)
     if seen_version is not None:
         change = change.where(ModelRow.version == seen_version)
-    if not took_place(session, change.values(**values, **state)):
+    never_served = change.where(ModelRow.state.in_({ModelState.DEPLOYING, ModelState.FAILED}))
+    serves = change.where(ModelRow.state == ModelState.READY)
+    # In this order: what becomes ready in between is met by the second.
+    if not (took_place(session, never_served.values(**unserved)) or took_place(session, serves.values(**started))):
         raise ConflictError(f"the model {settings.name} has changed meanwhile or is being deleted")
     return False
+
+
+def lock_model(session: Session, name: str) -> ModelRow | None:
+    """Read a model and keep others from changing it until this transaction ends; None if there is none.
+
+    Whoever ends a deploy operation locks its model first: two that took these locks in opposite orders would block
+    each other.
+    """
+    query = select(ModelRow).where(ModelRow.name == name).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
 
 
 def change_serving(session: Session, name: str, settings: ServingSettings, *, seen_version: int, now: datetime) -> bool:
@@ -144,19 +169,20 @@ def list_models(session: Session, *, ready_only: bool = False) -> Sequence[Model
     return session.scalars(query.execution_options(populate_existing=True)).all()
 
 
-def note_deployed(session: Session, name: str, deployed: DeployedModel, *, now: datetime) -> bool:
-    """Make a model ready; False if it is not being deployed any more."""
-    return took_place(
-        session,
-        _of_model(name)
-        .where(ModelRow.state == ModelState.DEPLOYING)
-        .values(**asdict(deployed), state=ModelState.READY, error=None, updated_at=now),
+def note_deployed(
+    session: Session, settings: ModelSettings, deployed: DeployedModel, *, deployment: str, now: datetime
+) -> bool:
+    """Serve a model with these settings from now on; False if that deployment is not its last one any more."""
+    values = {**asdict(settings), **asdict(deployed), "state": ModelState.READY, "error": None, "updated_at": now}
+    change = _of_model(settings.name).where(
+        ModelRow.deployment == deployment, ModelRow.state.in_({ModelState.DEPLOYING, ModelState.READY})
     )
+    return took_place(session, change.values(**values))
 
 
-def note_deploy_failed(session: Session, name: str, error: str, *, now: datetime) -> bool:
-    """Record why a model cannot be served; False if it is not being deployed any more."""
-    change = _of_model(name).where(ModelRow.state == ModelState.DEPLOYING)
+def note_deploy_failed(session: Session, name: str, error: str, *, deployment: str, now: datetime) -> bool:
+    """Record why a model cannot be served; False if it serves what it had before, or is deployed by another one."""
+    change = _of_model(name).where(ModelRow.deployment == deployment, ModelRow.state == ModelState.DEPLOYING)
     return took_place(session, change.values(state=ModelState.FAILED, error=error, updated_at=now))
 
 

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Update, select, update
+from sqlalchemy import Update, exists, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ErrorCode, NotFoundError
@@ -61,6 +61,12 @@ def get_operation(session: Session, operation_id: str) -> OperationRow:
     return row
 
 
+def operations_by_id(session: Session, operation_ids: Collection[str]) -> Mapping[str, OperationRow]:
+    """Read operations; those that are unknown are left out."""
+    rows = session.scalars(select(OperationRow).where(OperationRow.id.in_(operation_ids)))
+    return {row.id: row for row in rows}
+
+
 def list_operations(
     session: Session,
     request: PageRequest,
@@ -75,6 +81,12 @@ def list_operations(
     if statuses:
         query = query.where(OperationRow.status.in_(statuses))
     return read_page(session, query, OperationRow.id, request)
+
+
+def open_operation_exists(session: Session, kind: str) -> bool:
+    """Whether an operation of a kind has not ended."""
+    query = select(exists().where(OperationRow.kind == kind, OperationRow.ended_at.is_(None)))
+    return bool(session.scalar(query))
 
 
 def silent_operations(session: Session, *, since: datetime, limit: int) -> Sequence[OperationRow]:
@@ -126,6 +138,22 @@ def fail_operation(session: Session, operation_id: str, *, attempt: int, error: 
     return took_place(
         session,
         change.values(error_code=error.code, error_message=error.message, ended_at=now, updated_at=now),
+    )
+
+
+def supersede_operations(session: Session, kind: str, target: str, *, why: str, now: datetime) -> None:
+    """End the operations of a kind and target that have not ended: a later request wins over them."""
+    session.execute(
+        update(OperationRow)
+        .where(OperationRow.kind == kind, OperationRow.target == target, OperationRow.ended_at.is_(None))
+        .values(
+            status=OperationStatus.FAILED,
+            error_code=ErrorCode.CONFLICT,
+            error_message=why,
+            ended_at=now,
+            updated_at=now,
+        ),
+        execution_options=AS_READ,
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.states import Tier
-from sllm_tasks.ledger.tables import PlacementRow
+from sllm_tasks.ledger.tables import JobRow, ModelRow, PlacementRow
 from sllm_tasks.ledger.writes import insert_if_absent, took_place
 
 
@@ -48,6 +48,19 @@ def list_placements(
     if unmet_only:
         query = query.where(PlacementRow.desired.is_distinct_from(PlacementRow.actual))
     return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def served_checkpoints(session: Session) -> frozenset[str]:
+    """Digests that models are served from, those that are being deleted included."""
+    return frozenset(session.scalars(select(ModelRow.checkpoint).where(ModelRow.checkpoint.is_not(None))))
+
+
+def awaited_checkpoints(session: Session, among: Collection[str]) -> frozenset[str]:
+    """Those of some digests that a job which has not ended was accepted for."""
+    if not among:
+        return frozenset()
+    query = select(JobRow.checkpoint).where(JobRow.ended_at.is_(None), JobRow.checkpoint.in_(among)).distinct()
+    return frozenset(session.scalars(query))
 
 
 def remove_placement(session: Session, checkpoint: str, node: str) -> bool:

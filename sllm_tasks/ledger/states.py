@@ -18,11 +18,11 @@ class Tier(StrEnum):
 class ModelState(StrEnum):
     """Whether a model takes jobs."""
 
-    #: Its deploy operation runs; names, shapes and architecture are not checked yet.
+    #: Its first deployment runs; names, shapes and architecture are not checked yet.
     DEPLOYING = "deploying"
-    #: Takes jobs.
+    #: Takes jobs, also while it is deployed again and after that has failed.
     READY = "ready"
-    #: The last deploy failed; the row says why.
+    #: It could never be deployed; the row says why.
     FAILED = "failed"
     #: Takes no more jobs; its replicas are being unloaded.
     DELETING = "deleting"

@@ -54,14 +54,11 @@ def add_model(ledger: Database, name: str = MODEL, *, ready: bool = True) -> Non
                 created_at=now,
             ),
         )  # fmt: skip
-        inventory.put_model(
-            session,
-            inventory.ModelSettings(
+        settings = inventory.ModelSettings(
                 name=name, source="/nowhere", engine="instant", dtype="float32", num_gpus=1, max_jobs=4,
                 context=CONTEXT, keep_alive_s=60, min_replicas=0, max_replicas=1,
-            ),
-            now=now,
-        )  # fmt: skip
+            )  # fmt: skip
+        inventory.put_model(session, settings, deployment="op_test", now=now)
         if ready:
             deployed = inventory.DeployedModel(
                 checkpoint=DIGEST,
@@ -71,7 +68,7 @@ def add_model(ledger: Database, name: str = MODEL, *, ready: bool = True) -> Non
                 kv_bytes_per_token=1,
                 bytes_per_gpu=1,
             )
-            inventory.note_deployed(session, name, deployed, now=now)
+            inventory.note_deployed(session, settings, deployed, deployment="op_test", now=now)
 
 
 def add_key(ledger: Database, *scopes: Scope, tenant: str = "default") -> str:

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sllm_tasks.ledger.inventory import get_model, list_models
 from sllm_tasks.ledger.keys import Scope
+from sllm_tasks.ledger.operations import operations_by_id
 from webapp.admin_changes import AdminChanges
 from webapp.admin_json import model_json
 from webapp.api.operations import started
@@ -28,7 +29,9 @@ _MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 def get_models() -> Response:
     """List all models."""
     with services().ledger.reading() as session:
-        data = [model_json(row) for row in list_models(session)]
+        rows = list_models(session)
+        deployments = operations_by_id(session, [row.deployment for row in rows])
+        data = [model_json(row, deployments.get(row.deployment)) for row in rows]
     return jsonify(list_json(data))
 
 
@@ -37,7 +40,9 @@ def get_models() -> Response:
 def get_one(name: str) -> Response:
     """Read a model."""
     with services().ledger.reading() as session:
-        return jsonify(model_json(get_model(session, name)))
+        row = get_model(session, name)
+        deployments = operations_by_id(session, [row.deployment])
+        return jsonify(model_json(row, deployments.get(row.deployment)))
 
 
 @blueprint.put("/<path:name>")

@@ -35,11 +35,13 @@ class CheckpointRow(Base):
 
 
 class ModelRow(Base):
-    """A deployable name: a checkpoint and the settings it is served with."""
+    """A deployable name: a checkpoint and the settings it is served with, or is to be while it never was."""
 
     __tablename__ = "models"
     __table_args__ = (
-        CheckConstraint("state <> 'ready' OR checkpoint IS NOT NULL", name="ready_has_checkpoint"),
+        CheckConstraint(
+            "state = 'deleting' OR (state = 'ready') = (checkpoint IS NOT NULL)", name="ready_has_checkpoint"
+        ),
         CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
         CheckConstraint("min_replicas >= 0 AND max_replicas >= min_replicas", name="replicas"),
         CheckConstraint("num_gpus >= 1 AND max_jobs >= 1 AND context >= 1", name="limits"),
@@ -65,6 +67,7 @@ class ModelRow(Base):
     bytes_per_gpu: Mapped[int] = mapped_column(default=0, comment="weights and KV cache; 0 until deployed")
     state: Mapped[ModelState] = mapped_column(by_value(ModelState, "state"))
     error: Mapped[str | None] = mapped_column(Message)
+    deployment: Mapped[str] = mapped_column(comment="the operation of the last deployment that was asked for")
     version: Mapped[int] = mapped_column(default=1, comment="grows with every change of the row")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -38,7 +38,7 @@ def sweeper(database: Database, world: World, live_url: str) -> Sweeper:
     )
     with database.transaction() as session:
         ensure_tenant(session, "t", now=datetime.now(UTC))
-        put_model(session, model, now=datetime.now(UTC))
+        put_model(session, model, deployment="op_1", now=datetime.now(UTC))
     return Sweeper(database, world.live, dispatcher, max_attempts=3)
 
 

@@ -53,7 +53,7 @@ def test_a_succeeded_job_cannot_lose_what_makes_it_one(database: Database, chang
 )
 def test_an_illegal_model_is_refused_by_the_database(database: Database, change: str) -> None:
     with database.transaction() as session:
-        inventory.put_model(session, make_model(), now=NOW)
+        inventory.put_model(session, make_model(), deployment="op_1", now=NOW)
     with pytest.raises(IllegalRowError), database.transaction() as session:
         session.execute(text(f"UPDATE models SET {change}"))
 
@@ -68,8 +68,8 @@ def test_an_attempt_of_no_job_is_refused(database: Database) -> None:
 def test_a_checkpoint_in_use_cannot_be_deleted_behind_the_ledgers_back(database: Database) -> None:
     with database.transaction() as session:
         inventory.add_checkpoint(session, make_checkpoint())
-        inventory.put_model(session, make_model(), now=NOW)
-        inventory.note_deployed(session, "m", DEPLOYED, now=NOW)
+        inventory.put_model(session, make_model(), deployment="op_1", now=NOW)
+        inventory.note_deployed(session, make_model(), DEPLOYED, deployment="op_1", now=NOW)
     with pytest.raises(IllegalRowError), database.transaction() as session:
         session.execute(text("DELETE FROM checkpoints"))
 

@@ -84,6 +84,23 @@ def test_a_runner_learns_of_a_cancellation_when_it_reports(database: Database) -
         assert not operations.cancel_operation(session, operation_id, now=NOW)
 
 
+def test_a_later_request_ends_what_has_not_ended_of_its_kind_and_target(database: Database) -> None:
+    with database.transaction() as session:
+        pending, running, ended, other = (add_operation(session, target) for target in ("m", "m", "m", "n"))
+        operations.begin_operation(session, running, node="n0", now=NOW)
+        operations.cancel_operation(session, ended, now=NOW)
+        operations.supersede_operations(session, "deploy", "m", why="superseded by op_9", now=LATER)
+        assert not operations.succeed_operation(session, running, attempt=1, result={}, now=LATER)
+        rows = operations.operations_by_id(session, [pending, running, ended, other, "op_unknown"])
+        assert [rows[id_].status for id_ in (pending, running, ended, other)] == [
+            "failed", "failed", "canceled", "pending",
+        ]  # fmt: skip
+        assert (rows[running].error_code, rows[running].error_message) == (ErrorCode.CONFLICT, "superseded by op_9")
+        assert operations.open_operation_exists(session, "deploy")
+        operations.cancel_operation(session, other, now=NOW)
+        assert not operations.open_operation_exists(session, "deploy")
+
+
 def test_the_sweeper_finds_operations_without_a_sign_of_life(database: Database) -> None:
     with database.transaction() as session:
         forgotten, alive, ended = (add_operation(session) for _ in range(3))

@@ -154,13 +154,13 @@ def test_of_an_operations_end_and_its_cancellation_exactly_one_counts(database: 
 
 def test_of_two_changes_of_one_version_of_a_model_exactly_one_counts(database: Database) -> None:
     with database.transaction() as session:
-        inventory.put_model(session, make_model(), now=NOW)
+        inventory.put_model(session, make_model(), deployment="op_1", now=NOW)
 
     def _change(version: int, max_jobs: int) -> bool:
         try:
             with database.transaction() as session:
                 settings = replace(make_model(), max_jobs=max_jobs)
-                return not inventory.put_model(session, settings, now=NOW, seen_version=version)
+                return not inventory.put_model(session, settings, deployment="op_2", now=NOW, seen_version=version)
         except ConflictError:
             return False
 
