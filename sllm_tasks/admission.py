@@ -10,18 +10,18 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy.orm import Session
 
 from sllm_tasks.dispatch import Dispatcher
-from sllm_tasks.errors import ErrorCode, SllmError, UnavailableError
+from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.group_commit import GroupCommit
-from sllm_tasks.ledger.idempotency import RequestKey, ReservationState, reserve
 from sllm_tasks.ledger.jobs import NewJob, insert_job
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.repeats import KeyedRequest, NamedRequest, RepeatableRequest
 from sllm_tasks.timeline import mark
 
 logger = logging.getLogger(__name__)
@@ -30,23 +30,6 @@ logger = logging.getLogger(__name__)
 _MEMORY_BELIEF_S: Final = 2.0
 #: How long the live state is left alone after it did not answer; the sweeper publishes what comes meanwhile.
 _DOWN_BELIEF_S: Final = 1.0
-#: How long a repetition of a request is recognised.
-_KEY_LIFE: Final = timedelta(hours=24)
-
-
-class IdempotencyMismatchError(SllmError):
-    """The key of the request was used before, for a request with another body."""
-
-    code = ErrorCode.INVALID_REQUEST
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdempotentRequest:
-    """A request that must take effect once, however often it is sent."""
-
-    key: RequestKey
-    #: SHA-256 of its body.
-    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +44,27 @@ class Admission:
     """Safe to use from many threads."""
 
     def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher, *, fast_path: bool = True) -> None:
+        self._ledger = ledger
         self._commits = GroupCommit(ledger)
         self._live = live
         self._dispatcher = dispatcher
         self._fast_path = fast_path
         self._breaker = _Breaker(live)
 
-    def submit(self, new: NewJob, key: IdempotentRequest | None = None) -> Accepted:
+    def find(self, request: RepeatableRequest) -> Accepted | None:
+        """What an earlier sending of the request has brought into the ledger, None if there was none.
+
+        Raises:
+            UnavailableError: The ledger is out.
+            ConflictError: The id that the client chose is taken by another job.
+            IdempotencyMismatchError: The key is taken by another request.
+
+        """
+        with self._ledger.reading() as session:
+            first = request.find(session, datetime.now(UTC))
+        return None if first is None else Accepted(job_id=first, is_new=False)
+
+    def submit(self, new: NewJob, request: RepeatableRequest | None = None) -> Accepted:
         """Accept a job and start it if a gpu is at hand.
 
         Raises:
@@ -77,7 +74,7 @@ class Admission:
 
         """
         self._breaker.check_memory()
-        accepted = self._commits.run(lambda session: self._write(session, new, key))
+        accepted = self._commits.run(lambda session: _write(session, new, request))
         mark("job.committed", accepted.job_id)
         if accepted.is_new and not self._breaker.is_down:
             try:
@@ -87,26 +84,6 @@ class Admission:
                 logger.warning("%s is accepted and waits for the sweeper: %s", new.spec.job_id, error)
         return accepted
 
-    def _write(self, session: Session, new: NewJob, key: IdempotentRequest | None) -> Accepted:
-        job_id = new.spec.job_id
-        if key is not None:
-            now = datetime.now(UTC)
-            first = reserve(
-                session,
-                key.key,
-                fingerprint=key.fingerprint,
-                target_id=job_id,
-                now=now,
-                expires_at=now + _KEY_LIFE,
-            )
-            if first.state is ReservationState.MISMATCH:
-                raise IdempotencyMismatchError("this idempotency key belongs to a request with another body")
-            # The key is committed with its job, so whoever finds it finds the job as well.
-            if first.state is not ReservationState.NEW:
-                return Accepted(job_id=first.target_id, is_new=False)
-        insert_job(session, new)
-        return Accepted(job_id=job_id, is_new=True)
-
     def _start(self, new: NewJob) -> None:
         placed = self._live.jobs.create(new.spec, fast_path=self._fast_path)
         if placed.gpu is not None:
@@ -114,6 +91,21 @@ class Admission:
             mark("job.sent", new.spec.job_id)
         else:
             self._dispatcher.route()
+
+
+def _write(session: Session, new: NewJob, request: RepeatableRequest | None) -> Accepted:
+    job_id, now = new.spec.job_id, datetime.now(UTC)
+    first = request.claim(session, job_id, now) if isinstance(request, KeyedRequest) else None
+    if first is not None:
+        return Accepted(job_id=first, is_new=False)
+    try:
+        insert_job(session, new)
+    except ConflictError:
+        first = request.find(session, now) if isinstance(request, NamedRequest) else None
+        if first is None:
+            raise
+        return Accepted(job_id=first, is_new=False)
+    return Accepted(job_id=job_id, is_new=True)
 
 
 class _Breaker:

@@ -10,9 +10,10 @@ from flask import request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sllm_tasks.admission import IdempotentRequest
 from sllm_tasks.ledger.idempotency import RequestKey
 from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.repeats import KeyedRequest, NamedRequest
+from webapp.body import body_bytes
 from webapp.errors import FieldError, InvalidFieldsError, MalformedBodyError, MediaTypeError
 from webapp.schemas.fields import Body
 from webapp.schemas.jobs import PageQuery, Query
@@ -40,7 +41,7 @@ def read_body(schema: type[_BodyT]) -> _BodyT:
     if not request.is_json:
         raise MediaTypeError("the body must be sent as application/json")
     try:
-        return schema.model_validate_json(request.get_data())
+        return schema.model_validate_json(body_bytes())
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         if details[0]["type"] == "json_invalid":
@@ -68,7 +69,7 @@ def wait_s() -> int:
     return min(int(preference[1]), MAX_WAIT_S) if preference else 0
 
 
-def idempotent_request(tenant: str) -> IdempotentRequest | None:
+def keyed_request(tenant: str) -> KeyedRequest | None:
     """The key under which this request must take effect once, if the client sent one; raises InvalidFieldsError."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -77,15 +78,18 @@ def idempotent_request(tenant: str) -> IdempotentRequest | None:
         raise InvalidFieldsError(
             (FieldError(pointer="Idempotency-Key", detail="must be 1 to 255 printable characters", code="header"),)
         )
-    return same_request(tenant, key)
-
-
-def same_request(tenant: str, key: str) -> IdempotentRequest:
-    """Describe this request, recognisable by `key` when it is sent again."""
-    return IdempotentRequest(
-        key=RequestKey(tenant=tenant, route=f"{request.method} {request.path}", key=key),
-        fingerprint=hashlib.sha256(request.get_data()).digest(),
+    return KeyedRequest(
+        key=RequestKey(tenant=tenant, route=f"{request.method} {request.path}"[:255], key=key), fingerprint=_fingerprint()
     )
+
+
+def named_request(tenant: str, client_id: str) -> NamedRequest:
+    """Describe this request, which puts a job under an id of the client's."""
+    return NamedRequest(tenant=tenant, client_id=client_id, fingerprint=_fingerprint())
+
+
+def _fingerprint() -> bytes:
+    return hashlib.sha256(body_bytes()).digest()
 
 
 def _field_error(detail: ErrorDetails, prefix: str) -> FieldError:

@@ -6,15 +6,14 @@ from dataclasses import replace
 
 from flask import g
 
-from sllm_tasks.admission import Accepted, IdempotentRequest
 from sllm_tasks.endings import end_unowned
 from sllm_tasks.errors import ConflictError, ErrorCode
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobError, JobStatus
 from sllm_tasks.ledger.encoding import job_spec
 from sllm_tasks.ledger.jobs import NewJob
-from sllm_tasks.ledger.tables import JobRow
 from webapp.job_intake import cluster_ms
+from webapp.job_views import JobView
 from webapp.services import WebServices
 
 _RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED})
@@ -27,15 +26,17 @@ def cancel(services: WebServices, job_id: str) -> None:
         end_unowned(services.ledger, services.live, job_id, JobStatus.CANCELED, error)
 
 
-def retry(services: WebServices, row: JobRow, key: IdempotentRequest | None) -> Accepted:
-    """Accept the same work as a new job; raises ConflictError unless the old one ended without success."""
-    if row.status not in _RETRYABLE:
-        raise ConflictError(f"a job that is {row.status} cannot be retried")
+def retry_of(services: WebServices, view: JobView) -> NewJob:
+    """The same work as a new job; raises ConflictError unless the old one ended without success."""
+    row = view.row
+    if view.status not in _RETRYABLE:
+        why = "has succeeded" if view.status is JobStatus.SUCCEEDED else f"is {view.status}"
+        raise ConflictError(f"the job {why}; only one that failed, expired or was canceled can be retried")
     if services.catalog.served(row.model).checkpoint != row.checkpoint:
         raise ConflictError("the model has been deployed anew since; submit a new job")
     created_ms = cluster_ms(services.live)
     spec = replace(job_spec(row), job_id=new_id("job"), created_ms=created_ms, deadline_ms=None)
-    new = NewJob(
+    return NewJob(
         spec=spec,
         prompt=row.prompt,
         messages=row.messages,
@@ -44,4 +45,3 @@ def retry(services: WebServices, row: JobRow, key: IdempotentRequest | None) -> 
         max_attempts=services.settings.max_attempts,
         result_ttl_s=row.result_ttl_s,
     )
-    return services.admission.submit(new, key)

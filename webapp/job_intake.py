@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 
 from flask import g, request
 
-from sllm_tasks.admission import Accepted, IdempotentRequest
-from sllm_tasks.errors import UnavailableError
+from sllm_tasks.admission import Accepted, Admission
+from sllm_tasks.errors import SllmError, UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobSpec, SamplingParams
 from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.repeats import NamedRequest, RepeatableRequest
 from sllm_tasks.timeline import mark_at
 from webapp.catalog import ServedModel
 from webapp.errors import ContextLengthError
@@ -23,14 +25,30 @@ from webapp.services import WebServices
 _DEFAULT_MAX_TOKENS = 256
 
 
-def accept_job(
-    services: WebServices,
-    body: JobRequest,
-    tenant: str,
-    key: IdempotentRequest | None,
-    client_id: str | None = None,
-) -> Accepted:
-    """Check a request against its model and accept it.
+def accept_once(admission: Admission, request_again: RepeatableRequest | None, make: Callable[[], NewJob]) -> Accepted:
+    """Accept the job that `make` makes of the request, unless an earlier sending of it was accepted.
+
+    What was accepted is not to be refused when it is sent again, whatever has become of its model since. It is looked
+    for only where `make` refuses: otherwise it is found when the job is written, and a new request costs no query more.
+
+    Raises:
+        SllmError: Of a kind that `webapp.problems` has a status for.
+
+    """
+    try:
+        new = make()
+    except UnavailableError:
+        raise
+    except SllmError:
+        first = None if request_again is None else admission.find(request_again)
+        if first is None:
+            raise
+        return first
+    return admission.submit(new, request_again)
+
+
+def new_job(services: WebServices, body: JobRequest, tenant: str, named: NamedRequest | None = None) -> NewJob:
+    """Check a request against its model.
 
     Raises:
         SllmError: Of a kind that `webapp.problems` has a status for.
@@ -54,19 +72,19 @@ def accept_job(
         exactness=model.exactness,
         traceparent=request.headers.get("traceparent", "")[:64] or None,
     )
+    mark_at("post.received", spec.job_id, g.received_ns)
     messages = body.input.messages
-    new = NewJob(
+    return NewJob(
         spec=spec,
         prompt=body.input.prompt,
         messages=None if messages is None else [message.model_dump() for message in messages],
         metadata=body.metadata,
-        client_id=client_id,
+        client_id=None if named is None else named.client_id,
+        fingerprint=None if named is None else named.fingerprint,
         request_id=g.request_id,
         max_attempts=services.settings.max_attempts,
         result_ttl_s=body.result_ttl_s or services.settings.result_ttl_s,
     )
-    mark_at("post.received", spec.job_id, g.received_ns)
-    return services.admission.submit(new, key)
 
 
 def sampling_params(params: JobParams, model: ServedModel, num_prompt_tokens: int) -> SamplingParams:

@@ -11,7 +11,6 @@ from typing import Final
 from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import HTTPException
 
-from sllm_tasks.admission import IdempotencyMismatchError
 from sllm_tasks.errors import (
     ConfigError,
     ConflictError,
@@ -20,6 +19,7 @@ from sllm_tasks.errors import (
     SllmError,
     UnavailableError,
 )
+from sllm_tasks.repeats import IdempotencyMismatchError
 from webapp import errors
 
 logger = logging.getLogger(__name__)

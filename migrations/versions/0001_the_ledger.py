@@ -280,6 +280,7 @@ def _create_jobs() -> None:
         _required("id", _NAME),
         _required("tenant", _NAME),
         _optional("client_id", _NAME, "chosen by the client (PUT)"),
+        _optional("fingerprint", _BYTES, "SHA-256 of the request body that chose the client id"),
         _required("model", _NAME, "a name, not a reference: jobs outlive models"),
         _required("checkpoint", _NAME, "digest at acceptance"),
         _required("shape", _JSON, "of its replicas, at acceptance"),
@@ -326,6 +327,7 @@ def _create_jobs() -> None:
         _optional("timings_ms", _JSON),
         _optional("assignment", _JSON, "node, gpus, start_kind"),
         _required("num_migrations", _INT),
+        sa.CheckConstraint("length(fingerprint) = 32", name=op.f("ck_jobs_fingerprint_length")),
         sa.CheckConstraint(
             "(ended_at IS NOT NULL) = (status IN ('canceled', 'expired', 'failed', 'succeeded'))",
             name=op.f("ck_jobs_ended_when_terminal"),

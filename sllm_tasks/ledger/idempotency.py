@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ScalarResult, delete, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.tables import IdempotencyKeyRow
@@ -45,7 +45,7 @@ class Reservation:
     """What is known of a request's key."""
 
     state: ReservationState
-    #: The job or operation that the first request made.
+    #: What the first request made: a job, an operation or an API key.
     target_id: str
     status: int | None = None
     body: bytes | None = None
@@ -63,9 +63,20 @@ def reserve(
     values = {"fingerprint": fingerprint, "target_id": target_id, "created_at": now, "expires_at": expires_at}
     if insert_if_absent(session, IdempotencyKeyRow, {**asdict(key), **values}):
         return Reservation(state=ReservationState.NEW, target_id=target_id)
-    first = session.scalars(
-        select(IdempotencyKeyRow).filter_by(**asdict(key)).execution_options(populate_existing=True)
-    ).one()
+    return _seen(_read(session, key).one(), fingerprint)
+
+
+def look_up(session: Session, key: RequestKey, *, fingerprint: bytes, now: datetime) -> Reservation | None:
+    """What is known of a key that may have been claimed before; None if it was not, or has outlived its life."""
+    first = _read(session, key).one_or_none()
+    return None if first is None or first.expires_at <= now else _seen(first, fingerprint)
+
+
+def _read(session: Session, key: RequestKey) -> ScalarResult[IdempotencyKeyRow]:
+    return session.scalars(select(IdempotencyKeyRow).filter_by(**asdict(key)).execution_options(populate_existing=True))
+
+
+def _seen(first: IdempotencyKeyRow, fingerprint: bytes) -> Reservation:
     if first.fingerprint != fingerprint:
         return Reservation(state=ReservationState.MISMATCH, target_id=first.target_id)
     if first.response_status is None:

@@ -35,6 +35,8 @@ class NewJob:
     metadata: Mapping[str, str] = field(default_factory=dict)
     webhook: JsonObject | None = None
     client_id: str | None = None
+    #: SHA-256 of the request body; only with a `client_id`.
+    fingerprint: bytes | None = None
     request_id: str | None = None
     max_attempts: int = 3
     result_ttl_s: int = 24 * 3600
@@ -84,6 +86,7 @@ def _new_values(new: NewJob) -> dict[str, object]:
         "id": spec.job_id,
         "tenant": spec.tenant,
         "client_id": new.client_id,
+        "fingerprint": new.fingerprint,
         "model": spec.model,
         "checkpoint": spec.checkpoint,
         "shape": asdict(spec.shape),

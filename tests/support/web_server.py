@@ -33,6 +33,7 @@ class WebServer:
             "SLLM_REDIS_URL": settings.live_url,
             "SLLM_PORT": str(port),
             "SLLM_WEB_THREADS": str(settings.web_threads),
+            "SLLM_MAX_BODY_BYTES": str(settings.max_body_bytes),
         }
         self._process: subprocess.Popen[bytes] | None = None
 

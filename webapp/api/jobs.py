@@ -17,9 +17,9 @@ from sllm_tasks.ledger.job_lists import JobFilter, delete_job_content, list_jobs
 from sllm_tasks.ledger.keys import Scope
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError, JobFailedError
-from webapp.incoming import idempotent_request, page_request, read_body, read_query, same_request, wait_s
-from webapp.job_changes import cancel, retry
-from webapp.job_intake import accept_job
+from webapp.incoming import keyed_request, named_request, page_request, read_body, read_query, wait_s
+from webapp.job_changes import cancel, retry_of
+from webapp.job_intake import accept_once, new_job
 from webapp.job_json import attempt_json, job_json, result_json
 from webapp.job_views import JobView, find_job, views_of
 from webapp.job_waits import wait_until
@@ -36,8 +36,9 @@ _CLIENT_ID: Final = re.compile(r"[a-z0-9-]{8,64}")
 @requires(Scope.JOBS_WRITE)
 def submit_job() -> Response:
     """Accept a job; with `Prefer: wait` answer when it has ended."""
-    tenant = caller().tenant
-    accepted = accept_job(services(), read_body(JobRequest), tenant, idempotent_request(tenant))
+    web, tenant = services(), caller().tenant
+    request_again = keyed_request(tenant)
+    accepted = accept_once(web.admission, request_again, lambda: new_job(web, read_body(JobRequest), tenant))
     return _accepted(accepted, HTTPStatus.ACCEPTED)
 
 
@@ -49,8 +50,9 @@ def put_job(client_id: str) -> Response:
         raise InvalidFieldsError(
             (FieldError(pointer="id", detail="must be 8 to 64 of a-z, 0-9 and -", code="string_pattern_mismatch"),)
         )
-    tenant = caller().tenant
-    accepted = accept_job(services(), read_body(JobRequest), tenant, same_request(tenant, client_id), client_id)
+    web, tenant = services(), caller().tenant
+    named = named_request(tenant, client_id)
+    accepted = accept_once(web.admission, named, lambda: new_job(web, read_body(JobRequest), tenant, named))
     return _accepted(accepted, HTTPStatus.ACCEPTED if accepted.is_new else HTTPStatus.OK)
 
 
@@ -127,9 +129,10 @@ def cancel_job(job_id: str) -> Response:
 @requires(Scope.JOBS_WRITE)
 def post_retry(job_id: str) -> Response:
     """Submit a job that did not succeed once more, as a new job."""
-    tenant = caller().tenant
-    view = find_job(services(), tenant, job_id)
-    return _accepted(retry(services(), view.row, idempotent_request(tenant)), HTTPStatus.ACCEPTED)
+    web, tenant = services(), caller().tenant
+    request_again = keyed_request(tenant)
+    accepted = accept_once(web.admission, request_again, lambda: retry_of(web, find_job(web, tenant, job_id)))
+    return _accepted(accepted, HTTPStatus.ACCEPTED)
 
 
 @blueprint.delete("/<job_id>")

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    LargeBinary,
     UniqueConstraint,
     text,
 )
@@ -63,6 +64,7 @@ class JobRow(Base):
         CheckConstraint("(expires_at IS NULL) = (ended_at IS NULL)", name="expires_after_end"),
         CheckConstraint("prompt IS NULL OR messages IS NULL", name="one_input"),
         CheckConstraint("(group_id IS NULL) = (group_index IS NULL)", name="group_whole"),
+        CheckConstraint("length(fingerprint) = 32", name="fingerprint_length"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_range"),
         CheckConstraint("job_class IN ('interactive', 'batch')", name="job_class"),
         CheckConstraint("attempt >= 1 AND max_attempts >= 1 AND worker_losses >= 0", name="attempts"),
@@ -78,6 +80,9 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     client_id: Mapped[str | None] = mapped_column(comment="chosen by the client (PUT)")
+    fingerprint: Mapped[bytes | None] = mapped_column(
+        LargeBinary, comment="SHA-256 of the request body that chose the client id"
+    )
     model: Mapped[str] = mapped_column(comment="a name, not a reference: jobs outlive models")
     checkpoint: Mapped[str] = mapped_column(comment="digest at acceptance")
     shape: Mapped[JsonObject] = mapped_column(JSON_VALUE, comment="of its replicas, at acceptance")

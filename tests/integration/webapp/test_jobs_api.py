@@ -126,7 +126,7 @@ def test_putting_a_job_twice_makes_one_and_another_body_is_refused(web: Web) -> 
     first, second = (web.http.put(path, json=_BODY, headers=web.auth) for _ in range(2))
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json["id"] == second.json["id"]
-    assert web.http.put(path, json={**_BODY, "priority": 1}, headers=web.auth).status_code == 422
+    assert web.http.put(path, json={**_BODY, "priority": 1}, headers=web.auth).status_code == 409
     assert web.http.get(path, headers=web.auth).json["client_id"] == "my-own-id"
     for bad in ("short", "UPPERCASE-ID", "job_01m7xzzzzzzz"):
         assert web.http.put(f"/api/v1/jobs/{bad}", json=_BODY, headers=web.auth).status_code == 422
