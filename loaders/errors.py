@@ -21,3 +21,23 @@ class CheckpointCorruptError(LoaderError):
 
 class CheckpointUnsupportedError(LoaderError):
     """The checkpoint is sound, but of a kind that is not handled here."""
+
+
+class CheckpointExistsError(LoaderError):
+    """The destination holds something else, which is never overwritten."""
+
+
+class ConversionBusyError(LoaderError):
+    """Another process is writing to the same destination."""
+
+
+class ConversionCanceledError(LoaderError):
+    """A conversion was asked to stop; started again, it goes on from where it was."""
+
+
+class StorageError(LoaderError):
+    """A disk or file system failed to read or write."""
+
+
+class DiskFullError(StorageError):
+    """There is not enough room for a checkpoint."""
