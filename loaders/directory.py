@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,10 @@ class CheckpointDirectory:
         """Return a file's text, None when there is no such file."""
         path = self.path / name
         try:
-            num_bytes = path.stat().st_size
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise CheckpointCorruptError(f"{path}: not a regular file")
+            num_bytes = found.st_size
             if num_bytes > _MAX_TEXT_BYTES:
                 raise CheckpointCorruptError(f"{path}: {num_bytes} bytes, expected at most {_MAX_TEXT_BYTES}")
             return path.read_text(encoding="utf-8")

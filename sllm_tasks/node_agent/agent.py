@@ -15,6 +15,7 @@ from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, Unavaila
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.ids import new_id
 from sllm_tasks.livestate.jobs import Verdict
+from sllm_tasks.node_agent.files import checkpoint_files
 from sllm_tasks.node_agent.inspection import inspect_apart
 from sllm_tasks.node_agent.peers import PeerServer, fetch_checkpoint
 from sllm_tasks.node_agent.store import CheckpointStore
@@ -99,6 +100,8 @@ class NodeAgent:
         if not source.is_dir():
             message = f"there is no directory {source} on node {self._node}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        # Before anything is opened: whoever opens a FIFO waits for its other end.
+        checkpoint_files(source)
         summary = inspect_apart(source)
         digest = self._store.import_directory(source, progress)
         self._announce()

@@ -15,7 +15,8 @@ import httpx2
 
 from sllm_tasks.config import Settings
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, UnavailableError
-from sllm_tasks.node_agent.store import CheckpointStore, is_checkpoint_file, is_digest
+from sllm_tasks.node_agent.files import is_checkpoint_file
+from sllm_tasks.node_agent.store import CheckpointStore, is_digest
 
 logger = logging.getLogger(__name__)
 

@@ -14,20 +14,11 @@ from pathlib import Path
 
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.ids import new_id
+from sllm_tasks.node_agent.files import checkpoint_files, open_regular
 
-#: What a checkpoint folder may consist of; anything else in a source directory is left there.
-_FILES = frozenset(
-    {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-)
-_WEIGHTS = re.compile(r"^[A-Za-z0-9_.-]{1,200}\.safetensors(\.index\.json)?$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _MANIFEST = "manifest.json"
 _BLOCK_BYTES = 4 * 2**20
-
-
-def is_checkpoint_file(name: str) -> bool:
-    """Whether a file of that name belongs into a checkpoint."""
-    return name in _FILES or bool(_WEIGHTS.match(name))
 
 
 def is_digest(text: str) -> bool:
@@ -59,19 +50,17 @@ class CheckpointStore:
         """Copy a checkpoint directory into the store and return its digest; `progress` gets bytes done so far.
 
         Raises:
-            ModelUnusableError: There is no such directory here, or the disk is full.
+            ModelUnusableError: There is no such directory here, its files cannot be read, or the disk is full.
 
         """
-        if not source.is_dir():
-            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, f"there is no directory {source} on this node")
-        names = sorted(entry.name for entry in source.iterdir() if is_checkpoint_file(entry.name) and entry.is_file())
+        paths = checkpoint_files(source)
         done_bytes = 0
-        with self._new_folder(sum((source / name).stat().st_size for name in names)) as folder:
+        with self._new_folder(sum(path.stat().st_size for path in paths)) as folder:
             digests: dict[str, str] = {}
-            for name in names:
-                with (source / name).open("rb") as file:
+            for path in paths:
+                with open_regular(path) as file:
                     blocks = iter(lambda file=file: file.read(_BLOCK_BYTES), b"")  # type: ignore[misc]
-                    for block in self.write_file(folder / name, blocks, digests):
+                    for block in self.write_file(folder / path.name, blocks, digests):
                         done_bytes += block
                         progress(done_bytes)
             return self._publish(folder, digests)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sllm_tasks.ledger.keys import Scope
 from webapp.schemas.fields import Body, NodeName, ShortText, Text
 
 
+def _directory(value: str) -> str:
+    if "://" in value:
+        raise ValueError("must be the absolute path of a directory on a node; URLs are not supported")
+    if not value.startswith("/"):
+        raise ValueError("must be the absolute path of a directory on a node, such as /models/opt-125m")
+    return value
+
+
 class ModelRequest(Body):
     """What a model is served from and how; what is left out is decided by the deploy operation."""
 
-    source: Annotated[Text, StringConstraints(min_length=1, max_length=4096)]
+    #: A directory on a node: agents run in folders of their own, so only an absolute path says which.
+    source: Annotated[Text, StringConstraints(min_length=1, max_length=4096), AfterValidator(_directory)]
     #: The node whose agent can read the source; default: any.
     node: NodeName | None = None
     engine: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "steploop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,14 @@ def truncate_weights(path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def make_fifo(path: Path) -> None:
+    (path / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(path / "generation_config.json")
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], ErrorCode, str]] = {
     "no config": (remove("config.json"), ErrorCode.CHECKPOINT_CORRUPT, "config.json"),
+    "a FIFO": (make_fifo, ErrorCode.CHECKPOINT_CORRUPT, "generation_config.json: not a regular file"),
     "no weights": (remove("model.safetensors"), ErrorCode.CHECKPOINT_CORRUPT, "safetensors"),
     "no tokenizer": (remove("tokenizer.json"), ErrorCode.TOKENIZER_MISSING, "tokenizer.json"),
     "truncated weights": (truncate_weights, ErrorCode.CHECKPOINT_CORRUPT, "model.safetensors"),

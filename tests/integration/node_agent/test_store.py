@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +36,46 @@ def test_only_the_files_of_a_checkpoint_are_copied(store: CheckpointStore, sourc
     digest = store.import_directory(source, lambda _: None)
     names = {path.name for path in store.path(digest).iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"}
+
+
+def _bind_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+NOT_REGULAR: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a FIFO": (os.mkfifo, "a FIFO"),
+    "a socket": (_bind_socket, "a socket"),
+    "a directory": (Path.mkdir, "a directory"),
+    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    "a broken link": (lambda path: path.symlink_to("nowhere"), "not there"),
+    "a circle of links": (lambda path: path.symlink_to(path), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_REGULAR)
+@pytest.mark.parametrize("name", ["tokenizer.json", "more.safetensors"])
+def test_what_is_not_a_regular_file_is_refused_at_once(
+    store: CheckpointStore, source: Path, case: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, said = NOT_REGULAR[case]
+    (source / name).unlink(missing_ok=True)
+    # A socket's path must be short.
+    monkeypatch.chdir(source)
+    make(Path(name))
+    with pytest.raises(ModelUnusableError, match=said) as caught:
+        store.import_directory(source, lambda _: None)
+    assert (caught.value.code, name in str(caught.value)) == (ErrorCode.CHECKPOINT_CORRUPT, True)
+    assert store.digests() == frozenset()
+
+
+def test_links_to_files_are_followed_as_in_a_cache(store: CheckpointStore, source: Path, tmp_path: Path) -> None:
+    expected = store.import_directory(source, lambda _: None)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in source.iterdir():
+        (linked / path.name).symlink_to(path)
+    assert store.import_directory(linked, lambda _: None) == expected
 
 
 def test_the_same_content_has_the_same_digest_and_is_kept_once(store: CheckpointStore, source: Path) -> None:

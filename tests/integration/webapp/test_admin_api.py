@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger import inventory
 from sllm_tasks.ledger.audit import list_audit
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.operations import begin_operation, succeed_operation
+from sllm_tasks.ledger.operations import begin_operation, fail_operation, succeed_operation
 from sllm_tasks.ledger.pages import PageRequest
-from tests.support.web import DIGEST, MODEL, Web
+from tests.support.web import CONTEXT, DIGEST, MODEL, Web
 
 
 def test_putting_a_model_starts_a_deploy_operation(web: Web) -> None:
@@ -18,6 +22,46 @@ def test_putting_a_model_starts_a_deploy_operation(web: Web) -> None:
     assert (operation["kind"], operation["target"], operation["status"]) == ("deploy", "facebook/opt", "pending")
     model = web.http.get("/api/v1/models/facebook/opt", headers=web.auth).json
     assert (model["state"], model["source"], model["keep_alive_s"]) == ("deploying", "/models/opt", 5.0)
+
+
+def test_what_is_no_absolute_path_is_refused_with_the_field_and_what_is_supported(web: Web) -> None:
+    for source, said in (("./opt", "absolute path"), ("s3://bucket/opt", "URLs"), ("file:///opt", "URLs")):
+        response = web.http.put("/api/v1/models/a", json={"source": source}, headers=web.auth)
+        assert response.status_code == 422
+        (error,) = response.json["errors"]
+        assert (error["pointer"], said in error["detail"]) == ("/source", True), error
+
+
+def test_a_model_shows_what_serves_and_what_is_being_deployed_and_why_that_failed(web: Web) -> None:
+    def model() -> dict[str, Any]:
+        found: dict[str, Any] = web.http.get(f"/api/v1/models/{MODEL}", headers=web.auth).json
+        return found
+
+    body = {"source": "/second", "context": 32}
+    started = web.http.put(f"/api/v1/models/{MODEL}", json=body, headers=web.auth)
+    assert (model()["state"], model()["source"], model()["context"]) == ("ready", "/nowhere", CONTEXT)
+    deployment = model()["deployment"]
+    assert (deployment["operation"], deployment["state"]) == (started.json["id"], "pending")
+    assert (deployment["source"], deployment["context"], deployment["error"]) == ("/second", 32, None)
+    web.submit()
+    now, error = from_ms(web.services.live.now_ms()), JobError(code=ErrorCode.CHECKPOINT_CORRUPT, message="broken")
+    with web.services.ledger.transaction() as session:
+        fail_operation(session, started.json["id"], attempt=0, error=error, now=now)
+    assert (model()["state"], model()["error"], model()["deployment"]["state"]) == ("ready", None, "failed")
+    assert model()["deployment"]["error"] == {"code": "checkpoint_corrupt", "message": "broken"}
+    assert web.http.get("/api/v1/models", headers=web.auth).json["data"] == [model()]
+
+
+def test_a_later_deployment_or_a_deletion_ends_the_one_before(web: Web) -> None:
+    first, second = (
+        web.http.put("/api/v1/models/a", json={"source": source}, headers=web.auth) for source in ("/a", "/b")
+    )
+    third = web.http.delete("/api/v1/models/a", headers=web.auth)
+    ended = [web.http.get(response.headers["Location"], headers=web.auth).json for response in (first, second, third)]
+    assert [operation["status"] for operation in ended] == ["failed", "failed", "pending"]
+    assert [operation["error"]["code"] for operation in ended[:2]] == ["conflict", "conflict"]
+    assert second.json["id"] in ended[0]["error"]["message"]
+    assert "deleted" in ended[1]["error"]["message"]
 
 
 def test_an_operation_that_has_ended_no_longer_asks_to_come_back(web: Web) -> None:
@@ -53,6 +97,8 @@ def test_settings_that_make_no_sense_deploy_nothing(web: Web) -> None:
         {"source": "/a", "context": 0},
         {"source": "/a", "keep_alive_s": -1},
         {"source": "/a", "node": "../etc"},
+        {"source": "models/opt"},
+        {"source": "hf://facebook/opt"},
     ):
         assert web.http.put("/api/v1/models/a", json=body, headers=web.auth).status_code == 422, body
     assert web.http.put("/api/v1/models/a%20b", json={"source": "/a"}, headers=web.auth).status_code == 422
