@@ -12,3 +12,8 @@ def new_id(kind: str) -> str:
     """Make `<kind>_<ulid>`; ids of one process sort by the millisecond they were made in."""
     value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
     return kind + "_" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def id_pattern(kind: str) -> str:
+    """A regular expression for what `new_id(kind)` makes."""
+    return f"{kind}_[0-7][{_ALPHABET}]{{25}}"

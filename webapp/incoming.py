@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from flask import request
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from sllm_tasks.ledger.idempotency import RequestKey
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.repeats import KeyedRequest, NamedRequest
 from webapp.body import body_bytes
 from webapp.errors import FieldError, InvalidFieldsError, MalformedBodyError, MediaTypeError
+from webapp.field_errors import invalid_fields, pointer_to
+from webapp.preferences import wanted_wait_s
 from webapp.schemas.fields import Body
 from webapp.schemas.jobs import PageQuery, Query
+from webapp.surrogates import lone_surrogates
 
 _BodyT = TypeVar("_BodyT", bound=Body)
 _QueryT = TypeVar("_QueryT", bound=Query)
 
-#: A client never waits longer than this for one answer, in seconds.
-MAX_WAIT_S = 60
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
-_MAX_FIELD_ERRORS = 16
-#: Names of unknown fields are the client's and can be of any length.
-_MAX_POINTER = 256
+#: Repeated names that one answer tells of.
+_MAX_REPEATED: Final = 16
 
 
 def read_body(schema: type[_BodyT]) -> _BodyT:
@@ -40,22 +37,32 @@ def read_body(schema: type[_BodyT]) -> _BodyT:
     """
     if not request.is_json:
         raise MediaTypeError("the body must be sent as application/json")
+    body = body_bytes()
     try:
-        return schema.model_validate_json(body_bytes())
+        return schema.model_validate_json(body)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        if details[0]["type"] == "json_invalid":
-            raise MalformedBodyError(f"the body is not JSON: {details[0]['msg']}") from None
-        raise InvalidFieldsError(tuple(_field_error(detail, "/") for detail in details[:_MAX_FIELD_ERRORS])) from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if first["type"] != "json_invalid":
+            raise invalid_fields(error, "/") from None
+        if "hex escape" in first["msg"] and (fields := lone_surrogates(body)):
+            raise InvalidFieldsError(fields) from None
+        raise MalformedBodyError(f"the body is not JSON: {first['msg']}") from None
 
 
 def read_query(schema: type[_QueryT]) -> _QueryT:
     """Check the query string against a schema; raises InvalidFieldsError."""
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise InvalidFieldsError(
+            tuple(
+                FieldError(pointer=pointer_to((name,), "?"), detail="must be given once", code="repeated")
+                for name in repeated[:_MAX_REPEATED]
+            )
+        )
     try:
         return schema.model_validate(request.args.to_dict())
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidFieldsError(tuple(_field_error(detail, "?") for detail in details[:_MAX_FIELD_ERRORS])) from None
+        raise invalid_fields(error, "?") from None
 
 
 def page_request(query: PageQuery) -> PageRequest:
@@ -64,9 +71,8 @@ def page_request(query: PageQuery) -> PageRequest:
 
 
 def wait_s() -> int:
-    """Seconds for which the client is ready to wait for news (`Prefer: wait=n`), at most MAX_WAIT_S."""
-    preference = _WAIT.search(",".join(request.headers.getlist("Prefer")))
-    return min(int(preference[1]), MAX_WAIT_S) if preference else 0
+    """Seconds for which the client is ready to wait for news (`Prefer: wait=n`)."""
+    return wanted_wait_s(",".join(request.headers.getlist("Prefer")))
 
 
 def keyed_request(tenant: str) -> KeyedRequest | None:
@@ -78,9 +84,9 @@ def keyed_request(tenant: str) -> KeyedRequest | None:
         raise InvalidFieldsError(
             (FieldError(pointer="Idempotency-Key", detail="must be 1 to 255 printable characters", code="header"),)
         )
-    return KeyedRequest(
-        key=RequestKey(tenant=tenant, route=f"{request.method} {request.path}"[:255], key=key), fingerprint=_fingerprint()
-    )
+    # Nothing that a request can make has a path as long as the column is.
+    route = f"{request.method} {request.path}"[:255]
+    return KeyedRequest(key=RequestKey(tenant=tenant, route=route, key=key), fingerprint=_fingerprint())
 
 
 def named_request(tenant: str, client_id: str) -> NamedRequest:
@@ -90,10 +96,3 @@ def named_request(tenant: str, client_id: str) -> NamedRequest:
 
 def _fingerprint() -> bytes:
     return hashlib.sha256(body_bytes()).digest()
-
-
-def _field_error(detail: ErrorDetails, prefix: str) -> FieldError:
-    path = "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in detail["loc"])
-    return FieldError(
-        pointer=(prefix + path)[:_MAX_POINTER], detail=detail["msg"].removeprefix("Value error, "), code=detail["type"]
-    )

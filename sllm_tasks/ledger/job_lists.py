@@ -40,8 +40,8 @@ class JobFilter:
 
 
 def list_jobs(session: Session, tenant: str | None, wanted: JobFilter, request: PageRequest) -> Page[JobRow]:
-    """List a tenant's jobs, or everybody's for None."""
-    query = select(JobRow)
+    """List a tenant's jobs, or everybody's for None; those whose content is gone are not listed."""
+    query = select(JobRow).where(JobRow.purged_at.is_(None))
     if tenant is not None:
         query = query.where(JobRow.tenant == tenant)
     if wanted.statuses:

@@ -14,7 +14,7 @@ from webapp.admin_json import operation_json
 from webapp.auth import requires
 from webapp.incoming import page_request, read_query
 from webapp.outgoing import list_json
-from webapp.schemas.jobs import PageQuery
+from webapp.schemas.jobs import OperationsQuery
 from webapp.services import services
 
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
@@ -37,7 +37,7 @@ def get_one(operation_id: str) -> Response:
 def get_operations() -> Response:
     """List operations."""
     with services().ledger.reading() as session:
-        page = list_operations(session, page_request(read_query(PageQuery)))
+        page = list_operations(session, page_request(read_query(OperationsQuery)))
     return jsonify(list_json([operation_json(row) for row in page.rows], has_more=page.has_more))
 
 

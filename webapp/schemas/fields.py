@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+from sllm_tasks.ids import id_pattern
 
 
 class Body(BaseModel):
@@ -24,6 +26,26 @@ def _printable(value: str) -> str:
 #: Any text; its length is bounded by the size of the body.
 Text = Annotated[str, AfterValidator(_printable)]
 ShortText = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+
+_MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+_NODE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+_TENANT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_JOB_ID: Final = f"^{id_pattern('job')}$"
+_OPERATION_ID: Final = f"^{id_pattern('op')}$"
+
 #: Names of models: they appear in URLs and in keys of the live state.
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
-NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
+NodeName = Annotated[str, StringConstraints(pattern=_NODE_NAME)]
+TenantName = Annotated[str, StringConstraints(pattern=_TENANT_NAME)]
+#: Cursors of lists: where the page before has ended.
+JobCursor = Annotated[str, StringConstraints(pattern=_JOB_ID)]
+OperationCursor = Annotated[str, StringConstraints(pattern=_OPERATION_ID)]
+
+#: What a client is told instead of the pattern that its text does not meet.
+WORDS_OF_PATTERN: Final = {
+    _MODEL_NAME: "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or a digit",
+    _NODE_NAME: "1 to 63 of A-Z a-z 0-9 _ - beginning with a letter or a digit",
+    _TENANT_NAME: "1 to 63 of a-z 0-9 _ - beginning with a letter or a digit",
+    _JOB_ID: "the id of a job, such as the last_id of a page",
+    _OPERATION_ID: "the id of an operation, such as the last_id of a page",
+}

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
 from sllm_tasks.jobs import JobStatus
-from webapp.schemas.fields import Body, ModelName, ShortText, Text
+from webapp.schemas.fields import Body, JobCursor, ModelName, OperationCursor, ShortText, Text
 
 #: 30 days, in seconds: nothing of a job outlives it.
 _MAX_LIFE_S = 30 * 86_400
@@ -74,7 +74,8 @@ class PageQuery(Query):
     """Which part of a list; newest first unless `order` says otherwise."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    after: Annotated[ShortText, StringConstraints(max_length=64)] | None = None
+    #: The last id of the page before; the subclasses say of what.
+    after: str | None = None
     order: Literal["asc", "desc"] = "desc"
 
 
@@ -89,6 +90,13 @@ def _in_utc(value: datetime) -> datetime:
 class JobsQuery(PageQuery):
     """Filters of the list of jobs."""
 
+    after: JobCursor | None = None
     status: JobStatus | None = None
     model: ModelName | None = None
     created_after: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
+
+
+class OperationsQuery(PageQuery):
+    """Which part of the list of operations."""
+
+    after: OperationCursor | None = None

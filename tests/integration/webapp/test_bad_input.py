@@ -12,6 +12,8 @@ from tests.support.web import MODEL, Web, add_key, add_model
 
 _GOOD: dict[str, Any] = {"model": MODEL, "input": {"prompt": "one"}}
 
+_NAME_OF_MODEL = "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or a digit"
+
 
 def _with_params(**params: Any) -> dict[str, Any]:
     return {**_GOOD, "params": params}
@@ -62,7 +64,7 @@ def test_a_body_that_says_something_wrong_is_refused_with_422(web: Web, case: st
     assert web.http.get("/api/v1/jobs", headers=web.auth).json["data"] == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"model": }', b"\xff\xfe", b'{"model": "\\ud800"}', b"[" * 5000])
+@pytest.mark.parametrize("body", [b"", b"{", b'{"model": }', b"\xff\xfe", b'{"model": "\\ud800"', b"[" * 5000])
 def test_a_body_that_is_not_json_is_refused_with_400(web: Web, body: bytes) -> None:
     response = web.http.post("/api/v1/jobs", data=body, content_type="application/json", headers=web.auth)
     assert (response.status_code, response.json["code"]) == (400, "malformed_body")
@@ -77,6 +79,50 @@ def test_a_field_error_points_at_the_field_and_never_repeats_its_value(web: Web)
         "/SECRETS",
     ]
     assert '"SECRET"' not in response.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"input": {"prompt": "a\ud800b"}}, "/input/prompt"),
+        ({"input": {"messages": [{"role": "user", "content": "\udfff"}]}}, "/input/messages/0/content"),
+        ({"metadata": {"a/b": "\ud800"}}, "/metadata/a~1b"),
+        ({"metadata": {"\ud800": "a"}}, "/metadata"),
+    ],
+)
+def test_a_lone_surrogate_is_refused_where_it_is(web: Web, fields: dict[str, Any], pointer: str) -> None:
+    body = json.dumps({**_GOOD, **fields})
+    response = web.http.post("/api/v1/jobs", data=body, content_type="application/json", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (422, "invalid_request")
+    assert [error["pointer"] for error in response.json["errors"]] == [pointer]
+    # A pair of surrogates is a character.
+    pair = web.http.post("/api/v1/jobs", json={**_GOOD, "metadata": {"a": "\U0001f600"}}, headers=web.auth)
+    assert pair.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"model": ""}, f"/model: must be {_NAME_OF_MODEL}, found an empty text"),
+        ({"input": {"prompt": ""}}, "/input/prompt: must have at least 1 character, found an empty text"),
+        ({"input": {"messages": []}}, "/input/messages: must have at least 1 item, found an empty list"),
+        ({"input": {"prompt": 5}}, "/input/prompt: must be text, found a number"),
+        ({"input": {"prompt": ["a"]}}, "/input/prompt: must be text, found a list of 1 item"),
+        ({"params": {"temperature": 9}}, "/params/temperature: must be at most 2, found 9"),
+        ({"params": {"temperature": "hot"}}, "/params/temperature: must be a number, found a text of 3 characters"),
+        ({"params": {"top_p": 0}}, "/params/top_p: must be more than 0, found 0"),
+        ({"params": {"max_tokens": 1.5}}, "/params/max_tokens: must be a whole number, found a number"),
+        ({"params": {"top_k": 10**30}}, "/params/top_k: must be at most 1000000, found a number of more than 64 bits"),
+        ({"params": {"ignore_eos": None}}, "/params/ignore_eos: must be true or false, found null"),
+        ({"params": []}, "/params: must be an object, found an empty list"),
+        ({"class": "fast"}, "/class: must be 'interactive' or 'batch', found a text of 4 characters"),
+        ({"colour": "red"}, "/colour: is not known here"),
+        ({"input": {}}, "/input: give either prompt or messages"),
+    ],
+)  # fmt: skip
+def test_a_field_error_says_what_was_expected_and_what_was_found(web: Web, fields: dict[str, Any], detail: str) -> None:
+    response = web.http.post("/api/v1/jobs", json={**_GOOD, **fields}, headers=web.auth)
+    assert (response.status_code, response.json["detail"]) == (422, detail)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
@@ -134,6 +180,12 @@ def test_a_model_that_is_being_deployed_takes_no_jobs_yet(web: Web) -> None:
         "created_after=yesterday",
         "created_after=9999-12-31T23:59:59-10:00",
         "created_after=0001-01-01T00:00:00%2B10:00",
+        "after=nonsense",
+        "after=job_1",
+        "after=op_01m7xzzzzzzzzzzzzzzzzzzzzz",
+        "after=",
+        "limit=1&limit=2",
+        "status=queued&limit=1&status=failed",
     ],
 )
 def test_a_query_that_says_something_wrong_is_refused_with_422(web: Web, query: str) -> None:

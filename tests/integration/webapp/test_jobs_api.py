@@ -153,7 +153,10 @@ def test_a_running_job_that_is_canceled_ends_when_its_worker_has_stopped(web: We
 
 def test_a_job_that_did_not_succeed_can_be_retried_as_a_new_job(web: Web) -> None:
     job_id = web.submit(params={"seed": 5})
-    assert web.http.post(f"/api/v1/jobs/{job_id}/retry", headers=web.auth).status_code == 409
+    web.worker.emit(web.worker.claim(job_id), ["one"])
+    early = web.http.post(f"/api/v1/jobs/{job_id}/retry", headers=web.auth)
+    assert (early.status_code, early.json["detail"].split(";")[0]) == (409, "the job is running")
+    job_id = web.submit(params={"seed": 5})
     web.http.post(f"/api/v1/jobs/{job_id}/cancel", headers=web.auth)
     response = web.http.post(f"/api/v1/jobs/{job_id}/retry", headers=web.auth)
     assert response.status_code == 202
@@ -169,6 +172,7 @@ def test_a_deleted_job_is_gone_and_one_that_runs_cannot_be_deleted(web: Web) -> 
     for sub in ("", "/result", "/events"):
         response = web.http.get(path + sub, headers=web.auth)
         assert (response.status_code, response.json["code"]) == (410, "gone")
+    assert web.http.get("/api/v1/jobs", headers=web.auth).json["data"] == []
 
 
 def test_a_list_comes_in_pages_newest_first(web: Web) -> None:
@@ -182,6 +186,15 @@ def test_a_list_comes_in_pages_newest_first(web: Web) -> None:
         after = f"&after={page['last_id']}"
     assert sorted(seen, reverse=True) == seen
     assert set(seen) == set(ids)
+
+
+def test_a_page_may_begin_after_a_job_that_is_not_listed_any_more(web: Web) -> None:
+    first, second, third = (web.submit() for _ in range(3))
+    web.http.post(f"/api/v1/jobs/{second}/cancel", headers=web.auth)
+    web.http.delete(f"/api/v1/jobs/{second}", headers=web.auth)
+    rest = web.http.get(f"/api/v1/jobs?after={second}", headers=web.auth).json["data"]
+    assert [job["id"] for job in rest] == [first]
+    assert third not in str(rest)
 
 
 def test_a_list_can_be_restricted(web: Web) -> None:
