@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import socket
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,22 @@ def default_home() -> Path:
     """The state folder where `SLLM_HOME` names none."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "sllm"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner may enter, also where it was there with other permissions.
+
+    Raises ConfigError when it is not ours to close.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & stat.S_ISVTX:
+        raise ConfigError(f"home: {folder} is shared by many users; name a folder of your own")
+    if mode & 0o077:
+        try:
+            folder.chmod(0o700)
+        except PermissionError as error:
+            raise ConfigError(f"home: other users may enter {folder}, and it is not yours to close") from error
 
 
 class Settings(BaseSettings):

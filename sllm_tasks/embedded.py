@@ -8,7 +8,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from sllm_tasks.config import Settings
+from sllm_tasks.config import Settings, make_private
 from sllm_tasks.errors import ConfigError
 
 _NAMES = ("valkey-server", "redis-server")
@@ -36,7 +36,7 @@ def server_command(settings: Settings) -> list[str]:
         raise ConfigError(f"home: the path {settings.home} is too long for a unix socket in it")
     data = settings.home / "redis"
     for folder in (data, socket.parent):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
     options = {
         "port": "0",
         "unixsocket": str(socket),

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from sllm_tasks.config import Settings
+from sllm_tasks.config import Settings, make_private
 
 
 def cluster_secret(settings: Settings) -> str:
@@ -15,7 +15,7 @@ def cluster_secret(settings: Settings) -> str:
         return settings.secret.get_secret_value()
     path = settings.home / "secret"
     if not path.exists():
-        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(settings.home)
         _write_once(path, secrets.token_urlsafe(32))
     return path.read_text(encoding="ascii")
 

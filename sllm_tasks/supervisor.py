@@ -42,7 +42,6 @@ def run(settings: Settings) -> int:
 
     """
     logs.set_up(settings.log_level)
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
     (settings.home / "logs").mkdir(exist_ok=True)
     with _only_one(settings.home / "run" / "up.lock"):

@@ -6,7 +6,7 @@ import click
 
 from sllm_tasks.cli.failures import Exit
 from sllm_tasks.cli.output import note
-from sllm_tasks.config import load_settings
+from sllm_tasks.config import load_settings, make_private
 from sllm_tasks.ledger import schema
 
 
@@ -19,7 +19,7 @@ def db() -> None:
 def upgrade() -> None:
     """Bring the ledger's schema to what this version expects."""
     settings, _ = load_settings()
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(settings.home)
     schema.upgrade(settings.ledger_url)
     note(f"the ledger is at revision {schema.current(settings.ledger_url)}")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import Settings, load_settings, make_private
 from sllm_tasks.errors import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -42,7 +42,7 @@ def up(**flags: Any) -> int:
 @_port
 def web(**flags: Any) -> int:
     """Run the web process."""
-    settings, _ = load_settings(flags)
+    settings = _settings(flags)
     # By entry point, because the web application is a package above this one.
     found = entry_points(group="sllm.processes", name="web")
     if not found:
@@ -83,8 +83,14 @@ def worker(**flags: Any) -> int:
     return _run("sllm_tasks.worker.main", flags)
 
 
-def _run(module: str, flags: dict[str, Any]) -> int:
+def _settings(flags: dict[str, Any]) -> Settings:
     settings, _ = load_settings(flags)
+    make_private(settings.home)
+    return settings
+
+
+def _run(module: str, flags: dict[str, Any]) -> int:
+    settings = _settings(flags)
     # Imported here because a worker brings torch, which no other process is to carry.
     run: Callable[[Settings], int] = importlib.import_module(module).run
     return run(settings)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
+import stat
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -66,6 +70,11 @@ def _postgresql_arguments(timeout_s: float) -> dict[str, object]:
 
 
 def _prepare_sqlite(engine: Engine, timeout_s: float, foreign_keys: bool) -> None:
+    @event.listens_for(engine, "do_connect")
+    def _close_to_others(*_: object) -> None:
+        if engine.url.database is not None and not engine.url.query:
+            _make_file_private(engine.url.database)
+
     @event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         # The driver would begin transactions by itself, deferred and too late; `_begin` does it.
@@ -80,6 +89,17 @@ def _prepare_sqlite(engine: Engine, timeout_s: float, foreign_keys: bool) -> Non
         # A writer takes its lock first: two that read and then want to write could only fail, never wait.
         reading = connection.get_execution_options().get(READ_ONLY_OPTION, False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _make_file_private(path: str) -> None:
+    # Prompts and outputs are in there. Without opening it: when a process closes any descriptor of a file, it loses
+    # SQLite's locks on it. What goes wrong here, SQLite says better when it opens the file.
+    with suppress(OSError):
+        os.mknod(path, stat.S_IFREG | 0o600)
+    for file in (Path(path), Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(OSError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def _switch_to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import Settings, load_settings, make_private
 from sllm_tasks.errors import ConfigError
 
 
@@ -130,6 +131,22 @@ def test_live_state_and_broker_are_one_server(redis_url: str | None, live_url: s
 def test_without_a_database_url_the_ledger_is_in_the_state_folder() -> None:
     assert Settings(home=Path("/h")).ledger_url == "sqlite:////h/ledger.db"
     assert Settings(database_url="postgresql+psycopg://x/y").ledger_url == "postgresql+psycopg://x/y"
+
+
+def test_the_state_folder_is_closed_to_others_also_where_it_was_there_before(tmp_path: Path) -> None:
+    for folder in (tmp_path / "open", tmp_path / "new" / "deep"):
+        if folder.name == "open":
+            folder.mkdir()
+            folder.chmod(0o755)
+        make_private(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_many_share_is_no_state_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ConfigError, match="shared"):
+        make_private(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
 import traceback
 from datetime import datetime, timedelta, timezone
@@ -28,6 +29,18 @@ def sqlite_path(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     schema.upgrade(f"sqlite:///{path}")
     return path
+
+
+def test_an_sqlite_ledger_is_closed_to_others_also_where_it_was_open_before(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.touch()
+    path.chmod(0o644)
+    schema.upgrade(f"sqlite:///{path}")
+    with sqlite3.connect(path) as held:
+        held.execute("SELECT 1 FROM jobs").fetchall()
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    held.close()
+    assert set(modes.values()) == {0o600}, modes
 
 
 def test_a_transaction_that_raises_changes_nothing(database: Database) -> None:
