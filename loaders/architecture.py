@@ -65,6 +65,11 @@ def kv_bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     return int(text.num_hidden_layers * 2 * num_kv_heads * head_dim * dtype.itemsize)
 
 
+def num_layers(config: PreTrainedConfig) -> int:
+    """Layers of the decoder; each has keys and values of its own."""
+    return int(text_config(config).num_hidden_layers)
+
+
 def max_context(config: PreTrainedConfig) -> int:
     """Tokens that a model has positions for."""
     return int(getattr(text_config(config), "max_position_embeddings", None) or _UNLIMITED_CONTEXT)

@@ -12,6 +12,7 @@ from loaders.architecture import (
     kv_bytes_per_token,
     max_context,
     model_class,
+    num_layers,
     read_config,
     text_config,
 )
@@ -48,7 +49,9 @@ class CheckpointSummary:
     dtype: str
     num_parameters: int
     weights_bytes: int
+    #: In all layers together.
     kv_bytes_per_token: int
+    num_layers: int
     max_context: int
     vocab_size: int
     #: Sorted.
@@ -70,6 +73,7 @@ def inspect(path: Path) -> CheckpointSummary:
         num_parameters=check_tensors(config, infos, dtype),
         weights_bytes=sum(info.num_bytes for info in infos.values()),
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
+        num_layers=num_layers(config),
         max_context=max_context(config),
         vocab_size=text_config(config).vocab_size,
         eos_token_ids=tuple(sorted(eos_token_ids(directory, config))),

@@ -95,7 +95,7 @@ class ReplicaShape:
 
     engine: str
     num_gpus: int
-    #: Weights plus the KV cache of `max_jobs` jobs of `context` tokens.
+    #: Weights plus the KV cache of `max_jobs` jobs of `context` tokens, and what the engine needs to work on it.
     bytes_per_gpu: int
     max_jobs: int
     #: Tokens of prompt and output of one job.

@@ -90,26 +90,25 @@ def refusal(row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -
     return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
 
 
-def bytes_per_gpu(weights_bytes: int, kv_bytes_per_token: int, *, max_jobs: int, context: int, num_gpus: int) -> int:
-    """Return what a replica reserves on each gpu: its part of the weights and of the KV cache of all its jobs."""
-    return -(-(weights_bytes + kv_bytes_per_token * max_jobs * context) // num_gpus)
+def bytes_per_gpu(settings: ModelSettings, result: dict[str, Any], context: int) -> int:
+    """Return what a replica reserves on each gpu: its part of the weights and of the KV cache of all its jobs.
+
+    A prompt on its way in has a cache of its own beside that of the batch, and the largest buffer (the keys or the
+    values of one layer) is there twice while its tokens are moved. Activations are not counted.
+    """
+    kv_bytes = result["kv_bytes_per_token"] * (settings.max_jobs + 1) * context
+    twice_bytes = -(-kv_bytes // (2 * result["num_layers"]))
+    return -(-(result["weights_bytes"] + kv_bytes + twice_bytes) // settings.num_gpus)
 
 
 def _deployed(settings: ModelSettings, result: dict[str, Any]) -> DeployedModel:
     """Say what serving a checkpoint with these settings takes."""
     context = min(settings.context, result["max_context"])
-    needed = bytes_per_gpu(
-        result["weights_bytes"],
-        result["kv_bytes_per_token"],
-        max_jobs=settings.max_jobs,
-        context=context,
-        num_gpus=settings.num_gpus,
-    )
     return DeployedModel(
         checkpoint=result["digest"],
         weights_bytes=result["weights_bytes"],
         kv_bytes_per_token=result["kv_bytes_per_token"],
-        bytes_per_gpu=needed,
+        bytes_per_gpu=bytes_per_gpu(settings, result, context),
         context=context,
         dtype=result["dtype"],
     )

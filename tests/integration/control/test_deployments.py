@@ -14,6 +14,7 @@ from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.config import Settings
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
+from sllm_tasks.control.results import bytes_per_gpu
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
@@ -136,7 +137,7 @@ def imported(digest: str) -> dict[str, Any]:
         "num_parameters": 2,
         "weights_bytes": 8,
         "kv_bytes_per_token": 1,
-        "kv_scratch_bytes_per_token": 1,
+        "num_layers": 1,
         "max_context": 1024,
         "eos_token_ids": [0],
         "files": {
@@ -225,6 +226,12 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_cleared_away(control: Con
     control.let_time_pass()
     control.reconcile()
     assert control.drops() == [("b", "node0")]
+
+
+def test_a_replica_reserves_the_batch_one_prompt_more_and_its_largest_buffer_twice() -> None:
+    settings = replace(SETTINGS, max_jobs=3)
+    result = {**imported("a"), "weights_bytes": 1000, "kv_bytes_per_token": 40, "num_layers": 2}
+    assert bytes_per_gpu(settings, result, 10) == 1000 + 40 * 4 * 10 + 40 * 4 * 10 // 4
 
 
 def test_a_former_checkpoint_stays_while_a_job_needs_it(control: Control) -> None:

@@ -35,6 +35,7 @@ def test_a_summary_agrees_with_the_model_itself(tmp_path: Path, architecture: st
     assert summary.eos_token_ids == (0,)
     layers = model(torch.tensor([[1]]), use_cache=True).past_key_values.layers
     assert summary.kv_bytes_per_token == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert summary.num_layers == len(layers)
 
 
 def test_a_summary_carries_the_texts_that_the_web_process_needs(tmp_path: Path) -> None:
