@@ -20,17 +20,44 @@ from sllm_tasks.ledger.keys import ApiKey
 from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.repeats import KeyedRequest
 from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """The operation that a request has started, or that an earlier sending of it had."""
+
+    operation: OperationRow
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MadeKey:
+    """The API key that a request has made; its plain text is kept nowhere, so it is None for a repeated request."""
+
+    row: ApiKeyRow
+    plain: str | None
+
+
+@dataclass(slots=True)
+class _Change:
+    session: Session
+    now: datetime
+    #: An earlier sending of the request has done it, and left its audit row.
+    is_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AdminChanges:
-    """What one caller changes, with one request."""
+    """What one caller changes, with one request; raises IdempotencyMismatchError for a key that has another body."""
 
     ledger: Database
     caller: ApiKey
+    #: The key under which the request must take effect once; what has no use for it is idempotent by itself.
+    repeatable: KeyedRequest | None = None
 
-    def put_model(self, name: str, wanted: ModelRequest) -> OperationRow:
+    def put_model(self, name: str, wanted: ModelRequest) -> Started:
         """Ask for a deployment, which takes the place of those that have not ended.
 
         Raises ConflictError while the model is being deleted.
@@ -49,53 +76,68 @@ class AdminChanges:
         )
         args = {**asdict(settings), "node": wanted.node}
         operation_id = new_id("op")
-        with self._changing("model.put", name, after=args) as (session, now):
-            inventory.put_model(session, settings, deployment=operation_id, now=now)
-            _end_deployments(session, name, f"superseded by {operation_id}, a later deployment of {name}", now)
-            return self._request(session, now, OperationKind.DEPLOY, name, args, operation_id)
+        with self._changing("model.put", name, after=args) as change:
+            if (first := self._first(change, operation_id)) is not None:
+                return Started(operations.get_operation(change.session, first), is_new=False)
+            inventory.put_model(change.session, settings, deployment=operation_id, now=change.now)
+            _end_deployments(change, name, f"superseded by {operation_id}, a later deployment of {name}")
+            return self._start(change, operation_id, OperationKind.DEPLOY, name, args)
 
-    def delete_model(self, name: str) -> OperationRow:
+    def delete_model(self, name: str) -> Started:
         """Stop a model and ask for what it holds to be freed; raises NotFoundError or ConflictError."""
-        with self._changing("model.delete", name) as (session, now):
-            inventory.get_model(session, name)
-            if not inventory.note_deleting(session, name, now=now):
+        operation_id = new_id("op")
+        with self._changing("model.delete", name) as change:
+            if (first := self._first(change, operation_id)) is not None:
+                return Started(operations.get_operation(change.session, first), is_new=False)
+            inventory.get_model(change.session, name)
+            if not inventory.note_deleting(change.session, name, now=change.now):
                 raise ConflictError(f"the model {name} is being deleted already")
-            _end_deployments(session, name, f"the model {name} was deleted meanwhile", now)
-            return self._request(session, now, OperationKind.DELETE_MODEL, name, {}, new_id("op"))
+            _end_deployments(change, name, f"the model {name} was deleted meanwhile")
+            return self._start(change, operation_id, OperationKind.DELETE_MODEL, name, {})
 
     def want_placement(self, checkpoint: str, node: str, wanted: PlacementRequest) -> None:
         """Say where a checkpoint is to be; raises NotFoundError for an unknown one."""
         target, after = f"{checkpoint}@{node}", wanted.model_dump()
-        with self._changing("placement.put", target, after=after) as (session, now):
-            inventory.get_checkpoint(session, checkpoint)
+        with self._changing("placement.put", target, after=after) as change:
+            inventory.get_checkpoint(change.session, checkpoint)
             tier = Tier(wanted.tier)
-            placements.want_placement(session, checkpoint, node, tier=tier, pinned=wanted.pinned, now=now)
+            placements.want_placement(change.session, checkpoint, node, tier=tier, pinned=wanted.pinned, now=change.now)
 
-    def create_key(self, wanted: KeyRequest) -> tuple[ApiKeyRow, str]:
-        """Make a key; the second value is its plain text, which is kept nowhere."""
-        with self._changing("key.create", wanted.name, after=wanted.model_dump()) as (session, now):
-            keys.ensure_tenant(session, wanted.tenant, now=now)
-            scopes = frozenset(wanted.scopes)
-            return keys.create_key(session, tenant=wanted.tenant, name=wanted.name, scopes=scopes, now=now)
+    def create_key(self, wanted: KeyRequest) -> MadeKey:
+        """Make a key."""
+        key_id = keys.new_key_id()
+        with self._changing("key.create", wanted.name, after=wanted.model_dump()) as change:
+            if (first := self._first(change, key_id)) is not None:
+                return MadeKey(keys.get_key(change.session, first), None)
+            keys.ensure_tenant(change.session, wanted.tenant, now=change.now)
+            row, plain = keys.create_key(
+                change.session,
+                key_id=key_id,
+                tenant=wanted.tenant,
+                name=wanted.name,
+                scopes=frozenset(wanted.scopes),
+                now=change.now,
+            )
+            return MadeKey(row, plain)
 
     def revoke_key(self, key_id: str) -> None:
         """Make a key useless; raises NotFoundError for one that is unknown or revoked."""
-        with self._changing("key.revoke", key_id) as (session, now):
-            if not keys.revoke_key(session, key_id, now=now):
+        with self._changing("key.revoke", key_id) as change:
+            if not keys.revoke_key(change.session, key_id, now=change.now):
                 raise NotFoundError("there is no such key, or it is revoked already")
 
     @contextmanager
-    def _changing(
-        self, action: str, target: str, *, after: JsonObject | None = None
-    ) -> Iterator[tuple[Session, datetime]]:
-        now = datetime.now(UTC)
+    def _changing(self, action: str, target: str, *, after: JsonObject | None = None) -> Iterator[_Change]:
         with self.ledger.transaction() as session:
-            yield session, now
+            change = _Change(session, datetime.now(UTC))
+            yield change
+            if change.is_done:
+                return
             add_audit(
                 session,
                 AuditEntry(
                     id=new_id("audit"),
-                    at=now,
+                    at=change.now,
                     actor=self.caller.id,
                     tenant=self.caller.tenant,
                     action=action,
@@ -105,25 +147,23 @@ class AdminChanges:
                 ),
             )
 
-    def _request(
-        self,
-        session: Session,
-        now: datetime,
-        kind: OperationKind,
-        target: str,
-        args: JsonObject,
-        operation_id: str,
-    ) -> OperationRow:
+    def _first(self, change: _Change, made_id: str) -> str | None:
+        """Id of what an earlier sending of the request made; None if this is the first, which is to make `made_id`."""
+        first = None if self.repeatable is None else self.repeatable.claim(change.session, made_id, change.now)
+        change.is_done = first is not None
+        return first
+
+    def _start(self, change: _Change, operation_id: str, kind: OperationKind, target: str, args: JsonObject) -> Started:
         new = operations.NewOperation(
             id=operation_id,
             kind=kind,
             target=target,
             args=args,
             requested_by=self.caller.id,
-            created_at=now,
+            created_at=change.now,
         )
-        return operations.add_operation(session, new)
+        return Started(operations.add_operation(change.session, new), is_new=True)
 
 
-def _end_deployments(session: Session, model: str, why: str, now: datetime) -> None:
-    operations.supersede_operations(session, OperationKind.DEPLOY, model, why=why, now=now)
+def _end_deployments(change: _Change, model: str, why: str) -> None:
+    operations.supersede_operations(change.session, OperationKind.DEPLOY, model, why=why, now=change.now)

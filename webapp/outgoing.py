@@ -1,9 +1,11 @@
-"""Forms that all answers share: instants and pages of lists."""
+"""Forms that all answers share: instants, pages of lists, the mark of a repeated request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+
+from flask import Response
 
 
 def time_json(at: datetime | None) -> str | None:
@@ -20,3 +22,9 @@ def list_json(data: Sequence[dict[str, object]], *, key: str = "id", has_more: b
         "last_id": data[-1][key] if data else None,
         "has_more": has_more,
     }
+
+
+def replayed(response: Response) -> Response:
+    """Say that an earlier sending of the request has done this."""
+    response.headers["Idempotency-Replayed"] = "true"
+    return response

@@ -88,7 +88,7 @@ def submit_job(
             "params": {name: value for name, value in given.items() if name not in _JOB_FIELDS},
             **{_JOB_FIELDS[name]: value for name, value in given.items() if name in _JOB_FIELDS},
         },
-        headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        headers=_once(idempotency_key),
         decode=decode_job,
     )
 
@@ -124,7 +124,7 @@ def retry_job(job_id: str) -> Call[JobRecord]:
     return Call(
         method="POST",
         path=f"{JOBS}/{quote(job_id, safe='')}/retry",
-        headers={"Idempotency-Key": uuid.uuid4().hex},
+        headers=_once(),
         decode=decode_job,
     )
 
@@ -137,12 +137,12 @@ def events_path(job_id: str) -> str:
 def put_model(name: str, settings: Mapping[str, Any]) -> Call[OperationRecord]:
     """Deploy a model."""
     given = {key: value for key, value in settings.items() if value is not None}
-    return Call(method="PUT", path=_model_path(name), json=given, decode=decode_operation)
+    return Call(method="PUT", path=_model_path(name), json=given, headers=_once(), decode=decode_operation)
 
 
 def delete_model(name: str) -> Call[OperationRecord]:
     """Stop a model and forget it."""
-    return Call(method="DELETE", path=_model_path(name), decode=decode_operation)
+    return Call(method="DELETE", path=_model_path(name), headers=_once(), decode=decode_operation)
 
 
 def get_operation(operation_id: str) -> Call[OperationRecord]:
@@ -167,7 +167,7 @@ def put_placement(checkpoint: str, node: str, tier: str) -> Call[Json]:
 
 
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
-    """Make an API key; a repetition after a lost answer makes another one."""
+    """Make an API key; a repetition after a lost answer makes another one, because the first is shown to nobody."""
     body = {"name": name, "scopes": list(scopes), "tenant": tenant}
     return Call(method="POST", path="/api/v1/keys", json=body, decode=_as_it_is)
 
@@ -175,6 +175,11 @@ def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
 def revoke_key(key_id: str) -> Call[None]:
     """Make a key useless."""
     return Call(method="DELETE", path=f"/api/v1/keys/{quote(key_id, safe='')}", decode=lambda _nothing: None)
+
+
+def _once(key: str | None = None) -> dict[str, str]:
+    """Headers by which the server knows a request that is sent again after a lost answer."""
+    return {"Idempotency-Key": key or uuid.uuid4().hex}
 
 
 def _model_path(name: str) -> str:

@@ -124,7 +124,7 @@ class Reconciler:
             if same and (is_open or (row.ended_at is not None and now - row.ended_at < _BACK_OFF)):
                 return
         operation = NewOperation(
-            id=new_id("operation"),
+            id=new_id("op"),
             kind=kind,
             target=digest,
             args={"node": node},

@@ -20,6 +20,7 @@ from enum import StrEnum
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from sllm_tasks.errors import NotFoundError
 from sllm_tasks.ledger.tables import ApiKeyRow, TenantRow
 from sllm_tasks.ledger.writes import insert_if_absent, took_place
 
@@ -53,9 +54,15 @@ def ensure_tenant(session: Session, tenant: str, *, now: datetime) -> bool:
     return insert_if_absent(session, TenantRow, {"id": tenant, "created_at": now})
 
 
-def create_key(
+def new_key_id() -> str:
+    """The public part of a key that is yet to be made."""
+    return "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(8))
+
+
+def create_key(  # noqa: PLR0913 - all by keyword, and each is a column
     session: Session,
     *,
+    key_id: str | None = None,
     tenant: str,
     name: str,
     scopes: frozenset[Scope],
@@ -63,7 +70,7 @@ def create_key(
     expires_at: datetime | None = None,
 ) -> tuple[ApiKeyRow, str]:
     """Make a key and return it with its plain text, which is not kept anywhere."""
-    key_id = "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(8))
+    key_id = key_id or new_key_id()
     secret = secrets.token_urlsafe(32)
     row = ApiKeyRow(
         id=key_id,
@@ -118,6 +125,14 @@ def revoke_key(session: Session, key_id: str, *, now: datetime, tenant: str | No
     if tenant is not None:
         change = change.where(ApiKeyRow.tenant == tenant)
     return took_place(session, change.values(revoked_at=now))
+
+
+def get_key(session: Session, key_id: str) -> ApiKeyRow:
+    """Read a key, revoked or not; raises NotFoundError."""
+    row = session.get(ApiKeyRow, key_id, populate_existing=True)
+    if row is None:
+        raise NotFoundError(f"there is no key {key_id}")
+    return row
 
 
 def list_keys(session: Session, tenant: str | None = None) -> Sequence[ApiKeyRow]:

@@ -23,7 +23,7 @@ from webapp.job_intake import accept_once, new_job
 from webapp.job_json import attempt_json, job_json, result_json
 from webapp.job_views import JobView, find_job, views_of
 from webapp.job_waits import wait_until
-from webapp.outgoing import list_json
+from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import JobRequest, JobsQuery
 from webapp.services import services
 
@@ -162,7 +162,7 @@ def _accepted(accepted: Accepted, status: HTTPStatus) -> Response:
     response = jsonify(job_json(view))
     response.status_code = HTTPStatus.OK if waited and _has_ended(view) else status
     if not accepted.is_new:
-        response.headers["Idempotency-Replayed"] = "true"
+        replayed(response)
     return _with_job_headers(response, view, waited=waited)
 
 

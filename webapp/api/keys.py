@@ -10,8 +10,8 @@ from sllm_tasks.ledger.keys import Scope, list_keys
 from webapp.admin_changes import AdminChanges
 from webapp.admin_json import key_json
 from webapp.auth import caller, requires
-from webapp.incoming import read_body
-from webapp.outgoing import list_json
+from webapp.incoming import keyed_request, read_body
+from webapp.outgoing import list_json, replayed
 from webapp.schemas.admin import KeyRequest
 from webapp.services import services
 
@@ -30,12 +30,13 @@ def get_keys() -> Response:
 @blueprint.post("")
 @requires(Scope.ADMIN_WRITE)
 def create_key() -> Response:
-    """Make a key and show it."""
-    row, plain = AdminChanges(services().ledger, caller()).create_key(read_body(KeyRequest))
-    response = jsonify({**key_json(row), "key": plain})
+    """Make a key and show it; a repeated request is shown which key it made, and null for the key itself."""
+    changes = AdminChanges(services().ledger, caller(), keyed_request(caller().tenant))
+    made = changes.create_key(read_body(KeyRequest))
+    response = jsonify({**key_json(made.row), "key": made.plain})
     response.status_code = HTTPStatus.CREATED
     response.headers["Cache-Control"] = "no-store"
-    return response
+    return response if made.plain is not None else replayed(response)
 
 
 @blueprint.delete("/<key_id>")

@@ -13,7 +13,7 @@ from webapp.admin_json import model_json
 from webapp.api.operations import started
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
-from webapp.incoming import read_body
+from webapp.incoming import keyed_request, read_body
 from webapp.outgoing import list_json
 from webapp.schemas.admin import ModelRequest
 from webapp.schemas.fields import ModelName
@@ -54,11 +54,15 @@ def put_one(name: str) -> Response:
     except ValidationError:
         error = FieldError(pointer="name", detail="is not a name of a model", code="string_pattern_mismatch")
         raise InvalidFieldsError((error,)) from None
-    return started(AdminChanges(services().ledger, caller()).put_model(name, read_body(ModelRequest)))
+    return started(_changes().put_model(name, read_body(ModelRequest)))
 
 
 @blueprint.delete("/<path:name>")
 @requires(Scope.ADMIN_WRITE)
 def delete_one(name: str) -> Response:
     """Stop a model and forget it."""
-    return started(AdminChanges(services().ledger, caller()).delete_model(name))
+    return started(_changes().delete_model(name))
+
+
+def _changes() -> AdminChanges:
+    return AdminChanges(services().ledger, caller(), keyed_request(caller().tenant))

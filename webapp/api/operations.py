@@ -9,11 +9,11 @@ from flask import Blueprint, Response, jsonify
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.operations import get_operation, list_operations
 from sllm_tasks.ledger.states import ENDED_OPERATION_STATUSES
-from sllm_tasks.ledger.tables import OperationRow
+from webapp.admin_changes import Started
 from webapp.admin_json import operation_json
 from webapp.auth import requires
 from webapp.incoming import page_request, read_query
-from webapp.outgoing import list_json
+from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import OperationsQuery
 from webapp.services import services
 
@@ -41,10 +41,11 @@ def get_operations() -> Response:
     return jsonify(list_json([operation_json(row) for row in page.rows], has_more=page.has_more))
 
 
-def started(row: OperationRow) -> Response:
+def started(what: Started) -> Response:
     """Answer a request that has started an operation."""
+    row = what.operation
     response = jsonify(operation_json(row))
     response.status_code = HTTPStatus.ACCEPTED
     response.headers["Location"] = f"/api/v1/operations/{row.id}"
     response.headers["Retry-After"] = "1"
-    return response
+    return response if what.is_new else replayed(response)

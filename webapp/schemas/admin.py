@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sllm_tasks.ledger.keys import Scope
-from webapp.schemas.fields import Body, NodeName, ShortText, Text
+from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text
 
 
 def _directory(value: str) -> str:
@@ -42,12 +42,22 @@ class ModelRequest(Body):
         return self
 
 
+def _distinct(scopes: list[Scope]) -> list[Scope]:
+    if len(set(scopes)) < len(scopes):
+        raise ValueError("must not name a scope twice")
+    return scopes
+
+
 class KeyRequest(Body):
     """A new API key."""
 
     name: ShortText
-    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
-    tenant: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    scopes: Annotated[
+        list[Annotated[Scope, Field(strict=False)]],
+        Field(min_length=1, max_length=len(Scope)),
+        AfterValidator(_distinct),
+    ]
+    tenant: TenantName = "default"
 
 
 class PlacementRequest(Body):

@@ -155,3 +155,36 @@ def test_a_change_that_is_refused_leaves_none(web: Web) -> None:
     with web.services.ledger.reading() as session:
         assert list_audit(session, PageRequest()).rows == ()
         assert [row.name for row in inventory.list_models(session)] == [MODEL]
+
+
+def test_a_key_that_is_asked_for_again_is_the_same_one_and_is_not_shown_again(web: Web) -> None:
+    body = {"name": "ci", "scopes": ["jobs:read"]}
+    keyed = {**web.auth, "Idempotency-Key": "k"}
+    first, again = (web.http.post("/api/v1/keys", json=body, headers=keyed) for _ in range(2))
+    assert (again.status_code, again.json["id"], again.json["key"]) == (201, first.json["id"], None)
+    assert (again.headers["Idempotency-Replayed"], again.headers["Cache-Control"]) == ("true", "no-store")
+    other = web.http.post("/api/v1/keys", json={**body, "name": "cd"}, headers=keyed)
+    assert (other.status_code, "another body" in other.json["detail"]) == (422, True)
+    assert [key["name"] for key in web.http.get("/api/v1/keys", headers=web.auth).json["data"]].count("ci") == 1
+    with web.services.ledger.reading() as session:
+        assert [row.action for row in list_audit(session, PageRequest()).rows] == ["key.create"]
+
+
+def test_a_scope_that_is_named_twice_is_refused(web: Web) -> None:
+    body = {"name": "ci", "scopes": ["jobs:read", "jobs:read"]}
+    response = web.http.post("/api/v1/keys", json=body, headers=web.auth)
+    assert (response.status_code, response.json["detail"]) == (422, "/scopes: must not name a scope twice")
+
+
+def test_work_that_is_asked_for_again_is_started_once(web: Web) -> None:
+    for ask in (
+        lambda headers: web.http.put("/api/v1/models/a", json={"source": "/a"}, headers=headers),
+        lambda headers: web.http.delete("/api/v1/models/a", headers=headers),
+    ):
+        keyed = {**web.auth, "Idempotency-Key": "k"}
+        first, again = ask(keyed), ask(keyed)
+        assert (first.status_code, again.status_code, again.json["id"]) == (202, 202, first.json["id"])
+        assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(web.http.get("/api/v1/operations", headers=web.auth).json["data"]) == 2
+    with web.services.ledger.reading() as session:
+        assert len(list_audit(session, PageRequest()).rows) == 2
