@@ -9,6 +9,7 @@ import click
 
 from sllm_tasks.cli.output import human_bytes, note, output_option, show_list, show_one
 from sllm_tasks.client import Client, OperationRecord
+from sllm_tasks.client.records import Json
 
 
 @click.command()
@@ -55,13 +56,20 @@ def models(output: str) -> None:
             {
                 "NAME": lambda model: model["id"],
                 "STATE": lambda model: model["state"],
+                "DEPLOYMENT": lambda model: _deployment(model)["state"],
                 "CONTEXT": lambda model: model["context"],
                 "WEIGHTS": lambda model: human_bytes(model["weights_bytes"]),
                 "REPLICAS": lambda model: f"{model['min_replicas']}..{model['max_replicas']}",
                 "KEEP ALIVE": lambda model: f"{model['keep_alive_s']:g} s",
-                "ERROR": lambda model: model["error"] or "",
+                "ERROR": lambda model: model["error"] or (_deployment(model)["error"] or {}).get("message", ""),
             },
         )
+
+
+def _deployment(model: Json) -> Json:
+    """The last deployment, which may be under way or have failed while the model serves what it had before."""
+    known: Json | None = model["deployment"]
+    return known or {"state": "", "error": None}
 
 
 def _finish(client: Client, operation: OperationRecord, *, wait: bool, timeout: float, output: str) -> None:

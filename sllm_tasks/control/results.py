@@ -98,7 +98,7 @@ def bytes_per_gpu(settings: ModelSettings, result: dict[str, Any], context: int)
     """
     kv_bytes = result["kv_bytes_per_token"] * (settings.max_jobs + 1) * context
     twice_bytes = -(-kv_bytes // (2 * result["num_layers"]))
-    return -(-(result["weights_bytes"] + kv_bytes + twice_bytes) // settings.num_gpus)
+    return int(-(-(result["weights_bytes"] + kv_bytes + twice_bytes) // settings.num_gpus))
 
 
 def _deployed(settings: ModelSettings, result: dict[str, Any]) -> DeployedModel:

@@ -1,0 +1,83 @@
+"""A model that is deployed again, with real processes: it serves all the time, and jobs keep what they were given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.demo_checkpoints import make_tiny
+from sllm_tasks.client import OperationFailedError
+from sllm_tasks.client.calls import get_operation
+from tests.support.cluster import MODEL, Cluster
+from tests.support.processes import wait_until
+
+_PROMPT = "tiny checkpoints"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(SLLM_NODES="1") as cluster:
+        yield cluster
+
+
+def _model(cluster: Cluster) -> dict[str, Any]:
+    (model,) = [model for model in cluster.client.models() if model["id"] == MODEL]
+    return dict(model)
+
+
+def _answer(cluster: Cluster) -> str:
+    return cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=8, ignore_eos=True).result(timeout=60).text
+
+
+def test_jobs_go_on_while_a_model_is_deployed_again_and_run_on_what_they_were_accepted_for(cluster: Cluster) -> None:
+    before = _answer(cluster)
+    source = make_tiny(cluster.home / "source" / "second", seed=7)
+    old = [cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=100, ignore_eos=True) for _ in range(12)]
+    operation = cluster.client.deploy(MODEL, str(source), keep_alive_s=0.5, max_jobs=4, context=300)
+    states = set()
+
+    def has_ended() -> bool:
+        model = _model(cluster)
+        states.add(model["state"])
+        return model["deployment"]["state"] == "succeeded"
+
+    wait_until(has_ended, "the model is deployed again", 60)
+    assert states == {"ready"}
+    assert (_model(cluster)["context"], _model(cluster)["deployment"]["operation"]) == (300, operation.id)
+    # A web process goes by what it knew for up to a second.
+    wait_until(lambda: _answer(cluster) != before, "new jobs run on the new checkpoint")
+    assert all(job.result(timeout=60).text.startswith(before) for job in old)
+    longer = cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=280, ignore_eos=True)
+    assert longer.result(timeout=60).usage.completion_tokens == 280
+
+
+def test_a_model_serves_on_after_a_deployment_that_failed(cluster: Cluster, tmp_path: Path) -> None:
+    before, checkpoint = _answer(cluster), _model(cluster)["checkpoint"]
+    broken = make_tiny(tmp_path / "broken", seed=8)
+    (broken / "tokenizer.json").unlink()
+    os.mkfifo(broken / "tokenizer.json")
+    with pytest.raises(OperationFailedError, match="a FIFO"):
+        cluster.client.wait_for(cluster.client.deploy(MODEL, str(broken)), timeout=30)
+    model = _model(cluster)
+    assert (model["state"], model["checkpoint"], model["deployment"]["state"]) == ("ready", checkpoint, "failed")
+    assert "a FIFO" in model["deployment"]["error"]["message"]
+    assert _answer(cluster) == before
+
+
+def test_of_several_deployments_at_once_the_last_one_serves(cluster: Cluster, tmp_path: Path) -> None:
+    sources = [str(make_tiny(tmp_path / f"seed_{seed}", seed=seed)) for seed in (11, 12, 13)]
+    asked = [cluster.client.deploy(MODEL, source, max_jobs=4, context=256) for source in sources]
+    cluster.client.wait_for(asked[-1], timeout=60)
+    for operation in asked[:-1]:
+        with suppress(OperationFailedError):
+            cluster.client.wait_for(operation, timeout=60)
+    ended = [cluster.client.run(get_operation(operation.id)) for operation in asked]
+    assert [operation.error_code for operation in ended] == ["conflict", "conflict", None]
+    model = _model(cluster)
+    assert model["source"] == sources[-1]
+    assert model["checkpoint"] == ended[-1].raw["result"]["digest"]
