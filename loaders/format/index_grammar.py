@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cuda_kernels.packed_layout import CODEBOOK_LENGTH
 from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import MAX_RANK
-from loaders.format.packing import CODEBOOK_LENGTH, MAX_SEGMENTS
+from loaders.format.packing import MAX_SEGMENTS
 from loaders.format.strict_json import MAX_INTEGER, shown
 
 _NAME = r"[A-Za-z0-9_.\-]{1,256}"

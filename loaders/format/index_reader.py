@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from cuda_kernels.packed_layout import CODEBOOK_LENGTH
 from loaders.errors import CheckpointCorruptError
 from loaders.format.dtypes import ITEMSIZE
 from loaders.format.geometry import MAX_PARTITIONS, MAX_TENSORS, TENSOR_INDEX
 from loaders.format.index_grammar import IndexText
-from loaders.format.packing import CODEBOOK_LENGTH, Packing
+from loaders.format.packing import Packing
 from loaders.format.ranges import StorageRanges
 from loaders.format.strict_json import shown
 from loaders.format.tensor_index import TensorEntry, TensorIndex, contiguous_stride

@@ -1,19 +1,16 @@
-"""Where the parts of a packed tensor lie: pure arithmetic. What the bytes mean is in `cuda_kernels.packed`."""
+"""Where the segments of a packed tensor lie; their insides are the matter of `cuda_kernels.packed_layout`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cuda_kernels.packed_layout import segment_parts
 from loaders.format.geometry import CHUNK_BYTES, align_up
 
 #: Elements of every segment but a tensor's last. Small enough that the room lost where a segment would cross a chunk's
 #: border (half a segment on average) is 0.6 % of a chunk.
 SEGMENT_ELEMENTS = 1 << 17
-#: What a GPU reads in one load.
-PART_ALIGNMENT = 16
-#: Exponents that a 4-bit code stands for.
-CODEBOOK_LENGTH = 16
 #: 8.6e9 elements: more than the largest matrices of known models (1.3e9) by far.
 MAX_SEGMENTS = 1 << 16
 
@@ -42,29 +39,6 @@ class Segment:
     def end(self) -> int:
         """First byte behind it."""
         return self.begin + segment_bytes(self.num_elements, self.num_patches)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentParts:
-    """Offsets of the four parts within a segment, and its size; each part is followed by zeros up to the next."""
-
-    codes: int
-    patch_indices: int
-    patch_exponents: int
-    num_bytes: int
-
-
-def segment_parts(num_elements: int, num_patches: int) -> SegmentParts:
-    """Find the parts: sign and mantissa (1 byte each, at 0), codes (half a byte), patch indices (4), exponents (1)."""
-    codes = align_up(num_elements, PART_ALIGNMENT)
-    patch_indices = codes + align_up((num_elements + 1) // 2, PART_ALIGNMENT)
-    patch_exponents = patch_indices + align_up(4 * num_patches, PART_ALIGNMENT)
-    return SegmentParts(
-        codes=codes,
-        patch_indices=patch_indices,
-        patch_exponents=patch_exponents,
-        num_bytes=patch_exponents + align_up(num_patches, PART_ALIGNMENT),
-    )
 
 
 def segment_bytes(num_elements: int, num_patches: int) -> int:

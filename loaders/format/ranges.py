@@ -98,6 +98,8 @@ class StorageRanges:
 
 
 def _same_storage(one: TensorEntry, other: TensorEntry) -> bool:
+    if not other.num_bytes:
+        return False  # empty ones lie side by side at one offset
     return one.offset == other.offset and one.num_bytes == other.num_bytes and one.partition == other.partition
 
 

@@ -1,0 +1,156 @@
+"""Send every chunk through its stages (read, digest, write) on several threads, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuda_kernels.digest import chunk_digest
+from loaders.errors import ConversionCanceledError
+from loaders.format.geometry import CHUNK_BYTES, num_chunks
+from loaders.format.manifest import PartitionRecord
+from loaders.writer.chunks import ChunkAssembler
+from loaders.writer.disk import DataFile
+from loaders.writer.layout import Layout
+from loaders.writer.measure import Cancel
+from loaders.writer.progress import Progress, ProgressFile
+
+
+class ChunkSink:
+    """Where chunks go: the data files, and the record of those that are there."""
+
+    def __init__(
+        self, files: tuple[DataFile, ...], record: ProgressFile, progress: Progress, *, is_source_known: bool
+    ) -> None:
+        self._files = files
+        self._record = record
+        self._written = progress.digests
+        #: Whether the source is known to be what it was when the chunks on record were written.
+        self._is_source_known = is_source_known
+
+    def recover(self, rank: int, chunk: int, buffer: NDArray[np.uint8]) -> int | None:
+        """Read a chunk that an earlier run has written; None if there is none, or it is not what it was."""
+        expected = self._written.get((rank, chunk))
+        if expected is None or not self._is_source_known:
+            return None
+        return expected if self._is_written(rank, chunk, buffer, expected) else None
+
+    def put(self, rank: int, chunk: int, data: NDArray[np.uint8], digest: int) -> None:
+        """Write a chunk, unless an earlier run has written the very same."""
+        if self._written.get((rank, chunk)) == digest and self._is_written(rank, chunk, data, digest):
+            return
+        self._files[rank].write(data, chunk * CHUNK_BYTES)
+        self._record.add(rank, chunk, digest)
+
+    def _is_written(self, rank: int, chunk: int, buffer: NDArray[np.uint8], digest: int) -> bool:
+        return self._files[rank].read(buffer, chunk * CHUNK_BYTES) and chunk_digest(buffer) == digest
+
+
+class ChunkRun:
+    """All chunks of a layout, in order; made for one call of `run`.
+
+    Threads take chunks in order and digest them in order (SHA-256 of a file allows nothing else); reading and writing
+    overlap. Each thread holds one chunk.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        assembler: ChunkAssembler,
+        sink: ChunkSink | None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self._layout = layout
+        self._assembler = assembler
+        self._sink = sink
+        self._on_progress = on_progress
+        self._cancel = cancel
+        self._chunks = [
+            (rank, chunk)
+            for rank, partition in enumerate(layout.partitions)
+            for chunk in range(num_chunks(partition.num_bytes))
+        ]
+        self._sums = [hashlib.sha256() for _ in layout.partitions]
+        self._digests: list[list[int]] = [[0] * num_chunks(partition.num_bytes) for partition in layout.partitions]
+        # Guarded by the condition: chunk to take next, chunk to hash next, bytes done, whether a thread failed.
+        self._changed = threading.Condition()
+        self._next = 0
+        self._turn = 0
+        self._done_bytes = 0
+        self._failed = False
+
+    def run(self, num_threads: int) -> tuple[PartitionRecord, ...]:
+        """Do all of it; raises what the first failing thread raised. Without a sink, chunks are only digested."""
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="convert") as threads:
+            for thread in [threads.submit(self._work) for _ in range(num_threads)]:
+                thread.result()
+        return tuple(
+            PartitionRecord(
+                num_bytes=partition.num_bytes,
+                sha256=self._sums[rank].hexdigest(),
+                chunk_digests=tuple(self._digests[rank]),
+            )
+            for rank, partition in enumerate(self._layout.partitions)
+        )
+
+    def _work(self) -> None:
+        # Anonymous memory begins at a page, as direct I/O wants it.
+        buffer = np.frombuffer(mmap.mmap(-1, CHUNK_BYTES), dtype=np.uint8)
+        try:
+            while (number := self._take()) is not None:
+                self._convert(number, buffer)
+        except BaseException:
+            with self._changed:
+                self._failed = True
+                self._changed.notify_all()
+            raise
+
+    def _take(self) -> int | None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise ConversionCanceledError("canceled; the same conversion goes on from here when it is started again")
+        with self._changed:
+            if self._failed or self._next == len(self._chunks):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def _convert(self, number: int, buffer: NDArray[np.uint8]) -> None:
+        rank, chunk = self._chunks[number]
+        data = buffer[: min(CHUNK_BYTES, self._layout.partitions[rank].num_bytes - chunk * CHUNK_BYTES)]
+        digest = None if self._sink is None else self._sink.recover(rank, chunk, data)
+        is_recovered = digest is not None
+        if digest is None:
+            self._assembler.fill(rank, chunk, buffer)
+            digest = chunk_digest(data)
+        if not self._hash(number, rank, data):
+            return
+        self._digests[rank][chunk] = digest
+        if self._sink is not None and not is_recovered:
+            self._sink.put(rank, chunk, data, digest)
+        self._report(len(data))
+
+    def _hash(self, number: int, rank: int, data: NDArray[np.uint8]) -> bool:
+        """Wait for the chunk's turn and add it to the file's sum; return False if another thread failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == number or self._failed)
+            if self._failed:
+                return False
+        self._sums[rank].update(data.data)
+        with self._changed:
+            self._turn += 1
+            self._changed.notify_all()
+        return True
+
+    def _report(self, num_bytes: int) -> None:
+        with self._changed:
+            self._done_bytes += num_bytes
+            if self._on_progress is not None:
+                self._on_progress(self._done_bytes, self._layout.num_bytes)
