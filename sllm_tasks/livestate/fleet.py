@@ -182,11 +182,6 @@ class FleetStore:
         with translated():
             return sorted(text(name) for name in self._redis.zrange(f"{PREFIX}nodes", 0, -1))
 
-    def known_nodes(self) -> list[str]:
-        """Names of all nodes that were ever heard of, silent ones included."""
-        with translated():
-            return sorted(text(name) for name in self._redis.zrange(f"{PREFIX}nodes", 0, -1))
-
     def nodes(self, now_ms: int) -> list[NodeInfo]:
         """Nodes whose agent lives, with the gpus whose workers live."""
         gpus = self.gpus()
