@@ -45,7 +45,10 @@ def stream_events(
     """Write the events after an id, until the job has ended, the server stops, or `check_caller` raises."""
     yield _OPENING
     follower = _Follower(services, view, after)
-    yield from follower.opening()
+    try:
+        yield from follower.opening()
+    except (GoneError, NotFoundError):
+        return
     wrote_s = asked_s = time.monotonic()
     while not (follower.is_over or services.stopping.is_set()):
         written = follower.next_events()
@@ -77,7 +80,10 @@ class _Follower:
         self.is_over = False
 
     def opening(self) -> list[bytes]:
-        """What a reader needs before it can go on from its position: nothing, or a snapshot."""
+        """What a reader needs before it can go on from its position: nothing, a snapshot, or the end.
+
+        Raises NotFoundError or GoneError.
+        """
         jobs, job_id = self._services.live.jobs, self._view.row.id
         try:
             newest = jobs.last_event_id(job_id)
@@ -85,7 +91,11 @@ class _Follower:
                 return self._opening_without_stream()
             if parse_event_id(self._position) <= parse_event_id(newest):
                 return []
-            # The stream is a new one, and its clock is behind that of the one the reader knew.
+            # The stream is a new one, and its clock is behind that of the one the reader knew. An end is in the ledger
+            # before it is in the stream, so a job that has not ended there is yet to be announced.
+            view = find_job(self._services, self._view.row.tenant, job_id)
+            if view.row.status.is_terminal:
+                return self._ending(view)
             tokens = jobs.tokens(job_id)
         except UnavailableError:
             return []

@@ -23,6 +23,7 @@ def job_json(view: JobView) -> JobJson:
         "object": "job",
         "client_id": row.client_id,
         "status": view.status,
+        "status_reason": view.status_reason,
         "phase": _phase(view),
         "model": row.model,
         "checkpoint": row.checkpoint,

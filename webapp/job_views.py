@@ -27,6 +27,11 @@ class JobView:
         return self.live.status if self.live is not None else self.row.status
 
     @property
+    def status_reason(self) -> str | None:
+        """Why the job waits; None if it does not, or if nobody can tell."""
+        return (self.live.wait_reason or None) if self.live is not None else None
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that exist so far."""
         return self.live.num_tokens if self.live is not None else self.row.completion_tokens or 0

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 import click
 
+from sllm_tasks.client.errors import ApiError
 from sllm_tasks.errors import ConfigError, ErrorCode, SllmError
 
 
@@ -56,4 +57,12 @@ def report(error: SllmError) -> Exit:
     click.echo(f"error: {error}", err=True)
     click.echo(f"  code: {code}" + (f"  request: {request_id}" if request_id else ""), err=True)
     click.echo(f"  try: {_NEXT_COMMAND.get(error.code, 'sllm doctor')}", err=True)
-    return Exit.USAGE if isinstance(error, ConfigError) else _EXIT_OF_CODE.get(error.code, Exit.FAILURE)
+    return _exit_of(error)
+
+
+def _exit_of(error: SllmError) -> Exit:
+    # The same code in a job that failed says nothing of the command.
+    was_refused = isinstance(error, ApiError) and error.code is ErrorCode.INVALID_REQUEST
+    if was_refused or isinstance(error, ConfigError):
+        return Exit.USAGE
+    return _EXIT_OF_CODE.get(error.code, Exit.FAILURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,19 +13,33 @@ from sllm_tasks.cli.following import print_stream
 from sllm_tasks.cli.output import note, output_option, show_one
 from sllm_tasks.client import Client, Job
 from sllm_tasks.client.calls import JobSettings
+from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS, MAX_TOP_K
 
 _Command = Callable[..., Any]
 
+
+class _Finite(click.FloatRange):
+    """A range that holds no NaN, which is neither below nor above any bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+_SEED = click.IntRange(0, MAX_SEED)
+_DEADLINE = _Finite(0, MAX_LIFE_S, min_open=True)
 _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--chat", is_flag=True, help="Send PROMPT as a message, through the model's chat template."),
-    click.option("--max-tokens", type=int, help="Output tokens at most."),
-    click.option("--temperature", type=float, help="0 is greedy."),
-    click.option("--top-p", type=float),
-    click.option("--top-k", type=int),
-    click.option("--seed", type=int, help="The same seed draws the same tokens."),
+    click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), help="Output tokens at most."),
+    click.option("--temperature", type=_Finite(0, MAX_TEMPERATURE), help="0 is greedy."),
+    click.option("--top-p", type=_Finite(0, 1, min_open=True)),
+    click.option("--top-k", type=click.IntRange(0, MAX_TOP_K)),
+    click.option("--seed", type=_SEED, help="The same seed draws the same tokens."),
     click.option("--stop", multiple=True, help="Text that ends the output; may be given often."),
-    click.option("--priority", type=int, help="0 to 9; 9 goes first."),
-    click.option("--deadline", "deadline_s", type=float, help="Seconds after which the job is given up."),
+    click.option("--priority", type=click.IntRange(0, MAX_PRIORITY), help="9 goes first."),
+    click.option("--deadline", "deadline_s", type=_DEADLINE, help="Seconds after which the job is given up."),
 )
 
 

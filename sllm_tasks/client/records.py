@@ -30,6 +30,8 @@ class JobRecord:
 
     id: str
     status: JobStatus
+    #: Why it waits, if it does and the server can tell.
+    status_reason: str | None
     phase: str | None
     model: str
     attempt: int
@@ -116,6 +118,7 @@ def decode_job(json: Json) -> JobRecord:
     return JobRecord(
         id=json["id"],
         status=JobStatus(json["status"]),
+        status_reason=json.get("status_reason"),
         phase=json["phase"],
         model=json["model"],
         attempt=json["attempt"],

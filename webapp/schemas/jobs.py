@@ -8,10 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
 from sllm_tasks.jobs import JobStatus
+from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS, MAX_TOP_K
 from webapp.schemas.fields import Body, JobCursor, ModelName, OperationCursor, ShortText, Text
-
-#: 30 days, in seconds: nothing of a job outlives it.
-_MAX_LIFE_S = 30 * 86_400
 
 _Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _LabelValue = Annotated[Text, StringConstraints(max_length=512)]
@@ -40,11 +38,11 @@ class JobInput(Body):
 class JobParams(Body):
     """How tokens are drawn; what is left out comes from the model's generation settings."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     stop: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
     stop_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(max_length=64)] = ()
     ignore_eos: bool = False
@@ -57,10 +55,10 @@ class JobRequest(Body):
     model: ModelName
     input: JobInput
     params: JobParams = JobParams()
-    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 5
     job_class: Annotated[Literal["interactive", "batch"], Field(alias="class")] = "interactive"
-    deadline_s: Annotated[float, Field(gt=0, le=_MAX_LIFE_S)] | None = None
-    result_ttl_s: Annotated[int, Field(ge=60, le=_MAX_LIFE_S)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_LIFE_S)] | None = None
+    result_ttl_s: Annotated[int, Field(ge=60, le=MAX_LIFE_S)] | None = None
     metadata: Annotated[dict[_Label, _LabelValue], Field(default_factory=dict, max_length=16)]
 
 

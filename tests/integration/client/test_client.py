@@ -20,7 +20,7 @@ from sllm_tasks.client import (
     NotFoundApiError,
     Token,
 )
-from tests.support.web import MODEL, Web
+from tests.support.web import MODEL, Web, add_model
 from tests.support.web_server import WebServer
 
 
@@ -121,7 +121,27 @@ def test_the_command_line_runs_prompts_and_shows_what_there_is(
     assert json.loads(sllm("status", "-o", "json")[1])["models"][0]["id"] == MODEL
     assert sllm("job", "get", "job_nothing")[0] == Exit.NOT_FOUND
     assert sllm("run", "nobody", "hi")[0] == Exit.NOT_FOUND
+    assert sllm("run", "no name", "hi")[0] == Exit.USAGE
     status, printed = sllm("deploy", "other", "/nowhere", "--no-wait", "-o", "json")
     assert (status, json.loads(printed)["status"]) == (Exit.OK, "pending")
     monkeypatch.setenv("SLLM_API_KEY", "sllm_wrong")
     assert sllm("models")[0] == Exit.AUTH
+
+
+def test_a_job_that_waits_says_why_to_the_client_and_on_the_command_line(
+    client: Client, web: Web, server: WebServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_URL", server.url)
+    monkeypatch.setenv("SLLM_API_KEY", web.api_key)
+    add_model(web.services.ledger, "cold")
+    job = client.submit(model="cold", prompt="one")
+    assert job.record.status_reason is None
+    web.services.live.router.note_wait(job.id, 1, "no gpu has the memory")
+    assert job.refresh().status_reason == "no gpu has the memory"
+    with pytest.raises(SystemExit):
+        main(["job", "get", job.id])
+    assert "no gpu has the memory" in capsys.readouterr().out
+    threading.Timer(0.5, job.cancel).start()
+    with pytest.raises(SystemExit):
+        main(["job", "watch", job.id])
+    assert "no gpu has the memory" in capsys.readouterr().err

@@ -13,6 +13,8 @@ from sllm_tasks.ledger.encoding import job_spec
 from sllm_tasks.ledger.jobs import get_job
 from tests.support.valkey import ValkeyServer
 from tests.support.web import Web, add_key
+from webapp.job_events import stream_events
+from webapp.job_views import find_job
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,24 @@ def test_a_reader_from_the_future_of_a_stream_gets_a_snapshot_of_it(web: Web) ->
     assert (snapshot.kind, snapshot.data) == ("snapshot", {"text": " one two", "num_tokens": 2})
     web.worker.finish(claim, " one two", 2)
     assert [event.kind for event in _read(web, job_id, snapshot.id)][-1] == "completed"
+
+
+def test_a_reader_from_the_future_of_a_stream_that_has_ended_gets_one_snapshot_and_the_end_at_once(web: Web) -> None:
+    job_id = web.submit()
+    web.worker.run(job_id, ["one", "two"])
+    snapshot, completed = _read(web, job_id, "99999999999999-0")
+    assert (snapshot.kind, snapshot.data) == ("snapshot", {"text": " one two", "num_tokens": 2})
+    assert (completed.kind, completed.data["status"]) == ("completed", "succeeded")
+
+
+def test_a_reader_from_the_future_hears_once_of_an_end_that_came_while_it_connected(web: Web) -> None:
+    job_id = web.submit()
+    claim = web.worker.claim(job_id)
+    web.worker.emit(claim, ["one"])
+    view = find_job(web.services, "default", job_id)
+    web.worker.finish(claim, " one", 1)
+    stream = b"".join(stream_events(web.services, view, "99999999999999-0", lambda: None))
+    assert (stream.count(b"event: snapshot"), stream.count(b"event: completed")) == (1, 1)
 
 
 def test_an_id_that_is_none_is_refused(web: Web) -> None:

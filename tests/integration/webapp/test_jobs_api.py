@@ -8,8 +8,10 @@ import time
 import pytest
 
 from sllm_tasks.jobs import JobStatus
-from tests.support.web import CONTEXT, MODEL, Web, add_key
+from tests.support.web import CONTEXT, MODEL, Web, add_key, add_model
 
+#: A model that is loaded nowhere.
+_COLD = "cold"
 _BODY = {"model": MODEL, "input": {"prompt": "one two"}}
 
 
@@ -51,6 +53,22 @@ def test_a_job_shows_its_progress_and_then_its_result(web: Web) -> None:
     assert (done.json["status"], done.json["output"]) == ("succeeded", {"text": " three", "finish_reason": "stop"})
     assert done.json["usage"] == {"prompt_tokens": 3, "completion_tokens": 1}
     assert "Retry-After" not in done.headers
+
+
+def test_a_job_that_waits_says_why_until_it_has_a_place(web: Web) -> None:
+    add_model(web.services.ledger, _COLD)
+    job_id = web.submit(model=_COLD)
+    path = f"/api/v1/jobs/{job_id}"
+    before = web.http.get(path, headers=web.auth)
+    assert before.json["status_reason"] is None
+    web.services.live.router.note_wait(job_id, 1, "no gpu has the memory")
+    waiting = web.http.get(path, headers=web.auth)
+    assert (waiting.json["status"], waiting.json["status_reason"]) == ("queued", "no gpu has the memory")
+    assert waiting.headers["ETag"] != before.headers["ETag"]
+    listed = web.http.get("/api/v1/jobs", headers=web.auth).json["data"]
+    assert [job["status_reason"] for job in listed] == ["no gpu has the memory"]
+    web.http.post(f"{path}/cancel", headers=web.auth)
+    assert web.http.get(path, headers=web.auth).json["status_reason"] is None
 
 
 def test_the_result_is_there_when_the_job_has_succeeded_and_not_before(web: Web) -> None:

@@ -13,7 +13,14 @@ import pytest
 from sllm_tasks.cli.failures import Exit, report
 from sllm_tasks.cli.main import main
 from sllm_tasks.cli.output import human_bytes, show_list
-from sllm_tasks.client.errors import ApiError, AuthError, JobTimeoutError, NotFoundApiError, ServerUnavailableError
+from sllm_tasks.client.errors import (
+    ApiError,
+    AuthError,
+    JobFailedError,
+    JobTimeoutError,
+    NotFoundApiError,
+    ServerUnavailableError,
+)
 from sllm_tasks.errors import ConfigError, SllmError
 
 
@@ -27,6 +34,8 @@ from sllm_tasks.errors import ConfigError, SllmError
         (AuthError(401, "unauthorized", "no"), Exit.AUTH),
         (JobTimeoutError("job_1", 3), Exit.TIMEOUT),
         (ServerUnavailableError("away"), Exit.UNAVAILABLE),
+        (ApiError(422, "invalid_request", "/model: no"), Exit.USAGE),
+        (JobFailedError("job_1", "invalid_request", "no", retryable=False), Exit.FAILURE),
         (ApiError(422, "teapot", "no"), Exit.FAILURE),
     ],
 )
@@ -52,7 +61,19 @@ def _exit_status(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nothing"], ["job", "nothing"], ["run"], ["deploy", "a", "b", "--context", "x"]]
+    "arguments",
+    [
+        ["nothing"],
+        ["job", "nothing"],
+        ["run"],
+        ["deploy", "a", "b", "--context", "x"],
+        ["run", "a", "b", "--temperature", "9"],
+        ["run", "a", "b", "--temperature", "nan"],
+        ["run", "a", "b", "--top-p", "0"],
+        ["run", "a", "b", "--max-tokens", "0"],
+        ["submit", "a", "b", "--priority", "10"],
+        ["submit", "a", "b", "--deadline", "0"],
+    ],
 )
 def test_a_command_that_makes_no_sense_exits_with_2(arguments: list[str]) -> None:
     assert _exit_status(*arguments) == Exit.USAGE
