@@ -31,6 +31,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Signer
 from tests.integration.livestate.world import FAR_MS, job_spec
+from tests.support.races import run_together
 
 SETTINGS = ModelSettings(
     name="m",
@@ -121,6 +122,12 @@ class Control:
             rows = operations.list_operations(session, PageRequest()).rows
         return [(row.target, row.node) for row in rows if row.kind == OperationKind.DROP_CHECKPOINT]
 
+    def forget_model(self) -> None:
+        """Delete the model, as far as the ledger is concerned."""
+        with self.ledger.transaction() as session:
+            inventory.note_deleting(session, "m", now=datetime.now(UTC))
+            inventory.remove_model(session, "m")
+
     def let_time_pass(self) -> None:
         """Make placements look as if they had not changed for long."""
         with self.ledger.transaction() as session:
@@ -188,6 +195,28 @@ def test_an_earlier_deployment_that_fails_does_not_fail_the_later_one(control: C
     control.claim(second)
     control.report(second, imported("a"))
     assert control.model().state is ModelState.READY
+
+
+def test_of_deployments_that_are_asked_for_at_the_same_moment_one_is_left_and_the_model_names_it(
+    control: Control,
+) -> None:
+    for _ in range(5):
+        asked = run_together([control.put] * 4)
+        still_open = [operation_id for operation_id in asked if control.operation(operation_id).ended_at is None]
+        assert still_open == [control.model().deployment]
+
+
+def test_an_end_and_a_later_deployment_at_the_same_moment_agree_about_what_serves(control: Control) -> None:
+    control.announce("node0")
+    for number in range(5):
+        first = control.put(replace(SETTINGS, source=f"/{number}"))
+        control.desk.step()
+        control.claim(first)
+        _, second = run_together([lambda: control.report(first, imported("a")), control.put])  # noqa: B023
+        served = control.operation(first).status == "succeeded"
+        model = control.model()
+        assert (model.deployment, model.source == f"/{number}") == (second, served)
+        control.forget_model()
 
 
 def test_a_first_deployment_that_fails_says_why(control: Control) -> None:
