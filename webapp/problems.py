@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -21,6 +22,7 @@ from sllm_tasks.errors import (
 )
 from sllm_tasks.repeats import IdempotencyMismatchError
 from webapp import errors
+from webapp.refusal_log import RefusalLog
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,9 @@ _RETRY_AFTER_S: Final = "1"
 
 def init_app(app: Flask) -> None:
     """Answer every error of this application with a problem document."""
-    app.register_error_handler(SllmError, _answer_known)
+    refusals = RefusalLog()
+    app.register_error_handler(SllmError, partial(_answer_known, refusals))
+    app.teardown_request(lambda _error: refusals.tell_due())
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
 
@@ -90,12 +94,12 @@ def problem(
     return response
 
 
-def _answer_known(error: SllmError) -> Response:
+def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
     status = next((STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
     if status is None:
         return _answer_unknown(error)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        logger.warning("%s %s %s: %s", g.request_id, request.method, request.path, error)
+        refusals.note(error.code, f"{g.request_id} {request.method} {request.path}: {error}")
     field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
     return problem(status, error.code, str(error), field_errors=field_errors)
 

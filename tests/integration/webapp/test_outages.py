@@ -82,6 +82,16 @@ def test_nothing_is_accepted_while_the_ledger_cannot_be_written(web: Web, settin
     assert web.http.post("/api/v1/jobs", json=_BODY, headers=web.auth).status_code == 202
 
 
+def test_refusals_of_a_kind_are_logged_together(
+    web: Web, own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_valkey.kill()
+    for _ in range(5):
+        assert web.http.get("/readyz").status_code == 503
+    refused = [record for record in caplog.records if "/readyz" in record.getMessage()]
+    assert [record.levelname for record in refused] == ["WARNING"]
+
+
 def test_an_error_that_nobody_foresaw_is_told_in_one_word_and_logged(
     web: Web, caplog: pytest.LogCaptureFixture, settings: Settings
 ) -> None:
