@@ -1,8 +1,9 @@
-"""Load a checkpoint directory: `with load(path, "cuda:0") as checkpoint: model = checkpoint.model()`."""
+"""Load a checkpoint: `with load(path, "cuda:0") as checkpoint: model = checkpoint.model()`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -11,32 +12,36 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from loaders.architecture import eos_token_ids, read_config
-from loaders.directory import CheckpointDirectory
-from loaders.errors import LoaderError
+from loaders.devices.loading import LoadReport, load_tensors
+from loaders.errors import CheckpointMissingError, LoaderError
+from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
 from loaders.restore import restore
-from loaders.weights import read_headers, read_tensors, stored_dtype
+from loaders.source import Source, open_source
+from loaders.tensors import dominant_dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """What the execution files of a checkpoint say."""
+
+    config: PreTrainedConfig
+    #: The type that most weights are stored in.
+    dtype: torch.dtype
+    #: Ids that end a text.
+    eos_token_ids: frozenset[int]
 
 
 class LoadedCheckpoint:
     """The tensors of a checkpoint on one device.
 
-    On the CPU they are views of the mapped files. `close` drops them; a model made from them keeps what it needs.
+    `close` drops them; a model made from them, and any tensor taken out, keeps the memory that it needs.
     """
 
-    def __init__(
-        self,
-        config: PreTrainedConfig,
-        tensors: Mapping[str, torch.Tensor],
-        *,
-        dtype: torch.dtype,
-        eos_token_ids: frozenset[int],
-    ) -> None:
-        self._config = config
+    def __init__(self, tensors: Mapping[str, torch.Tensor], model_files: ModelFiles | None, report: LoadReport) -> None:
         self._tensors = tensors
-        #: The type that the weights are stored in.
-        self.dtype = dtype
-        #: Ids that end a text.
-        self.eos_token_ids = eos_token_ids
+        self._model_files = model_files
+        #: Where the bytes came from, and how fast.
+        self.report = report
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -46,13 +51,20 @@ class LoadedCheckpoint:
         return MappingProxyType(dict(self._tensors))
 
     @property
+    def model_files(self) -> ModelFiles:
+        """What belongs to the model; raises CheckpointMissingError for tensors without one."""
+        if self._model_files is None:
+            raise CheckpointMissingError("there is no config.json: these are tensors without a model")
+        return self._model_files
+
+    @property
     def num_bytes(self) -> int:
-        """Size of all tensors together."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
+        """Size of all tensors together, tied ones counted once."""
+        return sum(tensor.nbytes for tensor in set(self._tensors.values()))
 
     def model(self) -> PreTrainedModel:
         """Build a model over the tensors: on their device, in the stored type, in eval mode, without gradients."""
-        return restore(self._config, self.tensors, self.dtype)
+        return restore(self.model_files.config, self.tensors, self.model_files.dtype)
 
     def close(self) -> None:
         """Let go of the tensors; idempotent."""
@@ -67,20 +79,43 @@ class LoadedCheckpoint:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<LoadedCheckpoint {self._config.model_type} {len(self._tensors)} tensors {self.num_bytes} bytes>"
+        return f"<LoadedCheckpoint {len(self._tensors)} tensors {self.num_bytes} bytes>"
 
 
-def load(path: Path, device: str = "cpu") -> LoadedCheckpoint:
-    """Read a checkpoint directory to `device`; raises LoaderError.
+def load(
+    path: Path,
+    device: str = "cpu",
+    *,
+    options: ReadOptions | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Cancel | None = None,
+) -> LoadedCheckpoint:
+    """Read a checkpoint to `device`: a directory of our own format or of .safetensors files, or one such file.
 
-    `torch.OutOfMemoryError` passes through when the device has no room.
+    `on_progress` is called some times a second from this thread; `cancel` ends the load early.
+
+    Raises:
+        LoaderError: The checkpoint is unsound, a disk failed, or the load was canceled; nothing is left behind.
+        torch.OutOfMemoryError: The device has no room.
+
     """
-    directory = CheckpointDirectory(Path(path))
-    config = read_config(directory)
-    shards = directory.shards()
-    return LoadedCheckpoint(
-        config,
-        read_tensors(shards, device),
-        dtype=stored_dtype(read_headers(shards)),
-        eos_token_ids=eos_token_ids(directory, config),
+    with open_source(Path(path)) as source:
+        model_files = _model_files(source)
+        tensors, report = load_tensors(
+            source.plan,
+            device,
+            options=options or ReadOptions(),
+            control=LoadControl(on_progress=on_progress, cancel=cancel),
+        )
+    return LoadedCheckpoint(tensors, model_files, report)
+
+
+def _model_files(source: Source) -> ModelFiles | None:
+    if source.directory is None or not source.directory.has_config:
+        return None
+    config = read_config(source.directory)
+    return ModelFiles(
+        config=config,
+        dtype=dominant_dtype(source.plan.tensors),
+        eos_token_ids=eos_token_ids(source.directory, config),
     )

@@ -36,6 +36,11 @@ class CheckpointDirectory:
         if not self.path.is_dir():
             raise CheckpointMissingError(f"{self.path}: no such directory")
 
+    @property
+    def has_config(self) -> bool:
+        """Whether it belongs to a model, rather than being just tensors."""
+        return (self.path / CONFIG).is_file()
+
     def read_text(self, name: str) -> str | None:
         """Return a file's text, None when there is no such file."""
         path = self.path / name

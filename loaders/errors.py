@@ -35,9 +35,47 @@ class ConversionCanceledError(LoaderError):
     """A conversion was asked to stop; started again, it goes on from where it was."""
 
 
+class LoadCanceledError(LoaderError):
+    """A load was asked to stop."""
+
+
 class StorageError(LoaderError):
     """A disk or file system failed to read or write."""
 
 
 class DiskFullError(StorageError):
     """There is not enough room for a checkpoint."""
+
+
+class PoolError(LoaderError):
+    """The node's pool of memory cannot do what was asked."""
+
+
+class PoolSpaceError(PoolError):
+    """There is not enough memory for the pool where it was to be."""
+
+    def __init__(self, message: str, *, needed_bytes: int, free_bytes: int) -> None:
+        """Keep the figures beside the message."""
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+
+class PoolMismatchError(PoolError):
+    """A pool or a content is there, but made by another version, or of another size."""
+
+
+class PoolBusyError(PoolError):
+    """Somebody uses what was to be freed, or holds the directory for too long."""
+
+
+class PoolCorruptError(PoolError):
+    """The pool's directory contradicts itself."""
+
+
+class ContentMissingError(PoolError):
+    """The pool holds no such content."""
+
+
+class ContentDiscardedError(PoolError):
+    """Whoever shares this content found its bytes wrong; close the lease, and lease the key anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from loaders.directory import (
     TOKENIZER_CONFIG,
     CheckpointDirectory,
 )
-from loaders.errors import CheckpointCorruptError, TokenizerMissingError
+from loaders.errors import CheckpointCorruptError, CheckpointMissingError, TokenizerMissingError
+from loaders.reading.plan import StoredTensor
 from loaders.restore import check_tensors
-from loaders.weights import read_headers, stored_dtype
+from loaders.source import open_source
+from loaders.tensors import dominant_dtype, weights_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +64,22 @@ class CheckpointSummary:
 
 def inspect(path: Path) -> CheckpointSummary:
     """Describe a checkpoint; raises LoaderError, saying what is wrong with it, when it cannot be served."""
-    directory = CheckpointDirectory(Path(path))
+    with open_source(Path(path)) as source:
+        if source.directory is None:
+            raise CheckpointMissingError(f"{path}: no {CONFIG}; these are tensors without a model")
+        return _summarise(source.directory, source.plan.tensors)
+
+
+def _summarise(directory: CheckpointDirectory, tensors: Mapping[str, StoredTensor]) -> CheckpointSummary:
     config = read_config(directory)
     architecture = model_class(config).__name__
     files = _read_files(directory)
-    infos = read_headers(directory.shards())
-    dtype = stored_dtype(infos)
+    dtype = dominant_dtype(tensors)
     return CheckpointSummary(
         architecture=architecture,
         dtype=str(dtype).removeprefix("torch."),
-        num_parameters=check_tensors(config, infos, dtype),
-        weights_bytes=sum(info.num_bytes for info in infos.values()),
+        num_parameters=check_tensors(config, tensors, dtype),
+        weights_bytes=weights_bytes(tensors),
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         num_layers=num_layers(config),
         max_context=max_context(config),

@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from loaders.architecture import model_class
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, CheckpointUnsupportedError
-from loaders.weights import TensorInfo
+from loaders.reading.plan import StoredTensor
+from loaders.tensors import torch_dtype
 
 
 class _Resident(torch.Tensor):
@@ -57,18 +58,21 @@ def restore(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype
     return model
 
 
-def check_tensors(config: PreTrainedConfig, infos: Mapping[str, TensorInfo], dtype: torch.dtype) -> int:
+def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
     """Check names and shapes against the model class and return how many parameters it has.
 
     Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong.
     """
     with _NoAllocation():  # type: ignore[no-untyped-call] # torch's constructor
-        shapes = {name: torch.empty(info.shape, dtype=info.dtype, device="meta") for name, info in infos.items()}
+        shapes = {
+            name: torch.empty(tensor.shape, dtype=torch_dtype(tensor.dtype), device="meta")
+            for name, tensor in stored.items()
+        }
         try:
             model, report = _from_tensors(config, shapes, dtype)
         except RuntimeError as error:
             # Some architectures store many small tensors that become one; they did not go together.
-            raise CheckpointCorruptError(_odd_one_out(infos) or str(error)) from error
+            raise CheckpointCorruptError(_odd_one_out(stored) or str(error)) from error
     _check_report(report)
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -107,11 +111,11 @@ def _check_materialised(model: PreTrainedModel) -> None:
             raise CheckpointUnsupportedError(f"tensor {name} got no data from the checkpoint or the model class")
 
 
-def _odd_one_out(infos: Mapping[str, TensorInfo]) -> str | None:
+def _odd_one_out(stored: Mapping[str, StoredTensor]) -> str | None:
     """Find a tensor whose shape differs from that of most tensors whose names differ in numbers only."""
     families: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-    for name, info in infos.items():
-        families[sub(r"\.\d+\.", ".#.", name)][name] = info.shape
+    for name, tensor in stored.items():
+        families[sub(r"\.\d+\.", ".#.", name)][name] = tensor.shape
     for shapes in families.values():
         expected = Counter(shapes.values()).most_common(1)[0][0]
         for name, shape in shapes.items():

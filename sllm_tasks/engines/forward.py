@@ -69,7 +69,7 @@ class ForwardModel:
         """Load a checkpoint and allocate its cache; raises ModelUnusableError or OutOfMemoryError."""
         try:
             with checkpoint.load(path, device) as loaded:
-                return cls(loaded.model(), limits, loaded.eos_token_ids)
+                return cls(loaded.model(), limits, loaded.model_files.eos_token_ids)
         except LoaderError as error:
             raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
         except RuntimeError as error:

@@ -141,7 +141,7 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], type[LoaderError], st
     "foreign type": (
         _change_tensors(lambda tensors: tensors.update({NORM: torch.ones(64).to(torch.float8_e4m3fn)})),
         CheckpointUnsupportedError,
-        "F8_E4M3",
+        "float8_e4m3fn",
     ),
     "lost shard": (_lose_shard, CheckpointMissingError, r"model-00002-of-\d+\.safetensors"),
     "shard outside": (_shard_outside, CheckpointCorruptError, r"\.\./b\.safetensors"),

@@ -1,0 +1,1 @@
+"""Where tensors live: the memory of the CPU, or that of a GPU."""

@@ -1,0 +1,243 @@
+"""Fill a content's chunks from its files: reader threads that never wait for each other, and whoever wants the chunks.
+
+No barrier between the stages: a chunk goes on to the device as soon as it is read and checked, while others are read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from cuda_kernels.digest import chunk_digest
+from loaders.errors import CheckpointCorruptError, LoadCanceledError
+from loaders.reading.chunk_memory import ChunkMemory
+from loaders.reading.direct_io import DirectReader
+from loaders.reading.plan import LoadPlan
+
+#: Reads in flight. Two saturate a disk of 2.5 GB/s in pieces of 16 MiB, four one of 7 GB/s.
+DEFAULT_THREADS = 4
+#: How long a thread without anything to do sleeps: short against the 6 ms that a chunk takes at 2.5 GB/s.
+_IDLE_S = 0.001
+_LOOK_S = 0.05
+#: Added to the nice value of a reader thread, so that jobs which decode on this CPU go first.
+_NICENESS = 5
+
+
+class Cancel(Protocol):
+    """Anything like a threading.Event."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
+class Turn(Protocol):
+    """Says whether this load may use the disk now, or another one goes first."""
+
+    def may_read(self) -> bool:
+        """Whether it may begin to read a chunk."""
+        ...
+
+    def update(self, remaining_bytes: int) -> None:
+        """Tell how much is left."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes chunks in any order, each once, from one thread."""
+
+    def accept(self, index: int, memory: memoryview) -> None:
+        """Take a chunk that is filled and stays so for as long as the content is held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a load is."""
+
+    done_bytes: int
+    total_bytes: int
+    #: Since the load began.
+    seconds: float
+    #: Of those, bytes that this load read itself; the others were there, or somebody else read them.
+    read_bytes: int
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Mean rate so far."""
+        return self.done_bytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Expected time to the end, None while nothing is known."""
+        return (self.total_bytes - self.done_bytes) / self.bytes_per_s if self.done_bytes else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How chunks are read; the defaults are the product's, the other values are there to be measured."""
+
+    num_threads: int = DEFAULT_THREADS
+    direct: bool = True
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadControl:
+    """How a load is watched, stopped and kept in order with others."""
+
+    #: Called some times a second by the thread that loads.
+    on_progress: Callable[[Progress], None] | None = None
+    cancel: Cancel | None = None
+    #: None: the disk is for this load alone.
+    turn: Turn | None = None
+
+
+class _AnyTime:
+    def may_read(self) -> bool:
+        return True
+
+    def update(self, remaining_bytes: int) -> None:
+        del remaining_bytes
+
+
+class Pipeline:
+    """One load: `run` returns when every chunk is filled and has been accepted by the sink."""
+
+    def __init__(
+        self,
+        plan: LoadPlan,
+        memory: ChunkMemory,
+        sink: Sink,
+        *,
+        options: ReadOptions | None = None,
+        control: LoadControl | None = None,
+    ) -> None:
+        self._plan = plan
+        self._memory = memory
+        self._sink = sink
+        self._options = options or ReadOptions()
+        control = control or LoadControl()
+        self._turn = control.turn or _AnyTime()
+        self._on_progress = control.on_progress
+        self._cancel = control.cancel or threading.Event()
+        self._stopping = threading.Event()
+        self._errors: list[BaseException] = []
+        self._read_bytes = 0
+        self._lock = threading.Lock()
+        self._readers: list[DirectReader] = []
+
+    def run(self) -> Progress:
+        """Load, and return how it went.
+
+        Raises:
+            LoadCanceledError: `cancel` was set.
+            CheckpointCorruptError: A chunk's digest is wrong, a file is too short, or was changed meanwhile.
+            StorageError: A device failed.
+
+        """
+        started_s = time.monotonic()
+        with ExitStack() as resources:
+            self._readers = [
+                resources.enter_context(DirectReader(file, direct=self._options.direct)) for file in self._plan.files
+            ]
+            resources.callback(self._join, self._start_threads())
+            progress = self._pass_on(started_s)
+        self._raise_first_error()
+        self._check_files()
+        return progress
+
+    def _start_threads(self) -> list[threading.Thread]:
+        num_threads = min(self._options.num_threads, len(self._plan.chunks))
+        threads = [
+            threading.Thread(target=self._read_chunks, name=f"read-{number}", daemon=True)
+            for number in range(num_threads)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _join(self, threads: list[threading.Thread]) -> None:
+        self._stopping.set()
+        for thread in threads:
+            thread.join()
+
+    def _pass_on(self, started_s: float) -> Progress:
+        """Give the sink every chunk as it comes, in the calling thread."""
+        accepted: set[int] = set()
+        done_bytes, total_bytes = 0, self._plan.num_bytes
+        while True:
+            progress = Progress(
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+                seconds=time.monotonic() - started_s,
+                read_bytes=self._read_bytes,
+            )
+            if self._on_progress is not None:
+                self._on_progress(progress)
+            if len(accepted) == len(self._plan.chunks) or self._errors:
+                return progress
+            if self._cancel.is_set():
+                raise LoadCanceledError("the load was canceled")
+            for index in sorted(self._memory.wait(_LOOK_S) - accepted):
+                self._sink.accept(index, self._memory.chunk(index))
+                accepted.add(index)
+                done_bytes += self._plan.chunks[index].num_bytes
+            self._turn.update(total_bytes - done_bytes)
+
+    def _read_chunks(self) -> None:
+        """Read what nobody else reads until everything is there; the edge of a reader thread."""
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            while not self._stopping.is_set() and not self._memory.is_complete:
+                index = self._memory.claim() if self._turn.may_read() else None
+                if index is None:
+                    # Somebody else reads the rest, and may die before it is done.
+                    self._stopping.wait(_IDLE_S)
+                    continue
+                try:
+                    self._fill(index)
+                except BaseException:
+                    self._memory.give_back(index)
+                    raise
+                self._memory.filled(index)
+        except BaseException as error:  # noqa: BLE001 - `run` raises it
+            self._errors.append(error)
+            self._stopping.set()
+
+    def _fill(self, index: int) -> None:
+        chunk, memory = self._plan.chunks[index], self._memory.chunk(index)
+        reader = self._readers[chunk.file]
+        # Wrong once may be a bit that flipped on the way; wrong twice is the file.
+        for _ in range(2):
+            reader.read(memory, chunk.offset, chunk.num_bytes)
+            with self._lock:
+                self._read_bytes += chunk.num_bytes
+            if chunk.digest is None or not self._options.verify:
+                return
+            if chunk_digest(memory[: chunk.num_bytes]) == chunk.digest:
+                return
+        names = self._plan.tensors_in(index)
+        raise CheckpointCorruptError(
+            f"{self._plan.files[chunk.file].where}: the {chunk.num_bytes} bytes at {chunk.offset} have a wrong digest; "
+            f"{len(names)} tensors are there, {names[0] if names else 'none'} first"
+        )
+
+    def _raise_first_error(self) -> None:
+        if self._errors:
+            if isinstance(self._errors[0], CheckpointCorruptError):
+                self._memory.discard()
+            raise self._errors[0]
+
+    def _check_files(self) -> None:
+        try:
+            for file in self._plan.files:
+                file.check_unchanged()
+        except CheckpointCorruptError:
+            self._memory.discard()
+            raise
