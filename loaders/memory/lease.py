@@ -1,0 +1,212 @@
+"""A lease on a content of the pool: what lets a process read the content, and fill what is missing of it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from types import TracebackType
+from typing import Self
+
+from loaders.errors import PoolError
+from loaders.memory.contents import Contents, LeaseRecord
+from loaders.memory.database import Database
+from loaders.memory.fills import Fills
+from loaders.memory.pool_memory import PoolMemory
+from loaders.memory.processes import ProcessFile
+from loaders.memory.records import ContentKey
+from loaders.memory.sweeping import sweep_if_needed
+
+#: A chunk of 16 MiB takes some milliseconds from any disk; a look costs some 20 µs.
+_POLL_S = 0.002
+#: How long a dead filler may keep the others waiting.
+_SWEEP_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentImage:
+    """A content in order in one range of addresses.
+
+    The addresses stay mapped as long as any view of them lives. What is at them stays the content only while the
+    lease is held: a model whose tensors are views of it holds the lease until it is gone.
+    """
+
+    address: int
+    #: All bytes of the content, without what follows them in the last chunk.
+    view: memoryview
+
+
+class ContentLease:
+    """A share in one content; dies with the process. Threads may share it.
+
+    Whoever holds a lease keeps the content where it is. Chunks are filled by those who hold leases: `claim` one, write
+    it through `chunk`, check it, say `filled`; `wait` tells what others have filled.
+    """
+
+    def __init__(
+        self, database: Database, process: ProcessFile, contents: Contents, memory: PoolMemory, record: LeaseRecord
+    ) -> None:
+        """Hold what the directory has granted; `Pool.lease` is how to get one."""
+        self._database = database
+        self._process = process
+        self._contents = contents
+        self._memory = memory
+        self._record = record
+        self._fills = Fills(database, record)
+        self._ends = list(accumulate(extent.num_chunks for extent in record.extents))
+        self._image: ContentImage | None = None
+        # For the one thread that waits: the point in the order of filling that it has heard of.
+        self._heard = 0
+        self._complete = False
+        self._closed = False
+
+    @property
+    def key(self) -> ContentKey:
+        """The content's key."""
+        return self._record.key
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the content."""
+        return self._record.num_bytes
+
+    @property
+    def num_chunks(self) -> int:
+        """How many chunks the content has."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the chunks lie side by side in the pool, so that `image` maps nothing."""
+        return len(self._record.extents) <= 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all chunks are filled."""
+        if not self._complete:
+            self._complete = self._fills.is_complete()
+        return self._complete
+
+    def chunk(self, index: int) -> memoryview:
+        """The memory of one chunk in the pool's own mapping, always whole: the last one has room after the content.
+
+        Registered with a gpu if the pool's mapping is. Write to it only while it is claimed.
+        """
+        self._check_open()
+        return self._memory.chunk(self._slot(index))
+
+    def image(self) -> ContentImage:
+        """The content in order; the same one each time. Raises PoolError.
+
+        Makes the page tables of all chunks, so it is cheapest when they are filled. An image of a content that is
+        scattered over the pool has addresses of its own, which are not registered with any gpu: copy from `chunk`.
+        """
+        self._check_open()
+        if self._image is None:
+            self._image = self._make_image()
+        return self._image
+
+    def claim(self) -> int | None:
+        """Take a chunk that nobody fills, the first there is; None if there is none now.
+
+        Raises ContentDiscardedError, and PoolSpaceError when the machine has no memory left for it.
+        """
+        self._check_open()
+        index = None if self._complete else self._fills.claim()
+        if index is not None:
+            slot = self._slot(index)
+            try:
+                self._memory.make_resident(slot, slot + 1)
+            except PoolError:
+                self._fills.give_back(index)
+                raise
+        return index
+
+    def filled(self, index: int) -> None:
+        """Say that the bytes of a claimed chunk are there and checked. Raises PoolError if it is not ours."""
+        self._fills.filled(index)
+
+    def give_back(self, index: int) -> None:
+        """Let others claim a chunk that we claimed and did not fill. Raises PoolError if it is not ours."""
+        self._fills.give_back(index)
+
+    def wait(self, timeout_s: float) -> frozenset[int]:
+        """Chunks filled since the last call, by whoever; the first call tells of all. One thread may wait.
+
+        Returns an empty set after the time, and early when a filler has died and left chunks to be claimed.
+        Raises ContentDiscardedError.
+        """
+        self._check_open()
+        deadline = time.monotonic() + timeout_s
+        sweep_at = time.monotonic() + _SWEEP_S
+        while True:
+            news = self._fills.filled_since(self._heard)
+            self._heard = news.upto
+            now = time.monotonic()
+            if news.positions or now >= deadline:
+                return news.positions
+            if now >= sweep_at:
+                sweep_at = now + _SWEEP_S
+                if sweep_if_needed(self._database, self._process):
+                    return news.positions
+            time.sleep(min(_POLL_S, deadline - now))
+
+    def discard(self) -> None:
+        """Say that the content is wrong: nobody else gets it, and all who share it hear of it when they claim or wait.
+
+        Its chunks are freed when the last lease on it is closed.
+        """
+        self._check_open()
+        self._contents.discard(self._record)
+
+    def close(self) -> None:
+        """Give the lease back, and the chunks that were claimed through it; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._image = None
+        if self._process.is_owner and not self._process.is_closed:
+            self._contents.release(self._record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._process.is_owner and not self._process.is_closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"<ContentLease {self.key} {self.num_bytes} bytes in {len(self._record.extents)} extents>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolError(f"{self.key}: the lease is closed")
+
+    def _slot(self, index: int) -> int:
+        """Which chunk of the pool is a chunk of the content."""
+        if not 0 <= index < self.num_chunks:
+            raise IndexError(f"{self.key}: no chunk {index} of {self.num_chunks}")
+        place = bisect_right(self._ends, index)
+        extent = self._record.extents[place]
+        return extent.stop - (self._ends[place] - index)
+
+    def _make_image(self) -> ContentImage:
+        if self.num_chunks == 0:
+            return ContentImage(address=self._memory.mapping.address, view=memoryview(b""))
+        if self.is_contiguous:
+            (extent,) = self._record.extents
+            self._memory.make_resident(extent.start, extent.stop)
+            start = self._memory.offset(extent.start)
+            return ContentImage(
+                address=self._memory.mapping.address + start,
+                view=self._memory.mapping.view[start : start + self.num_bytes],
+            )
+        mapping = self._memory.assemble([self._slot(index) for index in range(self.num_chunks)])
+        return ContentImage(address=mapping.address, view=mapping.view[: self.num_bytes])
