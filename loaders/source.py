@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.directory import CheckpointDirectory
-from loaders.format.geometry import MANIFEST, MODEL_DIRECTORY
+from loaders.format.geometry import MODEL_DIRECTORY, TENSOR_INDEX
 from loaders.format.safetensors_header import open_safetensors
 from loaders.format.validate import open_checkpoint
 from loaders.reading.plan import LoadPlan, plan_checkpoint, plan_safetensors
@@ -32,7 +32,7 @@ def open_source(path: Path) -> Iterator[Source]:
     `path` is a directory of either form, or one .safetensors file. Raises LoaderError, saying what is wrong.
     """
     with ExitStack() as resources:
-        if (path / MANIFEST).is_file():
+        if (path / TENSOR_INDEX).is_file():
             opened = resources.enter_context(open_checkpoint(path))
             model_files = path / MODEL_DIRECTORY
             yield Source(
