@@ -91,10 +91,8 @@ class Reconciler:
             candidates = sorted(nodes.keys() - wanted, key=lambda name: (name not in there, name))
             for name in candidates[: max(0, self._ssd_copies - len(wanted))]:
                 want_placement(session, digest, name, tier=Tier.SSD, pinned=False, now=now)
-        superfluous = [row for row in placements if row.desired is not None and row.checkpoint not in served]
-        awaited = awaited_checkpoints(session, {row.checkpoint for row in superfluous})
-        for row in superfluous:
-            if row.checkpoint not in awaited and not row.pinned:
+        for row in placements:
+            if row.desired is not None and row.checkpoint not in served and not row.pinned:
                 want_placement(session, row.checkpoint, row.node, tier=None, pinned=False, now=now)
 
     def _fetch_missing(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
