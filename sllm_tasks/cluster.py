@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sllm_tasks.errors import InvalidTransitionError
-
 
 class GpuState(StrEnum):
     """Whether a gpu takes work."""
@@ -36,12 +34,6 @@ REPLICA_TRANSITIONS: Mapping[ReplicaState, frozenset[ReplicaState]] = {
     ReplicaState.DRAINING: frozenset({ReplicaState.UNLOADING}),
     ReplicaState.UNLOADING: frozenset(),
 }
-
-
-def check_replica_transition(old: ReplicaState, new: ReplicaState) -> None:
-    """Raise InvalidTransitionError unless `old` may become `new`."""
-    if new not in REPLICA_TRANSITIONS[old]:
-        raise InvalidTransitionError(f"a replica that is {old} cannot become {new}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -68,12 +68,6 @@ TERMINAL_STATUSES = frozenset(status for status in JobStatus if status.is_termin
 ACTIVE_STATUSES = frozenset(JobStatus) - TERMINAL_STATUSES
 
 
-def check_transition(old: JobStatus, new: JobStatus) -> None:
-    """Raise InvalidTransitionError unless `old` may become `new`."""
-    if new not in JOB_TRANSITIONS[old]:
-        raise InvalidTransitionError(f"a job that is {old} cannot become {new}")
-
-
 class JobPhase(StrEnum):
     """What an active job is doing, for people."""
 

@@ -99,6 +99,9 @@ class Sweeper:
         unowned = view is None or (view.owner == "" and view.phase != "finishing")
         if (unowned and job.status is JobStatus.CANCELING) or (unowned and view is not None and view.cancel):
             self._end(job, JobStatus.CANCELED, None)
+        elif job.status is JobStatus.CANCELING and view is not None and not view.cancel and not view.ended:
+            # The live state, or whoever passed the wish on, was lost in between.
+            self._live.jobs.cancel(job.job_id, "user")
         elif unowned and expired:
             began = view.num_tokens > 0 if view is not None else job.attempt > 1
             status = JobStatus.CANCELED if began else JobStatus.EXPIRED

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import BindParameter, Update, bindparam, case, func, literal, select, update
+from sqlalchemy import Update, bindparam, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError
@@ -216,23 +216,11 @@ def _build_start() -> Update:
 _START = _build_start()
 
 
-def note_first_token(session: Session, job_id: str, *, attempt: int, at: datetime) -> bool:
-    """Record that the job decodes; False if that attempt is over or the status forbids it."""
-    return _change_status(
-        session,
-        JobStatus.RUNNING,
-        _of_attempt(job_id, attempt).values(first_token_at=func.coalesce(JobRow.first_token_at, _instant(at))),
-    )
-
-
 def note_canceling(session: Session, job_id: str) -> bool:
     """Record that the job's user asked to stop it; False if it has ended or was asked before."""
-    return _change_status(session, JobStatus.CANCELING, _of_job(job_id))
-
-
-def _instant(at: datetime) -> BindParameter[datetime]:
-    # Inside a function SQLAlchemy goes by the value, not by the column, and would not convert it to UTC.
-    return literal(at, JobRow.created_at.type)
+    may_become = [status for status, after in JOB_TRANSITIONS.items() if JobStatus.CANCELING in after]
+    change = _of_job(job_id).where(JobRow.status.in_(may_become))
+    return took_place(session, change.values(status=JobStatus.CANCELING))
 
 
 def _of_job(job_id: str) -> Update:
@@ -241,11 +229,6 @@ def _of_job(job_id: str) -> Update:
 
 def _of_attempt(job_id: str, attempt: int) -> Update:
     return _of_job(job_id).where(JobRow.attempt == attempt)
-
-
-def _change_status(session: Session, new: JobStatus, change: Update) -> bool:
-    sources = [status for status, after in JOB_TRANSITIONS.items() if new in after]
-    return took_place(session, change.where(JobRow.status.in_(sources)).values(status=new))
 
 
 def bump_attempt(session: Session, job_id: str, seen_attempt: int, *, worker_lost: bool) -> int | None:
@@ -267,18 +250,6 @@ def bump_attempt(session: Session, job_id: str, seen_attempt: int, *, worker_los
         .returning(JobRow.attempt)
     )
     return session.scalar(statement, execution_options=AS_READ)
-
-
-def change_queued(
-    session: Session, job_id: str, *, seen_version: int, priority: int, deadline_at: datetime | None
-) -> bool:
-    """Change what orders a waiting job; False if the row is no longer the one that was seen, or not queued."""
-    return took_place(
-        session,
-        _of_job(job_id)
-        .where(JobRow.version == seen_version, JobRow.status == JobStatus.QUEUED)
-        .values(priority=priority, deadline_at=deadline_at),
-    )
 
 
 def active_jobs(session: Session, *, older_than: datetime, limit: int, after_id: str = "") -> list[ActiveJob]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sllm_tasks.errors import InvalidTransitionError
-from sllm_tasks.jobs import ACTIVE_STATUSES, JOB_TRANSITIONS, TERMINAL_STATUSES, JobStatus, Outcome, check_transition
+from sllm_tasks.jobs import ACTIVE_STATUSES, JOB_TRANSITIONS, TERMINAL_STATUSES, JobStatus, Outcome
 
 _Q, _S, _R, _C = JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.CANCELING
 _DONE, _FAILED, _CANCELED, _EXPIRED = (
@@ -24,14 +24,8 @@ _LEGAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("new", JobStatus)
-@pytest.mark.parametrize("old", JobStatus)
-def test_a_status_changes_only_as_the_table_says(old: JobStatus, new: JobStatus) -> None:
-    if (old, new) in _LEGAL:
-        check_transition(old, new)
-    else:
-        with pytest.raises(InvalidTransitionError, match=f"a job that is {old} cannot become {new}"):
-            check_transition(old, new)
+def test_a_status_changes_only_as_the_table_says() -> None:
+    assert {(old, new) for old, after in JOB_TRANSITIONS.items() for new in after} == _LEGAL
 
 
 def test_a_job_that_ended_cannot_end_again() -> None:

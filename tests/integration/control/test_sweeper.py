@@ -14,7 +14,7 @@ from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import ModelSettings, put_model
-from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
+from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job, note_canceling
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.signing import Signer
@@ -92,6 +92,30 @@ def test_a_waiting_job_past_its_deadline_expires(database: Database, world: Worl
     row = row_of(database)
     assert (row.status, row.error_code) == (JobStatus.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
     assert world.live.jobs.waiting() == []
+
+
+def test_a_wish_to_cancel_survives_the_loss_of_the_live_state(
+    database: Database, world: World, sweeper: Sweeper
+) -> None:
+    accept(database)
+    world.running_job()
+    with database.transaction() as session:
+        note_canceling(session, "job_1")
+    world.redis.flushall()
+    sweeper.sweep()
+    assert row_of(database).status is JobStatus.CANCELED
+
+
+def test_a_worker_that_was_not_told_of_a_wish_to_cancel_is_told(
+    database: Database, world: World, sweeper: Sweeper
+) -> None:
+    accept(database)
+    claim = world.running_job()
+    with database.transaction() as session:
+        note_canceling(session, "job_1")
+    sweeper.sweep()
+    assert world.append(claim, 0) == "cancel"
+    assert row_of(database).status is JobStatus.CANCELING
 
 
 def test_a_waiting_job_of_a_model_that_is_gone_fails(database: Database, world: World, sweeper: Sweeper) -> None:

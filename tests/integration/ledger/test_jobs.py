@@ -110,12 +110,11 @@ def test_every_change_of_a_job_is_a_new_version(database: Database) -> None:
     with database.transaction() as session:
         job_id = add_job(session)
         jobs.note_started(session, job_id, attempt=1, at=NOW, assignment={})
-        jobs.note_first_token(session, job_id, attempt=1, at=NOW)
         jobs.note_canceling(session, job_id)
         jobs.end_job(session, success(job_id))
         row = jobs.get_job(session, job_id)
         assert row is not None
-        assert (row.status, row.version) == (JobStatus.SUCCEEDED, 5)
+        assert (row.status, row.version) == (JobStatus.SUCCEEDED, 4)
 
 
 def test_reports_of_an_earlier_attempt_are_refused(database: Database) -> None:
@@ -124,13 +123,11 @@ def test_reports_of_an_earlier_attempt_are_refused(database: Database) -> None:
         assert jobs.bump_attempt(session, job_id, 1, worker_lost=True) == 2
         assert not jobs.note_started(session, job_id, attempt=1, at=NOW, assignment={})
         assert jobs.note_started(session, job_id, attempt=2, at=NOW, assignment={})
-        assert not jobs.note_first_token(session, job_id, attempt=1, at=NOW)
 
 
 def test_status_moves_only_along_the_transition_table(database: Database) -> None:
     with database.transaction() as session:
         job_id = add_job(session)
-        assert not jobs.note_first_token(session, job_id, attempt=1, at=NOW), "queued cannot become running"
         assert jobs.note_canceling(session, job_id)
         assert not jobs.note_canceling(session, job_id)
         assert not jobs.note_started(session, job_id, attempt=1, at=NOW, assignment={})
@@ -184,16 +181,6 @@ def test_the_sweeper_walks_over_active_jobs_only_and_in_order(database: Database
         assert [job.job_id for job in first + rest] == [ids[0], ids[2], ids[3], ids[4]]
         assert jobs.count_active(session, TENANT) == 5
         assert jobs.count_active(session, "somebody") == 0
-
-
-def test_a_waiting_job_can_be_reordered_unless_it_changed_meanwhile(database: Database) -> None:
-    with database.transaction() as session:
-        job_id = add_job(session)
-        assert jobs.change_queued(session, job_id, seen_version=1, priority=9, deadline_at=NOW)
-        assert not jobs.change_queued(session, job_id, seen_version=1, priority=0, deadline_at=None)
-        row = jobs.get_job(session, job_id)
-        assert row is not None
-        assert (row.priority, row.deadline_at) == (9, NOW)
 
 
 def test_a_prompt_of_many_tokens_and_much_json_come_back_whole(database: Database) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sllm_tasks.cluster import GpuId, Replica, ReplicaState
+from sllm_tasks.cluster import REPLICA_TRANSITIONS, GpuId, Replica, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import Claim
@@ -21,6 +21,12 @@ from tests.support.valkey import ValkeyServer
 _CAPACITY_BYTES = 100
 _GPUS = (GpuId("node0", 0), GpuId("node1", 0))
 _MODELS = ("a", "b")
+
+
+def reachable(state: ReplicaState) -> set[ReplicaState]:
+    """States that may follow, at once or later."""
+    after = set(REPLICA_TRANSITIONS[state])
+    return after.union(*(reachable(new) for new in after))
 
 
 @dataclass(slots=True)
@@ -43,6 +49,7 @@ class LiveStateMachine(RuleBasedStateMachine):
         self.workers: dict[GpuId, str] = {}
         self.jobs: dict[str, _Job] = {}
         self.num_made = 0
+        self.states: dict[str, ReplicaState] = {}
         for gpu in _GPUS:
             self.worker_starts(gpu)
 
@@ -92,11 +99,13 @@ class LiveStateMachine(RuleBasedStateMachine):
         self.world.apply(job_id, replica_id, epoch=self.epoch, attempt=self.jobs[job_id].attempt)
 
     @precondition(lambda self: self._all_replicas())
-    @rule(data=st.data(), what=st.sampled_from(["ready", "unload", "drop"]))
+    @rule(data=st.data(), what=st.sampled_from(["ready", "drain", "unload", "drop"]))
     def replica_changes(self, data: st.DataObject, what: str) -> None:
         fleet, replica_id = self.world.live.fleet, data.draw(st.sampled_from(self._all_replicas()))
         if what == "ready":
             fleet.replica_ready(replica_id)
+        elif what == "drain":
+            self.world.live.router.drain(epoch=self.epoch, replica_id=replica_id)
         elif what == "unload":
             fleet.unload_replica(replica_id)
         else:
@@ -156,6 +165,15 @@ class LiveStateMachine(RuleBasedStateMachine):
                 else:
                     promised_bytes += replica.bytes_per_gpu
             assert gpu.reserved_bytes == promised_bytes <= gpu.capacity_bytes
+
+    @invariant()
+    def replicas_change_as_their_table_says(self) -> None:
+        states = {replica_id: self._replica(replica_id).state for replica_id in self._all_replicas()}
+        for replica_id, old in self.states.items():
+            new = states.get(replica_id, old)
+            # Two steps may fall into one of ours.
+            assert new is old or new in reachable(old), (old, new)
+        self.states = states
 
     @invariant()
     def every_job_waits_or_has_a_place_and_a_time_by_which_somebody_looks(self) -> None:
