@@ -194,7 +194,6 @@ class Cluster:
 
         return tomllib.loads((self.home / "client.toml").read_text())
 
-
     def wait_for_copies(self, num_nodes: int) -> None:
         """Wait until so many live nodes have a checkpoint."""
         wait_until(

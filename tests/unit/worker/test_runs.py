@@ -12,9 +12,7 @@ from sllm_tasks.worker.runs import JobRun, Stop
 def _run() -> JobRun:
     params = SamplingParams(max_tokens=4, seed=1)
     shape = ReplicaShape(engine="instant", num_gpus=1, bytes_per_gpu=1, max_jobs=1, context=64)
-    spec = JobSpec(
-        job_id="job_1", tenant="t", model="m", checkpoint="c", shape=shape, prompt_ids=(1, 2), params=params
-    )
+    spec = JobSpec(job_id="job_1", tenant="t", model="m", checkpoint="c", shape=shape, prompt_ids=(1, 2), params=params)
     return JobRun(Claim(spec=spec, attempt=1, epoch=1, replica_id="r", start_kind=StartKind.WARM))
 
 
