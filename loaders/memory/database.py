@@ -19,6 +19,10 @@ from loaders.errors import PoolBusyError, PoolCorruptError, PoolError, PoolSpace
 #: A transaction takes some 50 µs; one that holds the others up for so long belongs to a process that was stopped.
 _BUSY_TIMEOUT_S = 10.0
 
+#: Of the file, and again of its log; the log is moved into the file at half of it.
+_ROOM_BYTES = 2 << 20
+_CHECKPOINT = f"wal_autocheckpoint={_ROOM_BYTES // 2 // 4096}"
+
 #: A row of a query; what is in its columns is known where the query is written.
 Row = tuple[Any, ...]
 
@@ -36,7 +40,13 @@ class Database:
                 path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
-                for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON", "temp_store=MEMORY"):
+                for pragma in (
+                    "journal_mode=WAL",
+                    "synchronous=OFF",
+                    "foreign_keys=ON",
+                    "temp_store=MEMORY",
+                    _CHECKPOINT,
+                ):
                     self._connection.execute(f"PRAGMA {pragma}")
             except sqlite3.Error:
                 self._connection.close()
@@ -62,6 +72,20 @@ class Database:
         """Read once. Raises PoolError."""
         with self._locked() as connection:
             return connection.execute(sql, arguments).fetchall()
+
+    def reserve_room(self) -> None:
+        """Let the files grow to a size that they seldom exceed, while the file system has room for it.
+
+        A directory that could not be written any more when something else has filled the file system could not let go
+        of anything either. The log is reused from its start once it has this size, and deleted pages are used again;
+        the log goes when the last process closes the file, so whoever comes first does this anew.
+        """
+        with self.transaction() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS room (filler BLOB)")
+            connection.execute("DELETE FROM room")
+            connection.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
+        with self.transaction() as connection:
+            connection.execute("DROP TABLE room")
 
     def close(self) -> None:
         """Close the connection; in a forked process it is left to the parent."""

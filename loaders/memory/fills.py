@@ -9,12 +9,15 @@ from loaders.errors import ContentDiscardedError, PoolError
 from loaders.memory.contents import LeaseRecord
 from loaders.memory.database import Database
 
+_NEXT = """SELECT position FROM chunks WHERE content_id = ? AND filled IS NULL AND lease_id IS NULL
+           ORDER BY position LIMIT 1"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewlyFilled:
     """Chunks that were filled after some point in the order of filling."""
 
-    positions: frozenset[int]
+    positions: set[int]
     #: The point up to which they were looked at.
     upto: int
 
@@ -28,13 +31,14 @@ class Fills:
 
     def claim(self) -> int | None:
         """Take the first chunk that nobody has filled or claimed, if there is one. Raises ContentDiscardedError."""
+        # Readers that have nothing left to do ask again and again; they do not keep those from writing who have.
+        if not self._database.query(_NEXT, self._lease.content_id):
+            with self._database.snapshot() as connection:
+                self._check_not_discarded(connection)
+            return None
         with self._database.transaction() as connection:
             self._check_not_discarded(connection)
-            row = connection.execute(
-                """SELECT position FROM chunks WHERE content_id = ? AND filled IS NULL AND lease_id IS NULL
-                   ORDER BY position LIMIT 1""",
-                (self._lease.content_id,),
-            ).fetchone()
+            row = connection.execute(_NEXT, (self._lease.content_id,)).fetchone()
             if row is None:
                 return None
             connection.execute(
@@ -72,7 +76,7 @@ class Fills:
                 (self._lease.content_id, point),
             ).fetchall()
         return NewlyFilled(
-            positions=frozenset(position for position, _ in rows),
+            positions={position for position, _ in rows},
             upto=max((filled for _, filled in rows), default=point),
         )
 

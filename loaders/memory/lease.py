@@ -14,6 +14,7 @@ from loaders.errors import PoolError
 from loaders.memory.contents import Contents, LeaseRecord
 from loaders.memory.database import Database
 from loaders.memory.fills import Fills
+from loaders.memory.mapping import Mapping
 from loaders.memory.pool_memory import PoolMemory
 from loaders.memory.processes import ProcessFile
 from loaders.memory.records import ContentKey
@@ -57,8 +58,10 @@ class ContentLease:
         self._fills = Fills(database, record)
         self._ends = list(accumulate(extent.num_chunks for extent in record.extents))
         self._image: ContentImage | None = None
-        # For the one thread that waits: the point in the order of filling that it has heard of.
+        # Both for the one thread that waits: the point in the order of filling that it has heard of, and when it
+        # looks for dead fillers next.
         self._heard = 0
+        self._sweep_at = time.monotonic() + _SWEEP_S
         self._complete = False
         self._closed = False
 
@@ -108,6 +111,14 @@ class ContentLease:
             self._image = self._make_image()
         return self._image
 
+    def map_image(self) -> Mapping:
+        """Map the content in order, copy on write: what is written to it is seen nowhere else. Raises PoolError.
+
+        Chunks appear in it as they are filled. Nothing is mapped page by page beforehand.
+        """
+        self._check_open()
+        return self._memory.assemble([self._slot(index) for index in range(self.num_chunks)], copy_on_write=True)
+
     def claim(self) -> int | None:
         """Take a chunk that nobody fills, the first there is; None if there is none now.
 
@@ -132,7 +143,7 @@ class ContentLease:
         """Let others claim a chunk that we claimed and did not fill. Raises PoolError if it is not ours."""
         self._fills.give_back(index)
 
-    def wait(self, timeout_s: float) -> frozenset[int]:
+    def wait(self, timeout_s: float) -> set[int]:
         """Chunks filled since the last call, by whoever; the first call tells of all. One thread may wait.
 
         Returns an empty set after the time, and early when a filler has died and left chunks to be claimed.
@@ -140,17 +151,18 @@ class ContentLease:
         """
         self._check_open()
         deadline = time.monotonic() + timeout_s
-        sweep_at = time.monotonic() + _SWEEP_S
         while True:
             news = self._fills.filled_since(self._heard)
             self._heard = news.upto
             now = time.monotonic()
-            if news.positions or now >= deadline:
+            if news.positions:
                 return news.positions
-            if now >= sweep_at:
-                sweep_at = now + _SWEEP_S
-                if sweep_if_needed(self._database, self._process):
-                    return news.positions
+            swept = False
+            if now >= self._sweep_at:
+                self._sweep_at = now + _SWEEP_S
+                swept = sweep_if_needed(self._database, self._process)
+            if swept or now >= deadline:
+                return set()
             time.sleep(min(_POLL_S, deadline - now))
 
     def discard(self) -> None:

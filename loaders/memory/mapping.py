@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -43,17 +43,34 @@ class Mapping:
     @classmethod
     def anonymous(cls, num_bytes: int) -> Self:
         """Memory of this process alone, in huge pages where the kernel has them. Raises OSError."""
-        return cls(_map([_Piece(0, num_bytes, 0)], MapFlag.PRIVATE | MapFlag.ANONYMOUS, -1), num_bytes)
+        return cls(_map([_Piece(0, num_bytes, -1, 0)], num_bytes, MapFlag.PRIVATE | MapFlag.ANONYMOUS), num_bytes)
 
     @classmethod
     def shared(cls, fd: int, num_bytes: int) -> Self:
         """The first bytes of a file, shared with all who map it; the descriptor may be closed after. Raises OSError."""
-        return cls(_map([_Piece(0, num_bytes, 0)], MapFlag.SHARED, fd), num_bytes)
+        return cls(_map([_Piece(0, num_bytes, fd, 0)], num_bytes, MapFlag.SHARED), num_bytes)
 
     @classmethod
-    def assemble(cls, fd: int, offsets: Sequence[int], chunk_bytes: int) -> Self:
-        """Chunks of a file, in the order given, side by side; `chunk_bytes` is whole pages. Raises OSError."""
-        return cls(_map(_pieces(offsets, chunk_bytes), MapFlag.SHARED, fd), len(offsets) * chunk_bytes)
+    def assemble(cls, fd: int, offsets: Sequence[int], chunk_bytes: int, *, copy_on_write: bool = False) -> Self:
+        """Chunks of a file, in the order given, side by side; `chunk_bytes` is whole pages. Raises OSError.
+
+        With `copy_on_write` a page that is written to becomes this mapping's own, and the file stays as it is.
+        """
+        sharing = MapFlag.PRIVATE if copy_on_write else MapFlag.SHARED
+        num_bytes = len(offsets) * chunk_bytes
+        return cls(_map(_pieces(fd, offsets, chunk_bytes), num_bytes, sharing), num_bytes)
+
+    @classmethod
+    def of_files(cls, files: Sequence[tuple[int, int]], alignment: int) -> Self:
+        """Whole files (descriptor, bytes) one behind the other, each at a multiple of `alignment`; copy on write.
+
+        Nothing is mapped between the end of a file and the next multiple. Raises OSError.
+        """
+        pieces, end = [], 0
+        for fd, num_bytes in files:
+            pieces.append(_Piece(end, num_bytes, fd, 0))
+            end += -(-num_bytes // alignment) * alignment
+        return cls(_map(pieces, end, MapFlag.PRIVATE), end)
 
     @property
     def view(self) -> memoryview:
@@ -61,6 +78,26 @@ class Mapping:
         if self._memory is None:
             raise ValueError("the mapping is closed")
         return memoryview(self._memory).cast("B")
+
+    def on_unmap(self, callback: Callable[[], object]) -> None:
+        """Call back when the last view has died, in whichever thread that happens: the callback must not take locks.
+
+        Raises ValueError once closed.
+        """
+        if self._memory is None:
+            raise ValueError("the mapping is closed")
+        weakref.finalize(self._memory, callback).atexit = False
+
+    def fill_page_tables(self, start: int, stop: int) -> None:
+        """Let a part be read without page faults; what is not in memory is read from its file. Raises OSError.
+
+        Before Linux 5.14 it does nothing, and pages are mapped when they are used.
+        """
+        try:
+            advise(self.address + start, stop - start, Advice.POPULATE_READ)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
     def populate(self, start: int, stop: int) -> None:
         """Make pages and page tables of a part now, in huge pages if possible; takes no time where it was done before.
@@ -119,16 +156,16 @@ def _reserve(num_bytes: int) -> int:
 
 
 class _Piece(NamedTuple):
-    """A part of the range: where it is in the range, how long, and where it comes from in the file."""
+    """A part of the range: where it is in the range, how long, and where it comes from."""
 
     place: int
     num_bytes: int
+    fd: int
     offset: int
 
 
-def _map(pieces: list[_Piece], flags: MapFlag, fd: int) -> int:
-    """Map pieces side by side; returns the address of the first."""
-    num_bytes = sum(piece.num_bytes for piece in pieces)
+def _map(pieces: list[_Piece], num_bytes: int, flags: MapFlag) -> int:
+    """Map pieces into a range of so many bytes; returns its address."""
     address = _reserve(num_bytes)
     try:
         for piece in pieces:
@@ -137,7 +174,7 @@ def _map(pieces: list[_Piece], flags: MapFlag, fd: int) -> int:
                 protection=Protection.READ_WRITE,
                 flags=flags | MapFlag.FIXED,
                 address=address + piece.place,
-                fd=fd,
+                fd=piece.fd,
                 offset=piece.offset,
             )
     except OSError:
@@ -148,12 +185,12 @@ def _map(pieces: list[_Piece], flags: MapFlag, fd: int) -> int:
     return address
 
 
-def _pieces(offsets: Sequence[int], chunk_bytes: int) -> list[_Piece]:
+def _pieces(fd: int, offsets: Sequence[int], chunk_bytes: int) -> list[_Piece]:
     """One piece per run of chunks that are neighbours in the file too."""
     pieces: list[_Piece] = []
     for index, offset in enumerate(offsets):
         if pieces and pieces[-1].offset + pieces[-1].num_bytes == offset:
             pieces[-1] = pieces[-1]._replace(num_bytes=pieces[-1].num_bytes + chunk_bytes)
         else:
-            pieces.append(_Piece(index * chunk_bytes, chunk_bytes, offset))
+            pieces.append(_Piece(index * chunk_bytes, chunk_bytes, fd, offset))
     return pieces

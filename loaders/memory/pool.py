@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,6 +14,7 @@ from loaders.errors import PoolError
 from loaders.memory.contents import Contents
 from loaders.memory.invariants import check_invariants
 from loaders.memory.lease import ContentLease
+from loaders.memory.load_queue import LoadQueue
 from loaders.memory.pages import PageKind
 from loaders.memory.pool_folder import JoinedPool, join_pool
 from loaders.memory.pool_memory import PoolMemory
@@ -45,6 +47,7 @@ class Pool:
         self._shape = joined.shape
         self._memory = PoolMemory(joined.shape)
         self._contents = Contents(joined.database, joined.process, joined.shape)
+        self._load_queue = LoadQueue(joined.database, joined.process)
 
     @classmethod
     def open(cls, folder: Path, capacity_bytes: int, chunk_bytes: int = CHUNK_BYTES) -> Self:
@@ -96,6 +99,11 @@ class Pool:
     def view(self) -> memoryview:
         """All chunks, as this process has them mapped; the addresses stay mapped as long as a view of them lives."""
         return self._memory.mapping.view
+
+    @property
+    def load_queue(self) -> LoadQueue:
+        """The loads that use the node's disk, and their order."""
+        return self._load_queue
 
     def prepare(self, cancel: Cancel | None = None) -> None:
         """Make all pages of the pool, once in its life, and this process's page tables to them.
@@ -156,7 +164,8 @@ class Pool:
     def close(self) -> None:
         """Let go of the pool, and of all leases on it that this object has given; contents stay. Idempotent."""
         if self._process.is_owner and not self._process.is_closed:
-            with self._database.transaction() as connection:
+            # What cannot be written down now the others find out from our process file.
+            with suppress(PoolError), self._database.transaction() as connection:
                 drop_process(connection, self._process.token)
         self._database.close()
         self._process.close()

@@ -129,6 +129,8 @@ def _reopen(folder: Path, process: ProcessFile, *, alone: bool) -> tuple[Databas
                 sweep(connection, process)
                 check_invariants(connection, shape)
                 check_memory(shape)
+        if shape is not None and alone:
+            database.reserve_room()
     except PoolError:
         database.close()
         raise
@@ -147,6 +149,7 @@ def _make(folder: Path, capacity_bytes: int, chunk_bytes: int) -> tuple[Database
         try:
             with database.transaction() as connection:
                 create_tables(connection, shape)
+            database.reserve_room()
         except PoolError:
             database.close()
             raise

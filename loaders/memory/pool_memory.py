@@ -64,10 +64,11 @@ class PoolMemory:
             ) from error
         self._resident[start:stop] = b"\1" * (stop - start)
 
-    def assemble(self, chunks: Sequence[int]) -> Mapping:
+    def assemble(self, chunks: Sequence[int], *, copy_on_write: bool = False) -> Mapping:
         """Chunks side by side in a range of their own. Raises PoolError."""
+        offsets = [self.offset(index) for index in chunks]
         try:
-            return Mapping.assemble(self._fd, [self.offset(index) for index in chunks], self._shape.chunk_bytes)
+            return Mapping.assemble(self._fd, offsets, self._shape.chunk_bytes, copy_on_write=copy_on_write)
         except OSError as error:
             raise PoolError(f"{self._shape.memory}: chunks cannot be put side by side: {error.strerror}") from error
 

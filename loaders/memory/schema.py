@@ -61,8 +61,8 @@ CREATE TABLE tickets (
     total_bytes INTEGER NOT NULL,
     remaining_bytes INTEGER NOT NULL,
     arrived_s REAL NOT NULL,
-    started_s REAL,                              -- of its first progress
-    updated_s REAL NOT NULL
+    started_s REAL,                              -- when it was first its turn
+    progressed_s REAL NOT NULL
 );
 """
 

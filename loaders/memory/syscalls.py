@@ -44,7 +44,9 @@ class Advice(IntEnum):
     """Advice to the kernel; numbers of Linux."""
 
     HUGE_PAGES = 14
-    #: Fill the page tables; pages that are not there are made. Since Linux 5.14.
+    #: Fill the page tables for reading. Since Linux 5.14.
+    POPULATE_READ = 22
+    #: Fill the page tables for writing; pages that are not there are made. Since Linux 5.14.
     POPULATE_WRITE = 23
     #: Put small pages together to huge ones now, whatever the settings of the machine say. Since Linux 6.1.
     COLLAPSE = 25
