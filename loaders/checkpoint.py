@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from loaders.architecture import eos_token_ids, read_config
-from loaders.devices.loading import LoadReport, load_tensors
+from loaders.devices.cpu import load_on_cpu
+from loaders.devices.cuda import load_on_gpu
+from loaders.devices.loaded import Loaded, LoadedFrom
 from loaders.errors import CheckpointMissingError, LoaderError
+from loaders.memory.pool import Pool
 from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
 from loaders.restore import restore
 from loaders.source import Source, open_source
@@ -31,16 +35,27 @@ class ModelFiles:
     eos_token_ids: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """How a load went."""
+
+    loaded_from: LoadedFrom
+    #: Size of the data files.
+    num_bytes: int
+    #: Bytes that this load read itself; less than all when others read, or had read, the rest.
+    read_bytes: int
+    seconds: float
+
+
 class LoadedCheckpoint:
     """The tensors of a checkpoint on one device.
 
     `close` drops them; a model made from them, and any tensor taken out, keeps the memory that it needs.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], model_files: ModelFiles | None, report: LoadReport) -> None:
-        self._tensors = tensors
+    def __init__(self, loaded: Loaded, model_files: ModelFiles | None, report: LoadReport) -> None:
+        self._tensors: Mapping[str, torch.Tensor] = loaded.tensors
         self._model_files = model_files
-        #: Where the bytes came from, and how fast.
         self.report = report
 
     @property
@@ -86,28 +101,37 @@ def load(
     path: Path,
     device: str = "cpu",
     *,
+    pool: Pool | None = None,
     options: ReadOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
 ) -> LoadedCheckpoint:
     """Read a checkpoint to `device`: a directory of our own format or of .safetensors files, or one such file.
 
-    `on_progress` is called some times a second from this thread; `cancel` ends the load early.
+    `pool` is the node's DRAM tier: what it has is not read again, and what is read stays there. Without one, or when it
+    is too small, the memory is this load's own. `on_progress` is called some times a second from this thread; `cancel`
+    ends the load early.
 
     Raises:
         LoaderError: The checkpoint is unsound, a disk failed, or the load was canceled; nothing is left behind.
         torch.OutOfMemoryError: The device has no room.
 
     """
+    started_s = time.monotonic()
+    options, control = options or ReadOptions(), LoadControl(on_progress=on_progress, cancel=cancel)
     with open_source(Path(path)) as source:
         model_files = _model_files(source)
-        tensors, report = load_tensors(
-            source.plan,
-            device,
-            options=options or ReadOptions(),
-            control=LoadControl(on_progress=on_progress, cancel=cancel),
+        if torch.device(device).type == "cpu":
+            loaded = load_on_cpu(source.plan, pool, options, control)
+        else:
+            loaded = load_on_gpu(source.plan, torch.device(device), pool, options, control)
+        report = LoadReport(
+            loaded_from=loaded.loaded_from,
+            num_bytes=source.plan.num_bytes,
+            read_bytes=loaded.read_bytes,
+            seconds=time.monotonic() - started_s,
         )
-    return LoadedCheckpoint(tensors, model_files, report)
+    return LoadedCheckpoint(loaded, model_files, report)
 
 
 def _model_files(source: Source) -> ModelFiles | None:

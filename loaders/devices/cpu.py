@@ -1,39 +1,71 @@
-"""Tensors in the memory of the CPU: views of the image itself, without a copy."""
+"""A load on the CPU: where its bytes are, which memory they go to, and the tensors at the end."""
 
 from __future__ import annotations
 
-import torch
+from contextlib import ExitStack
 
-from loaders.devices.unpacking import Unpacking
+from loaders.devices.cpu_image import CpuImage
+from loaders.devices.loaded import Loaded, LoadedFrom
+from loaders.format.geometry import CHUNK_BYTES
+from loaders.memory.lease import ContentLease
 from loaders.memory.mapping import Mapping
+from loaders.memory.pool import Pool
+from loaders.memory.records import ContentKey
+from loaders.memory.releasing import release_with
+from loaders.reading.chunk_memory import ChunkMemory, PrivateMemory
+from loaders.reading.mapped_files import are_cached, map_files
+from loaders.reading.pipeline import LoadControl, Pipeline, ReadOptions
 from loaders.reading.plan import LoadPlan
-from loaders.tensors import view_tensors
 
 
-class CpuImage:
-    """The image of a checkpoint in this process's memory.
+def load_on_cpu(plan: LoadPlan, pool: Pool | None, options: ReadOptions, control: LoadControl) -> Loaded:
+    """Make the tensors of a plan views of the pool, of the page cache, or of memory of their own."""
+    in_pool = pool is not None and _has(pool, plan)
+    if not in_pool and options.page_cache and are_cached(plan):
+        return _from_page_cache(plan)
+    lease = None if pool is None else pool.lease(ContentKey(plan.key), plan.image_bytes)
+    if lease is None:
+        return _into_private_memory(plan, options, control)
+    with ExitStack() as on_error:
+        on_error.callback(lease.close)
+        loaded = _into_pool(plan, lease, options, control)
+        on_error.pop_all()
+    return loaded
 
-    `tensors` may be called at once; their values are right after `finish`. Each of them keeps the memory.
-    """
 
-    def __init__(self, plan: LoadPlan, mapping: Mapping) -> None:
-        self._plan = plan
-        self._view = mapping.view
-        self._unpacking = Unpacking(plan)
+def _has(pool: Pool, plan: LoadPlan) -> bool:
+    return any(content.key == plan.key and content.filled_bytes == content.num_bytes for content in pool.contents())
 
-    def accept(self, index: int, memory: memoryview) -> None:
-        """Unpack what a chunk has of packed tensors."""
-        self._unpacking.accept(index, memory)
 
-    def finish(self) -> None:
-        """Wait until everything that was accepted is in its place."""
-        self._unpacking.finish()
+def _from_page_cache(plan: LoadPlan) -> Loaded:
+    mapping = map_files(plan)
+    image = CpuImage(plan, mapping)
+    for index in range(len(plan.chunks)):
+        begin = index * CHUNK_BYTES
+        image.accept(index, mapping.view[begin : begin + CHUNK_BYTES])
+    image.finish()
+    return Loaded(tensors=image.tensors(), loaded_from=LoadedFrom.PAGE_CACHE, read_bytes=0)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Make every tensor."""
-        return view_tensors(self._plan.tensors, self._storage_bytes, self._unpacking.storages)
 
-    def _storage_bytes(self, offset: int, num_bytes: int) -> torch.Tensor:
-        if num_bytes == 0:
-            return torch.empty(0, dtype=torch.uint8)
-        return torch.frombuffer(self._view, dtype=torch.uint8, count=num_bytes, offset=offset)
+def _into_private_memory(plan: LoadPlan, options: ReadOptions, control: LoadControl) -> Loaded:
+    mapping = Mapping.anonymous(max(plan.image_bytes, 1))
+    return _fill(plan, mapping, PrivateMemory(mapping, CHUNK_BYTES), options, control)
+
+
+def _into_pool(plan: LoadPlan, lease: ContentLease, options: ReadOptions, control: LoadControl) -> Loaded:
+    """Fill what is missing; the lease is given back when the last tensor has died."""
+    mapping = lease.map_image()
+    loaded = _fill(plan, mapping, lease, options, control)
+    release_with(mapping, lease)
+    return loaded
+
+
+def _fill(plan: LoadPlan, mapping: Mapping, memory: ChunkMemory, options: ReadOptions, control: LoadControl) -> Loaded:
+    image = CpuImage(plan, mapping)
+    done = Pipeline(plan, memory, image, options=options, control=control).run()
+    image.finish()
+    return Loaded(
+        tensors=image.tensors(),
+        loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL,
+        read_bytes=done.read_bytes,
+    )

@@ -1,0 +1,47 @@
+"""Page-locked memory, from which a GPU copies by itself."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+
+import torch
+
+from loaders.errors import LoaderError
+from loaders.format.geometry import CHUNK_BYTES
+from loaders.memory.mapping import Mapping
+from loaders.memory.pool import Cancel, Pool
+
+#: Registered by one call: some 50 ms, after which the piece is of use.
+_PIECE_BYTES = 256 << 20
+#: Chunks in flight: three keep a link busy, the others let the disk run ahead.
+_RING_CHUNKS = 16
+
+
+def pin_pool(pool: Pool, cancel: Cancel | None = None) -> None:
+    """Page-lock a prepared pool in this process, piece by piece; chunks that are not yet are copied more slowly.
+
+    Meant for a thread in the background at the start of a worker, never for the way of a job.
+    Raises LoaderError when the driver refuses.
+    """
+    for begin in range(0, pool.capacity_bytes, _PIECE_BYTES):
+        if cancel is not None and cancel.is_set():
+            return
+        _register(pool.address + begin, min(_PIECE_BYTES, pool.capacity_bytes - begin))
+
+
+@cache
+def pinned_ring() -> Mapping:
+    """Memory for chunks on their way through, of this process, made once."""
+    mapping = Mapping.anonymous(_RING_CHUNKS * CHUNK_BYTES)
+    mapping.populate(0, mapping.num_bytes)
+    # Without page-locking copies are slower, and right.
+    with suppress(LoaderError):
+        _register(mapping.address, mapping.num_bytes)
+    return mapping
+
+
+def _register(address: int, num_bytes: int) -> None:
+    status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
+    if int(status) != 0:
+        raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {int(status)}")

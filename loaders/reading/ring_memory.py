@@ -1,0 +1,70 @@
+"""A few chunks of memory used again and again, for content that only passes through on its way to a device."""
+
+from __future__ import annotations
+
+import threading
+
+from loaders.memory.mapping import Mapping
+
+
+class RingMemory:
+    """Memory of one load. A filled chunk keeps its place until `release`; until then fewer can be claimed."""
+
+    def __init__(self, mapping: Mapping, chunk_bytes: int, num_chunks: int) -> None:
+        """Use a mapping of some whole chunks for a content of `num_chunks`."""
+        self._view = mapping.view
+        self._chunk_bytes = chunk_bytes
+        # The last one first, because both are popped from the end.
+        self._free_slots = list(reversed(range(mapping.num_bytes // chunk_bytes)))
+        self._unclaimed = list(reversed(range(num_chunks)))
+        self._num_missing = num_chunks
+        self._slots: dict[int, int] = {}
+        self._fresh: set[int] = set()
+        self._changed = threading.Condition()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk has been filled."""
+        return self._num_missing == 0
+
+    def chunk(self, index: int) -> memoryview:
+        """Memory of a chunk that was claimed and not released."""
+        begin = self._slots[index] * self._chunk_bytes
+        return self._view[begin : begin + self._chunk_bytes]
+
+    def claim(self) -> int | None:
+        """Take the next chunk; None while there is no place for it, or none left."""
+        with self._changed:
+            if not self._unclaimed or not self._free_slots:
+                return None
+            index = self._unclaimed.pop()
+            self._slots[index] = self._free_slots.pop()
+            return index
+
+    def filled(self, index: int) -> None:
+        """Say that a chunk is there."""
+        with self._changed:
+            self._fresh.add(index)
+            self._num_missing -= 1
+            self._changed.notify_all()
+
+    def give_back(self, index: int) -> None:
+        """Take a chunk later."""
+        with self._changed:
+            self._free_slots.append(self._slots.pop(index))
+            self._unclaimed.append(index)
+
+    def release(self, index: int) -> None:
+        """Let the place of a filled chunk be used for another one."""
+        with self._changed:
+            self._free_slots.append(self._slots.pop(index))
+
+    def wait(self, timeout_s: float) -> set[int]:
+        """Wait for chunks that were filled since the last call."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._fresh), timeout_s)
+            fresh, self._fresh = self._fresh, set()
+            return fresh
+
+    def discard(self) -> None:
+        """Nobody else has it."""
