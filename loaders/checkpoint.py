@@ -13,9 +13,10 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from loaders.architecture import eos_token_ids, read_config
+from loaders.building import Building
 from loaders.devices.cpu import load_on_cpu
 from loaders.devices.cuda import load_on_gpu
-from loaders.devices.loaded import Loaded, LoadedFrom
+from loaders.devices.loaded import LoadedFrom
 from loaders.errors import CheckpointMissingError, LoaderError
 from loaders.memory.pool import Pool
 from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
@@ -53,9 +54,17 @@ class LoadedCheckpoint:
     `close` drops them; a model made from them, and any tensor taken out, keeps the memory that it needs.
     """
 
-    def __init__(self, loaded: Loaded, model_files: ModelFiles | None, report: LoadReport) -> None:
-        self._tensors: Mapping[str, torch.Tensor] = loaded.tensors
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        report: LoadReport,
+        model_files: ModelFiles | None,
+        model: PreTrainedModel | None,
+    ) -> None:
+        self._tensors = tensors
         self._model_files = model_files
+        # Built while the bytes came; given away once, because its user may change it.
+        self._model = model
         self.report = report
 
     @property
@@ -79,11 +88,15 @@ class LoadedCheckpoint:
 
     def model(self) -> PreTrainedModel:
         """Build a model over the tensors: on their device, in the stored type, in eval mode, without gradients."""
+        if self._model is not None:
+            model, self._model = self._model, None
+            return model
         return restore(self.model_files.config, self.tensors, self.model_files.dtype)
 
     def close(self) -> None:
         """Let go of the tensors; idempotent."""
         self._tensors = {}
+        self._model = None
 
     def __enter__(self) -> Self:
         return self
@@ -97,11 +110,12 @@ class LoadedCheckpoint:
         return f"<LoadedCheckpoint {len(self._tensors)} tensors {self.num_bytes} bytes>"
 
 
-def load(
+def load(  # noqa: PLR0913 - all but the path have defaults that are right for almost everybody
     path: Path,
     device: str = "cpu",
     *,
     pool: Pool | None = None,
+    with_model: bool = False,
     options: ReadOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
@@ -109,7 +123,8 @@ def load(
     """Read a checkpoint to `device`: a directory of our own format or of .safetensors files, or one such file.
 
     `pool` is the node's DRAM tier: what it has is not read again, and what is read stays there. Without one, or when it
-    is too small, the memory is this load's own. `on_progress` is called some times a second from this thread; `cancel`
+    is too small, the memory is this load's own. `with_model` builds the model while the bytes come, for `model()` to
+    return. `on_progress` is called some times a second from this thread; `cancel`
     ends the load early.
 
     Raises:
@@ -121,17 +136,25 @@ def load(
     options, control = options or ReadOptions(), LoadControl(on_progress=on_progress, cancel=cancel)
     with open_source(Path(path)) as source:
         model_files = _model_files(source)
+        building = Building(model_files.config, model_files.dtype) if with_model and model_files else None
+        tensors: dict[str, torch.Tensor] = {}
+
+        def on_tensors(made: dict[str, torch.Tensor]) -> None:
+            tensors.update(made)
+            if building is not None:
+                building.start(made)
+
         if torch.device(device).type == "cpu":
-            loaded = load_on_cpu(source.plan, pool, options, control)
+            loaded = load_on_cpu(source.plan, pool, options, control, on_tensors)
         else:
-            loaded = load_on_gpu(source.plan, torch.device(device), pool, options, control)
+            loaded = load_on_gpu(source.plan, torch.device(device), pool, options, control, on_tensors)
         report = LoadReport(
             loaded_from=loaded.loaded_from,
             num_bytes=source.plan.num_bytes,
             read_bytes=loaded.read_bytes,
             seconds=time.monotonic() - started_s,
         )
-    return LoadedCheckpoint(loaded, model_files, report)
+    return LoadedCheckpoint(tensors, report, model_files, None if building is None else building.finish())
 
 
 def _model_files(source: Source) -> ModelFiles | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from loaders.devices.cpu_image import CpuImage
-from loaders.devices.loaded import Loaded, LoadedFrom
+from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.lease import ContentLease
 from loaders.memory.mapping import Mapping
@@ -18,17 +18,19 @@ from loaders.reading.pipeline import LoadControl, Pipeline, ReadOptions
 from loaders.reading.plan import LoadPlan
 
 
-def load_on_cpu(plan: LoadPlan, pool: Pool | None, options: ReadOptions, control: LoadControl) -> Loaded:
+def load_on_cpu(
+    plan: LoadPlan, pool: Pool | None, options: ReadOptions, control: LoadControl, on_tensors: OnTensors
+) -> Loaded:
     """Make the tensors of a plan views of the pool, of the page cache, or of memory of their own."""
     in_pool = pool is not None and _has(pool, plan)
     if not in_pool and options.page_cache and are_cached(plan):
-        return _from_page_cache(plan)
+        return _from_page_cache(plan, on_tensors)
     lease = None if pool is None else pool.lease(ContentKey(plan.key), plan.image_bytes)
     if lease is None:
-        return _into_private_memory(plan, options, control)
+        return _into_private_memory(plan, options, control, on_tensors)
     with ExitStack() as on_error:
         on_error.callback(lease.close)
-        loaded = _into_pool(plan, lease, options, control)
+        loaded = _into_pool(plan, lease, options, control, on_tensors)
         on_error.pop_all()
     return loaded
 
@@ -37,35 +39,42 @@ def _has(pool: Pool, plan: LoadPlan) -> bool:
     return any(content.key == plan.key and content.filled_bytes == content.num_bytes for content in pool.contents())
 
 
-def _from_page_cache(plan: LoadPlan) -> Loaded:
+def _from_page_cache(plan: LoadPlan, on_tensors: OnTensors) -> Loaded:
     mapping = map_files(plan)
     image = CpuImage(plan, mapping)
+    on_tensors(image.tensors())
     for index in range(len(plan.chunks)):
         begin = index * CHUNK_BYTES
         image.accept(index, mapping.view[begin : begin + CHUNK_BYTES])
     image.finish()
-    return Loaded(tensors=image.tensors(), loaded_from=LoadedFrom.PAGE_CACHE, read_bytes=0)
+    return Loaded(loaded_from=LoadedFrom.PAGE_CACHE, read_bytes=0)
 
 
-def _into_private_memory(plan: LoadPlan, options: ReadOptions, control: LoadControl) -> Loaded:
+def _into_private_memory(plan: LoadPlan, options: ReadOptions, control: LoadControl, on_tensors: OnTensors) -> Loaded:
     mapping = Mapping.anonymous(max(plan.image_bytes, 1))
-    return _fill(plan, mapping, PrivateMemory(mapping, CHUNK_BYTES), options, control)
+    return _fill(plan, mapping, PrivateMemory(mapping, CHUNK_BYTES), options, control, on_tensors)
 
 
-def _into_pool(plan: LoadPlan, lease: ContentLease, options: ReadOptions, control: LoadControl) -> Loaded:
+def _into_pool(
+    plan: LoadPlan, lease: ContentLease, options: ReadOptions, control: LoadControl, on_tensors: OnTensors
+) -> Loaded:
     """Fill what is missing; the lease is given back when the last tensor has died."""
     mapping = lease.map_image()
-    loaded = _fill(plan, mapping, lease, options, control)
+    loaded = _fill(plan, mapping, lease, options, control, on_tensors)
     release_with(mapping, lease)
     return loaded
 
 
-def _fill(plan: LoadPlan, mapping: Mapping, memory: ChunkMemory, options: ReadOptions, control: LoadControl) -> Loaded:
+def _fill(
+    plan: LoadPlan,
+    mapping: Mapping,
+    memory: ChunkMemory,
+    options: ReadOptions,
+    control: LoadControl,
+    on_tensors: OnTensors,
+) -> Loaded:
     image = CpuImage(plan, mapping)
+    on_tensors(image.tensors())
     done = Pipeline(plan, memory, image, options=options, control=control).run()
     image.finish()
-    return Loaded(
-        tensors=image.tensors(),
-        loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL,
-        read_bytes=done.read_bytes,
-    )
+    return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 
 from loaders.devices.cuda_arena import CudaArena
-from loaders.devices.loaded import Loaded, LoadedFrom
+from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors
 from loaders.devices.pinning import pinned_ring
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
@@ -23,7 +23,12 @@ _ring_lock = threading.Lock()
 
 
 def load_on_gpu(
-    plan: LoadPlan, device: torch.device, pool: Pool | None, options: ReadOptions, control: LoadControl
+    plan: LoadPlan,
+    device: torch.device,
+    pool: Pool | None,
+    options: ReadOptions,
+    control: LoadControl,
+    on_tensors: OnTensors,
 ) -> Loaded:
     """Copy the image of a plan to a device; what the pool has room for stays there for the next load.
 
@@ -39,12 +44,9 @@ def load_on_gpu(
             resources.enter_context(_ring_lock)
             memory = ring = RingMemory(pinned_ring(), CHUNK_BYTES, len(plan.chunks))
             arena = CudaArena(plan, device, on_copied=ring.release)
+        on_tensors(arena.tensors())
         # Copies read the pool's memory, so the lease outlives them, also when the load fails.
         resources.callback(arena.finish)
         done = Pipeline(plan, memory, arena, options=options, control=control).run()
         arena.finish()
-        return Loaded(
-            tensors=arena.tensors(),
-            loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL,
-            read_bytes=done.read_bytes,
-        )
+        return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,11 +17,14 @@ class LoadedFrom(StrEnum):
     DISK = "disk"
 
 
+#: Gets the tensors as soon as they have their memory, long before that has its bytes.
+OnTensors = Callable[[dict[str, torch.Tensor]], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The tensors of a plan, and how they came."""
+    """How the bytes of a plan came."""
 
-    tensors: dict[str, torch.Tensor]
     loaded_from: LoadedFrom
     #: Bytes that this load read itself; less than all when others read, or had read, the rest.
     read_bytes: int

@@ -65,7 +65,7 @@ _FIELDS = (
     _Field(
         "segments",
         ',"segments":[',
-        _list_of(_SMALL_INTEGER, MAX_SEGMENTS),
+        f"[0-9,]{{0,{8 * MAX_SEGMENTS}}}",  # one repetition instead of many groups: `re` keeps each of those
         "]",
         f"up to {MAX_SEGMENTS} integers",
         is_optional=True,

@@ -83,7 +83,13 @@ class _IndexReader:
             raise self._wrong(
                 name, "codebook", f"[{codebook_text}]", f"{CODEBOOK_LENGTH} numbers below 256, each above the last"
             )
-        return Packing(codebook, tuple(map(int, segments_text.split(","))) if segments_text else ())
+        try:
+            num_patches = tuple(map(int, segments_text.split(",")))
+        except ValueError:
+            num_patches = ()
+        if ",".join(map(str, num_patches)) != segments_text:
+            raise self._wrong(name, "segments", f"[{segments_text}]", "numbers without leading zeros")
+        return Packing(codebook, num_patches)
 
     def _read_integers(self, text: str) -> tuple[int, ...]:
         integers = self._integers.get(text)

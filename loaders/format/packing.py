@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cuda_kernels.packed_layout import segment_parts
+from cuda_kernels.packed_layout import segment_bytes
 from loaders.format.geometry import CHUNK_BYTES, align_up
 
 #: Elements of every segment but a tensor's last. Small enough that the room lost where a segment would cross a chunk's
-#: border (half a segment on average) is 0.6 % of a chunk.
-SEGMENT_ELEMENTS = 1 << 17
-#: 8.6e9 elements: more than the largest matrices of known models (1.3e9) by far.
+#: border (half a segment on average) is 1.2 % of a chunk, large enough that the index of a large model can list them.
+SEGMENT_ELEMENTS = 1 << 18
+#: Of a tensor: 1.7e10 elements, more than the largest matrices of known models (1.3e9) by far.
 MAX_SEGMENTS = 1 << 16
+#: Of a checkpoint: 1.4e11 elements; what is beyond stays raw.
+MAX_TOTAL_SEGMENTS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,6 @@ class Segment:
         return self.begin + segment_bytes(self.num_elements, self.num_patches)
 
 
-def segment_bytes(num_elements: int, num_patches: int) -> int:
-    """Size of a segment."""
-    return segment_parts(num_elements, num_patches).num_bytes
-
-
 def num_segments(num_elements: int) -> int:
     """How many segments a tensor is cut into."""
     return -(-num_elements // SEGMENT_ELEMENTS)
@@ -53,11 +50,24 @@ def num_segments(num_elements: int) -> int:
 
 def segments(offset: int, num_elements: int, num_patches: tuple[int, ...]) -> Iterator[Segment]:
     """Lay out the segments of a tensor that begins at `offset`: one after another, none across a chunk's border."""
-    for number, patches in enumerate(num_patches):
-        first = number * SEGMENT_ELEMENTS
+    first = 0
+    for patches in num_patches:
         length = min(SEGMENT_ELEMENTS, num_elements - first)
-        num_bytes = segment_bytes(length, patches)
-        if offset // CHUNK_BYTES != (offset + num_bytes - 1) // CHUNK_BYTES:
-            offset = align_up(offset, CHUNK_BYTES)
-        yield Segment(begin=offset, first_element=first, num_elements=length, num_patches=patches)
-        offset += num_bytes
+        begin = _begin(offset, segment_bytes(length, patches))
+        yield Segment(begin=begin, first_element=first, num_elements=length, num_patches=patches)
+        offset = begin + segment_bytes(length, patches)
+        first += length
+
+
+def end_of_segments(offset: int, num_elements: int, num_patches: tuple[int, ...]) -> int:
+    """Where the last of `segments` ends, found without making any."""
+    for patches in num_patches:
+        num_bytes = segment_bytes(min(SEGMENT_ELEMENTS, num_elements), patches)
+        offset = _begin(offset, num_bytes) + num_bytes
+        num_elements -= SEGMENT_ELEMENTS
+    return offset
+
+
+def _begin(offset: int, num_bytes: int) -> int:
+    crosses = offset // CHUNK_BYTES != (offset + num_bytes - 1) // CHUNK_BYTES
+    return align_up(offset, CHUNK_BYTES) if crosses else offset

@@ -8,7 +8,14 @@ from math import prod
 from loaders.errors import CheckpointCorruptError
 from loaders.format.dtypes import ITEMSIZE
 from loaders.format.geometry import FILE_ALIGNMENT, TENSOR_ALIGNMENT, align_up
-from loaders.format.packing import Packing, segments
+from loaders.format.packing import (
+    MAX_SEGMENTS,
+    MAX_TOTAL_SEGMENTS,
+    SEGMENT_ELEMENTS,
+    Packing,
+    end_of_segments,
+    num_segments,
+)
 from loaders.format.strict_json import MAX_INTEGER
 from loaders.format.tensor_index import TensorEntry, contiguous_stride
 
@@ -19,13 +26,14 @@ _MAX_ELEMENTS = MAX_INTEGER // max(ITEMSIZE.values())
 class StorageRanges:
     """Checks tensors in the order of the index and remembers how far each partition is filled."""
 
-    __slots__ = ("_ends", "_last", "_reaches", "_where", "dtypes")
+    __slots__ = ("_ends", "_last", "_num_segments", "_reaches", "_where", "dtypes")
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._last: TensorEntry | None = None
         # Of each partition up to the last one with a tensor: the first byte behind its storages.
         self._ends: list[int] = []
+        self._num_segments = 0
         # Few kinds of views occur many times.
         self._reaches: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         #: Bytes of all storages, unpacked, by the type of the first tensor in each.
@@ -85,11 +93,15 @@ class StorageRanges:
     def _check_packed(self, entry: TensorEntry, packing: Packing) -> None:
         if entry.dtype != "bfloat16" or entry.storage_offset or entry.stride != contiguous_stride(entry.shape):
             raise self._wrong(entry, "is packed, expected that only for contiguous bfloat16")
-        end = entry.offset
-        for segment in segments(entry.offset, entry.num_elements, packing.num_patches):
-            if segment.num_patches > segment.num_elements:
-                raise self._wrong(entry, f"has {segment.num_patches} patches for {segment.num_elements} elements")
-            end = segment.end
+        expected = num_segments(entry.num_elements)
+        self._num_segments += expected
+        if len(packing.num_patches) != expected or expected > MAX_SEGMENTS:
+            raise self._wrong(entry, f"has {len(packing.num_patches)} segments, expected {expected}")
+        if self._num_segments > MAX_TOTAL_SEGMENTS:
+            raise self._wrong(entry, f"is behind {MAX_TOTAL_SEGMENTS} segments, expected no more of them")
+        if max(packing.num_patches, default=0) > SEGMENT_ELEMENTS:
+            raise self._wrong(entry, f"has {max(packing.num_patches)} patches in a segment of fewer elements")
+        end = end_of_segments(entry.offset, entry.num_elements, packing.num_patches)
         if entry.num_bytes != end - entry.offset or not entry.num_bytes:
             raise self._wrong(entry, f"takes {entry.num_bytes} bytes, expected {end - entry.offset} in its segments")
 

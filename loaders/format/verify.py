@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +98,18 @@ class _PartitionCheck:
         return f"tensor {names[0]}" if len(names) == 1 else f"tensors {names[0]} to {names[-1]}"
 
     def _check_gaps(self, begin: int, data: NDArray[np.uint8]) -> None:
-        for gap_begin, gap_end in self._gaps:
-            first, last = max(gap_begin, begin), min(gap_end, begin + len(data))
-            if first < last:
-                self._check_zero(data[first - begin : last - begin], first)
+        end = begin + len(data)
+        for gap_begin, gap_end in self._gaps[bisect_right(self._gaps, begin, key=itemgetter(1)) :]:
+            if gap_begin >= end:
+                break
+            first, last = max(gap_begin, begin), min(gap_end, end)
+            self._check_zero(data[first - begin : last - begin], first)
 
     def _check_segments(self, begin: int, data: NDArray[np.uint8]) -> None:
-        for entry, packing, segment in self._packed:
-            if begin <= segment.begin < begin + len(data):
-                self._check_segment(entry, packing, segment, data[segment.begin - begin : segment.end - begin])
+        for entry, packing, segment in self._packed[bisect_left(self._packed, begin, key=lambda item: item[2].begin) :]:
+            if segment.begin >= begin + len(data):
+                break
+            self._check_segment(entry, packing, segment, data[segment.begin - begin : segment.end - begin])
 
     def _check_segment(self, entry: TensorEntry, packing: Packing, segment: Segment, data: NDArray[np.uint8]) -> None:
         parts = segment_parts(segment.num_elements, segment.num_patches)

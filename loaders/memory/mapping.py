@@ -56,7 +56,8 @@ class Mapping:
 
         With `copy_on_write` a page that is written to becomes this mapping's own, and the file stays as it is.
         """
-        sharing = MapFlag.PRIVATE if copy_on_write else MapFlag.SHARED
+        # Not reserved: on a hugetlbfs the copies that are never made would have to find as many pages free.
+        sharing = MapFlag.PRIVATE | MapFlag.NORESERVE if copy_on_write else MapFlag.SHARED
         num_bytes = len(offsets) * chunk_bytes
         return cls(_map(_pieces(fd, offsets, chunk_bytes), num_bytes, sharing), num_bytes)
 

@@ -12,6 +12,7 @@ from loaders.memory.mapping import Mapping
 from loaders.memory.syscalls import HUGE_PAGE_BYTES
 
 _SHMEM_SETTING = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+_RESERVED = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
 class PageKind(StrEnum):
@@ -77,9 +78,12 @@ def shared_page_kind(folder: Path) -> PageKind:
 
 def hugetlb_folder(num_bytes: int) -> Path | None:
     """Find a hugetlbfs with pages of 2 MiB where that many bytes are free."""
+    num_pages = -(-num_bytes // HUGE_PAGE_BYTES)
     for folder in hugetlb_mounts():
         room = os.statvfs(folder)
-        if room.f_bsize == HUGE_PAGE_BYTES and room.f_bavail * room.f_bsize >= num_bytes:
+        # Without a limit of its own a mount says that it has no blocks at all.
+        limit = room.f_bavail if room.f_blocks else num_pages
+        if room.f_bsize == HUGE_PAGE_BYTES and limit >= num_pages <= _free_reserved_pages():
             return folder
     return None
 
@@ -98,9 +102,21 @@ def huge_bytes_at(address: int) -> int:
             name, _, rest = line.partition(" ")
             if not name.endswith(":"):
                 here = int(name.partition("-")[0], 16) == address
-            elif here and name in {"AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:"}:
+            elif here and name in {
+                "AnonHugePages:",
+                "ShmemPmdMapped:",
+                "FilePmdMapped:",
+                "Shared_Hugetlb:",
+                "Private_Hugetlb:",
+            }:
                 num_bytes += int(rest.split()[0]) * 1024
     return num_bytes
+
+
+def _free_reserved_pages() -> int:
+    """Huge pages that the administrator has reserved and nobody has claimed."""
+    free, claimed = (int((_RESERVED / name).read_text()) for name in ("free_hugepages", "resv_hugepages"))
+    return free - claimed
 
 
 def _mount_of(folder: Path) -> _Mount:

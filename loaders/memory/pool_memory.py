@@ -88,25 +88,31 @@ def create_memory(folder: Path, capacity_bytes: int, chunk_bytes: int) -> PoolSh
     """
     num_bytes = capacity_bytes // chunk_bytes * chunk_bytes
     reserved = hugetlb_folder(num_bytes) if chunk_bytes % HUGE_PAGE_BYTES == 0 else None
+    if reserved is None:
+        _check_room(folder, num_bytes)
     path = folder / _FILE if reserved is None else reserved / _hugetlb_name(folder)
-    needed = num_bytes + (_DIRECTORY_BYTES if reserved is None else 0)
-    free = _free_bytes(path.parent)
-    if free < needed:
-        raise PoolSpaceError(
-            f"{path.parent}: a pool of {num_bytes} bytes needs {needed} and {free} are free",
-            needed_bytes=needed,
-            free_bytes=free,
-        )
     try:
         kind = shared_page_kind(folder) if reserved is None else PageKind.HUGETLB
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(fd, num_bytes)
+            # On hugetlbfs the first mapping claims the pages; elsewhere this costs and means nothing.
+            Mapping.shared(fd, num_bytes).close()
         finally:
             os.close(fd)
     except OSError as error:
         raise PoolError(f"{path}: the pool's memory cannot be made: {error.strerror}") from error
     return PoolShape(num_chunks=num_bytes // chunk_bytes, chunk_bytes=chunk_bytes, memory=str(path), page_kind=kind)
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    needed, free = num_bytes + _DIRECTORY_BYTES, _free_bytes(folder)
+    if free < needed:
+        raise PoolSpaceError(
+            f"{folder}: a pool of {num_bytes} bytes needs {needed} and {free} are free",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
 
 
 def check_memory(shape: PoolShape) -> None:

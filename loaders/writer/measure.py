@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.packed import exponent_counts
+from cuda_kernels.packed_layout import segment_bytes
 from cuda_kernels.packed_reference import choose_codebook, count_patches
 from loaders.errors import ConversionCanceledError
-from loaders.format.packing import MAX_SEGMENTS, SEGMENT_ELEMENTS, Packing, num_segments, segment_bytes
+from loaders.format.packing import MAX_SEGMENTS, MAX_TOTAL_SEGMENTS, SEGMENT_ELEMENTS, Packing, num_segments
 from loaders.format.tensor_index import contiguous_stride
 from loaders.writer.sources import Source, SourceTensor
 
@@ -36,10 +37,13 @@ def measure_packings(source: Source, *, num_threads: int, cancel: Cancel | None)
     def measure(storage: int) -> tuple[int, Packing | None]:
         return storage, _measure(source, storage, cancel)
 
+    packings, segments = {}, 0
     with ThreadPoolExecutor(num_threads) as threads:
-        return {
-            storage: packing for storage, packing in threads.map(measure, _candidates(source)) if packing is not None
-        }
+        for storage, packing in threads.map(measure, _candidates(source)):
+            if packing is not None and segments + len(packing.num_patches) <= MAX_TOTAL_SEGMENTS:
+                packings[storage] = packing
+                segments += len(packing.num_patches)
+    return packings
 
 
 def _candidates(source: Source) -> list[int]:

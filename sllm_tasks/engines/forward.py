@@ -68,7 +68,7 @@ class ForwardModel:
     def load(cls, path: Path, device: str, limits: EngineLimits) -> ForwardModel:
         """Load a checkpoint and allocate its cache; raises ModelUnusableError or OutOfMemoryError."""
         try:
-            with checkpoint.load(path, device) as loaded:
+            with checkpoint.load(path, device, with_model=True) as loaded:
                 return cls(loaded.model(), limits, loaded.model_files.eos_token_ids)
         except LoaderError as error:
             raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error

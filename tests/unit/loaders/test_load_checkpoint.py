@@ -15,14 +15,15 @@ from scripts.demo_checkpoints import TINY_CONFIGS, make_tiny
 TOKEN_IDS = torch.arange(24)[None] * 7 % 300
 
 
+@pytest.mark.parametrize("with_model", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", sorted(TINY_CONFIGS))
 def test_logits_are_bit_equal_to_those_of_from_pretrained(
-    tmp_path: Path, architecture: str, dtype: torch.dtype
+    tmp_path: Path, architecture: str, dtype: torch.dtype, with_model: bool
 ) -> None:
     make_tiny(tmp_path, architecture, dtype=dtype)
     expected = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
-    with load(tmp_path) as checkpoint, torch.inference_mode():
+    with load(tmp_path, with_model=with_model) as checkpoint, torch.inference_mode():
         model = checkpoint.model()
         assert model.dtype is dtype
         assert torch.equal(model(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
