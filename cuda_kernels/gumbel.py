@@ -10,29 +10,21 @@ from __future__ import annotations
 import torch
 
 from cuda_kernels.reference import MIX_FACTOR_1, MIX_FACTOR_2, SEED_FACTOR, gumbel_key
-
-
-def _signed(value: int) -> int:
-    """Return the number that has the same 64 bits in two's complement."""
-    return (value ^ (1 << 63)) - (1 << 63)
-
-
-def _shift_right(values: torch.Tensor, count: int) -> torch.Tensor:
-    return (values >> count) & ((1 << (64 - count)) - 1)
+from cuda_kernels.signed import shift_right, signed
 
 
 def _mix64(values: torch.Tensor) -> torch.Tensor:
-    values = (values ^ _shift_right(values, 30)) * _signed(MIX_FACTOR_1)
-    values = (values ^ _shift_right(values, 27)) * _signed(MIX_FACTOR_2)
-    return values ^ _shift_right(values, 31)
+    values = (values ^ shift_right(values, 30)) * signed(MIX_FACTOR_1)
+    values = (values ^ shift_right(values, 27)) * signed(MIX_FACTOR_2)
+    return values ^ shift_right(values, 31)
 
 
 def uniform_noise(seeds: list[int], positions: list[int], vocab_size: int, device: torch.device) -> torch.Tensor:
     """Numbers strictly between 0 and 1, of shape (rows, vocab_size) and type float64."""
-    keys = [_signed(gumbel_key(seed, position)) for seed, position in zip(seeds, positions, strict=True)]
-    tokens = torch.arange(vocab_size, device=device) * _signed(SEED_FACTOR)
+    keys = [signed(gumbel_key(seed, position)) for seed, position in zip(seeds, positions, strict=True)]
+    tokens = torch.arange(vocab_size, device=device) * signed(SEED_FACTOR)
     mixed = _mix64(tokens ^ torch.tensor(keys, device=device).unsqueeze(1))
-    return (_shift_right(mixed, 12).double() + 0.5) / 2**52
+    return (shift_right(mixed, 12).double() + 0.5) / 2**52
 
 
 def gumbel_noise(seeds: list[int], positions: list[int], vocab_size: int, device: torch.device) -> torch.Tensor:

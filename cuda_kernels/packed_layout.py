@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: What a GPU reads in one load.
 PART_ALIGNMENT = 16
@@ -37,6 +38,12 @@ def segment_parts(num_elements: int, num_patches: int) -> SegmentParts:
         patch_exponents=patch_exponents,
         num_bytes=patch_exponents + _align(num_patches),
     )
+
+
+@lru_cache(maxsize=4096)
+def segment_bytes(num_elements: int, num_patches: int) -> int:
+    """Size of a segment: `segment_parts(…).num_bytes`, remembered because an index has hundreds of thousands."""
+    return segment_parts(num_elements, num_patches).num_bytes
 
 
 def _align(num_bytes: int) -> int:

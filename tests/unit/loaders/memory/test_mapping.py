@@ -109,3 +109,31 @@ def test_populating_makes_pages_and_keeps_what_is_in_them() -> None:
 def test_no_memory_of_no_bytes() -> None:
     with pytest.raises(ValueError, match="0 bytes"):
         Mapping.anonymous(0)
+
+
+def test_what_is_written_to_a_copy_on_write_mapping_is_seen_nowhere_else() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(3 * PAGE_BYTES)
+        offsets = [2 * PAGE_BYTES, 0]
+        with (
+            Mapping.shared(file.fileno(), 3 * PAGE_BYTES) as original,
+            Mapping.assemble(file.fileno(), offsets, PAGE_BYTES, copy_on_write=True) as copy,
+        ):
+            original.view[2 * PAGE_BYTES] = 5
+            copy.fill_page_tables(0, 2 * PAGE_BYTES)
+            assert copy.view[0] == 5
+            copy.view[PAGE_BYTES] = 6
+            assert original.view[0] == 0
+
+
+def test_whoever_asks_hears_when_the_last_view_has_died() -> None:
+    heard: list[bool] = []
+    mapping = Mapping.anonymous(PAGE_BYTES)
+    mapping.on_unmap(lambda: heard.append(True))
+    view = mapping.view[:5]
+    mapping.close()
+    assert heard == []
+    del view
+    assert heard == [True]
+    with pytest.raises(ValueError, match="closed"):
+        mapping.on_unmap(heard.clear)

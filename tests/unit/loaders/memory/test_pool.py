@@ -336,3 +336,12 @@ def test_threads_that_share_a_lease_fill_each_chunk_once(pool: Pool) -> None:
 def test_chunks_are_whole_pages_and_a_pool_has_one(folder: Path, capacity_bytes: int, chunk_bytes: int) -> None:
     with pytest.raises(ValueError, match="no pool"):
         Pool.open(folder, capacity_bytes, chunk_bytes)
+
+
+def test_an_image_that_is_copied_on_write_leaves_the_pool_as_it_is(pool: Pool) -> None:
+    with _leased(pool, A, 2 * _CHUNK) as lease:
+        with lease.map_image() as image:
+            _fill(lease)
+            assert image.view[_CHUNK] == 2
+            image.view[0] = 99
+        assert lease.chunk(0)[0] == 1
