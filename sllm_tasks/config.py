@@ -7,6 +7,7 @@ that `SLLM_<NAME>_FILE` names. Unknown keys stop the process with their name.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import socket
 import stat
@@ -23,6 +24,10 @@ from sllm_tasks.errors import ConfigError
 #: Variables with our prefix that are no settings of a cluster process.
 _OTHER_VARIABLES = frozenset({"SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_TIMELINE", "SLLM_URL", "SLLM_API_KEY"})
 _PREFIX = "SLLM_"
+
+
+#: A node's pool takes one part in so many of the RAM.
+_POOL_PART = 8
 
 
 def default_home() -> Path:
@@ -45,6 +50,11 @@ def make_private(folder: Path) -> None:
             folder.chmod(0o700)
         except PermissionError as error:
             raise ConfigError(f"home: other users may enter {folder}, and it is not yours to close") from error
+
+
+def ram_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Settings(BaseSettings):
@@ -77,6 +87,13 @@ class Settings(BaseSettings):
     )
     gpu_memory_bytes: int | None = Field(
         None, ge=1, description="Memory a worker may use; default: 0.9 of the device, on a CPU a share of the RAM."
+    )
+    pool_bytes: int | None = Field(
+        None, ge=0, description="DRAM tier of a node: its chunk pool; default: an eighth of the RAM; 0: none."
+    )
+    pool_home: Path = Field(
+        Path("/dev/shm"),  # noqa: S108 - a node's folder in it is closed to others
+        description="Folder in memory (tmpfs) in which nodes keep their pools.",
     )
     max_jobs_per_gpu: int = Field(256, ge=1, description="Threads of a worker: jobs it holds at once.")
     torch_threads: int | None = Field(None, ge=1, description="Threads torch computes with; default: torch's own.")
@@ -117,6 +134,17 @@ class Settings(BaseSettings):
     def node_home(self) -> Path:
         """What this node keeps: its checkpoints above all."""
         return self.home / "nodes" / self.node
+
+    @property
+    def pool_folder(self) -> Path:
+        """Where this node's pool is: every node of a machine has one of its own, whatever state folder it uses."""
+        name = hashlib.sha256(os.fsencode(self.node_home.absolute())).hexdigest()[:12]
+        return self.pool_home / f"sllm-{os.getuid()}-{name}"
+
+    @property
+    def pool_capacity_bytes(self) -> int:
+        """Size of this node's pool, 0 for none."""
+        return ram_bytes() // _POOL_PART if self.pool_bytes is None else self.pool_bytes
 
     @property
     def redis_socket(self) -> Path:

@@ -20,7 +20,7 @@ from types import FrameType
 from sllm_tasks import embedded, logs
 from sllm_tasks.bootstrap import ensure_admin_key
 from sllm_tasks.children import Child, ChildSpec
-from sllm_tasks.config import Settings
+from sllm_tasks.config import Settings, ram_bytes
 from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.schema import upgrade
 from sllm_tasks.livestate import LiveState
@@ -171,11 +171,17 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
         specs += [spec(f"worker-{settings.node}.{i}", "worker", SLLM_GPU=str(i)) for i in range(num_gpus)]
     else:
         threads = str(settings.torch_threads or max(1, (os.cpu_count() or 1) // settings.nodes))
-        memory = str(settings.gpu_memory_bytes or int(_ram_bytes() * _CPU_SHARE) // settings.nodes)
+        memory = str(settings.gpu_memory_bytes or int(ram_bytes() * _CPU_SHARE) // settings.nodes)
+        pool = str(settings.pool_capacity_bytes // (1 if settings.pool_bytes else settings.nodes))
         for i in range(settings.nodes):
             name = f"node{i}"
-            specs.append(spec(f"node-{name}", "node", SLLM_NODE=name))
-            worker = {"SLLM_NODE": name, "SLLM_GPU_MEMORY_BYTES": memory, "SLLM_TORCH_THREADS": threads}
+            specs.append(spec(f"node-{name}", "node", SLLM_NODE=name, SLLM_POOL_BYTES=pool))
+            worker = {
+                "SLLM_NODE": name,
+                "SLLM_POOL_BYTES": pool,
+                "SLLM_GPU_MEMORY_BYTES": memory,
+                "SLLM_TORCH_THREADS": threads,
+            }
             specs.append(spec(f"worker-{name}.0", "worker", **worker))
     return [*specs, spec("web", "web")]
 
@@ -206,10 +212,6 @@ def _num_ready(live: LiveState, url: str) -> int:
         return len(live.fleet.gpus())
     except (OSError, UnavailableError):
         return 0
-
-
-def _ram_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _free_port(host: str, wanted: int) -> int:

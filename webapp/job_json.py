@@ -32,6 +32,7 @@ def job_json(view: JobView) -> JobJson:
         "attempt": live.attempt if live is not None else row.attempt,
         "max_attempts": row.max_attempts,
         "progress": {"done": view.num_tokens, "total": row.params["max_tokens"], "unit": "tokens"},
+        "loading": view.loading,
         "assignment": _assignment(view),
         "params": row.params,
         "output": output_json(row) if row.status.is_terminal else None,

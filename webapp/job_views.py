@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sllm_tasks.errors import NotFoundError, UnavailableError
-from sllm_tasks.jobs import JobStatus
+from sllm_tasks.jobs import JobPhase, JobStatus
 from sllm_tasks.ledger.jobs import get_job, get_job_by_client_id
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate.jobs import LiveJob
@@ -30,6 +30,12 @@ class JobView:
     def status_reason(self) -> str | None:
         """Why the job waits; None if it does not, or if nobody can tell."""
         return (self.live.wait_reason or None) if self.live is not None else None
+
+    @property
+    def loading(self) -> dict[str, object] | None:
+        """How far the load is that the job waits for; None if it waits for none, or if nobody can tell."""
+        live = self.live
+        return live.load if live is not None and live.phase is JobPhase.LOADING else None
 
     @property
     def num_tokens(self) -> int:

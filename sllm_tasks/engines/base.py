@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sllm_tasks.errors import SllmError
 from sllm_tasks.jobs import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from loaders.checkpoint import LoadedCheckpoint
 
 
 class EngineError(SllmError):
@@ -83,11 +86,23 @@ class EngineStats:
     max_kv_tokens: int
 
 
+class CheckpointLoader(Protocol):
+    """Reads a checkpoint to the engine's device; `loaders.checkpoint.load` is one for the CPU."""
+
+    def __call__(self, path: Path, *, with_model: bool) -> LoadedCheckpoint:
+        """Raises LoaderError."""
+
+
 class Engine(Protocol):
     """See the module's docstring for the threading rule."""
 
-    def load(self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits) -> None:
-        """Load a checkpoint directory; raises ModelUnusableError or OutOfMemoryError, and keeps nothing then."""
+    def load(
+        self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
+    ) -> None:
+        """Load a checkpoint directory, by `load` if that is given.
+
+        Raises ModelUnusableError, OutOfMemoryError, or StaleError when the load was canceled, and keeps nothing then.
+        """
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""

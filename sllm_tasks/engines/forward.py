@@ -6,6 +6,7 @@ import gc
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +19,13 @@ from loaders.errors import (
     CheckpointCorruptError,
     CheckpointMissingError,
     CheckpointUnsupportedError,
+    LoadCanceledError,
     LoaderError,
     TokenizerMissingError,
 )
-from sllm_tasks.engines.base import EngineLimits
+from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
 from sllm_tasks.engines.kv_cache import BatchCache, keys_and_values
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError, StaleError
 
 _ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
     CheckpointMissingError: ErrorCode.CHECKPOINT_MISSING,
@@ -65,11 +67,14 @@ class ForwardModel:
         self.batch = BatchCache(self._probe(), max_rows=limits.max_jobs, max_columns=limits.context)
 
     @classmethod
-    def load(cls, path: Path, device: str, limits: EngineLimits) -> ForwardModel:
-        """Load a checkpoint and allocate its cache; raises ModelUnusableError or OutOfMemoryError."""
+    def load(cls, path: Path, device: str, limits: EngineLimits, load: CheckpointLoader | None) -> ForwardModel:
+        """Load a checkpoint and allocate its cache; raises ModelUnusableError, OutOfMemoryError or StaleError."""
+        load = load or partial(checkpoint.load, device=device)
         try:
-            with checkpoint.load(path, device, with_model=True) as loaded:
+            with load(path, with_model=True) as loaded:
                 return cls(loaded.model(), limits, loaded.model_files.eos_token_ids)
+        except LoadCanceledError as error:
+            raise StaleError(str(error)) from error
         except LoaderError as error:
             raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
         except RuntimeError as error:

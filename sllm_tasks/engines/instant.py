@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sllm_tasks.engines.base import (
+    CheckpointLoader,
     EngineError,
     EngineEvent,
     EngineFailure,
@@ -61,7 +62,13 @@ class InstantEngine:
         self._limits: EngineLimits | None = None
         self._jobs: dict[str, _InstantJob] = {}
 
-    def load(self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits) -> None:  # noqa: ARG002
+    def load(
+        self,
+        checkpoint: Path,  # noqa: ARG002
+        devices: tuple[str, ...],  # noqa: ARG002
+        limits: EngineLimits,
+        load: CheckpointLoader | None = None,  # noqa: ARG002
+    ) -> None:
         """Take the limits; nothing is read from `checkpoint`."""
         with self._lock:
             self._limits = limits

@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers import DynamicCache
 
 from sllm_tasks.engines.base import (
+    CheckpointLoader,
     EngineError,
     EngineEvent,
     EngineFailure,
@@ -81,7 +82,9 @@ class StepLoopEngine:
         # Only the engine's thread: the job of each row of the batch.
         self._rows: list[_Job] = []
 
-    def load(self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits) -> None:
+    def load(
+        self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
+    ) -> None:
         """Load a checkpoint on the one device given, `cpu` or `cuda:<i>`."""
         if self._loaded is not None:
             raise EngineError("the engine has a model already")
@@ -89,7 +92,7 @@ class StepLoopEngine:
             raise ModelUnusableError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED, f"the steploop engine runs on one device, not on {len(devices)}"
             )
-        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices[0], limits), limits)
+        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices[0], limits, load), limits)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""

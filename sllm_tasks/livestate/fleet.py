@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis import Redis
@@ -25,6 +25,17 @@ class ReplicaOrder:
     replica: Replica
     #: Replicas to free first; their memory is already promised to this one.
     evicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadState:
+    """How far a load is."""
+
+    done_bytes: int
+    total_bytes: int
+    bytes_per_s: int
+    #: Expected time to its end, None while nothing is known.
+    remaining_ms: int | None
 
 
 class FleetStore:
@@ -153,6 +164,11 @@ class FleetStore:
         """Let jobs come; False when the replica is no longer wanted."""
         with translated():
             return bool(self._scripts["replica_ready"](args=[replica_id]) == b"ok")
+
+    def note_load(self, replica_id: str, load: LoadState) -> None:
+        """Tell the jobs that wait for a replica how far its load is."""
+        with translated():
+            self._scripts["note_load"](args=[replica_id, json.dumps(asdict(load))])
 
     def drop_replica(self, replica_id: str) -> None:
         """Forget a replica that its worker has freed or could not load."""

@@ -86,6 +86,8 @@ class LiveJob:
     first_token_ms: int | None
     #: Why it has no place yet, empty while that is not known or not so.
     wait_reason: str
+    #: How far the load of its replica was last (`LoadState`), None before anything was heard of it.
+    load: dict[str, Any] | None
     ended: bool
 
 
@@ -121,7 +123,7 @@ class Due:
 
 _VIEW_FIELDS = (
     "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
-    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "ended",
+    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "load", "ended",
 )  # fmt: skip
 
 
@@ -318,5 +320,6 @@ def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
         prefill_ms=number(field["prefill_ms"]),
         first_token_ms=number(field["first_token_ms"]),
         wait_reason=text(field["wait_reason"]),
+        load=json.loads(field["load"]) if field["load"] else None,
         ended=field["ended"] is not None,
     )

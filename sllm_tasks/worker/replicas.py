@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from loaders.checkpoint import LoadedCheckpoint
 from sllm_tasks.cluster import GpuId, Replica, ReplicaState
-from sllm_tasks.engines.base import Engine, EngineLimits
+from sllm_tasks.engines.base import CheckpointLoader, Engine, EngineLimits
 from sllm_tasks.engines.registry import create_engine
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
-from sllm_tasks.ids import new_id
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.worker.engine_loop import EngineLoop
+from sllm_tasks.worker.load_progress import LoadProgress
+from sllm_tasks.worker.memory import NodeMemory
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +47,18 @@ class LoadedReplica:
 class ReplicaTable:
     """Loads happen one at a time; the lock is held for table changes only."""
 
-    def __init__(self, live: LiveState, loop: EngineLoop, checkpoints: Path, device: str) -> None:
+    def __init__(self, live: LiveState, loop: EngineLoop, checkpoints: Path, device: str, memory: NodeMemory) -> None:
         self._live = live
         self._loop = loop
         self._checkpoints = checkpoints
         self._device = device
+        self._memory = memory
         self._lock = threading.Lock()
         # Held while memory is taken or freed; a load frees its victims inside.
         self._loading = threading.RLock()
         self._replicas: dict[str, Future[LoadedReplica]] = {}
+        # Ends the load that is under way, by the replica it is for.
+        self._cancels: dict[str, threading.Event] = {}
 
     def loaded(self) -> list[LoadedReplica]:
         """Replicas that take jobs."""
@@ -76,7 +82,10 @@ class ReplicaTable:
         return future
 
     def unload(self, replica_id: str) -> None:
-        """Free a closed replica; one that is not here is only forgotten."""
+        """Free a closed replica, also one that is still being loaded; one that is not here is only forgotten."""
+        with self._lock:
+            if replica_id in self._cancels:
+                self._cancels[replica_id].set()
         with self._loading:
             with self._lock:
                 future = self._replicas.pop(replica_id, None)
@@ -125,10 +134,10 @@ class ReplicaTable:
             message = f"checkpoint {order.replica.checkpoint} is not on this node"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         failpoint("load.start", subject=order.replica.model)
-        started_s = time.monotonic()
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
-        engine.load(path, (self._device,), limits)
+        with self._watched(order.replica) as load:
+            engine.load(path, (self._device,), limits, load)
         try:
             tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
             failpoint("load.end", subject=order.replica.model)
@@ -138,7 +147,6 @@ class ReplicaTable:
             engine.unload()
             raise
         self._loop.add(engine)
-        self._report(order, path, time.monotonic() - started_s)
         return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer, limits=limits)
 
     def _drop(self, replica_id: str) -> None:
@@ -147,19 +155,21 @@ class ReplicaTable:
         except UnavailableError as error:
             logger.warning("replica %s is not dropped yet: %s", replica_id, error)
 
-    def _report(self, order: ReplicaOrder, path: Path, seconds: float) -> None:
-        num_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-        replica = order.replica
-        logger.info("replica %s of %s loaded: %d bytes in %.3f s", replica.id, replica.model, num_bytes, seconds)
-        data = {
-            "id": new_id("load"),
-            "checkpoint": replica.checkpoint,
-            "gpu": str(replica.leader),
-            "tier": "ssd",
-            "num_bytes": num_bytes,
-            "seconds": seconds,
-        }
+    @contextmanager
+    def _watched(self, replica: Replica) -> Iterator[CheckpointLoader]:
+        """Give a way to load that tells the cluster how far it is, and ends when the replica is closed."""
+        cancel = threading.Event()
+        progress = LoadProgress(self._live, replica)
+
+        def load(path: Path, *, with_model: bool) -> LoadedCheckpoint:
+            loaded = self._memory.load(path, with_model=with_model, on_progress=progress.note, cancel=cancel)
+            progress.measured(loaded.report)
+            return loaded
+
+        with self._lock:
+            self._cancels[replica.id] = cancel
         try:
-            self._live.reports.add("load_measured", {**data, "at_ms": self._live.now_ms()})
-        except UnavailableError as error:
-            logger.warning("a measured load is not reported: %s", error)
+            yield load
+        finally:
+            with self._lock:
+                del self._cancels[replica.id]

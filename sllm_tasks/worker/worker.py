@@ -22,6 +22,7 @@ from sllm_tasks.worker.emitter import Emitter
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.execution import Executor
 from sllm_tasks.worker.heartbeat import Heartbeat
+from sllm_tasks.worker.memory import NodeMemory
 from sllm_tasks.worker.replicas import ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 
@@ -50,7 +51,10 @@ class GpuWorker:
         self._runs = RunTable()
         self._emitter = Emitter(services.live)
         self._loop = EngineLoop(self._emitter, services.live.now_ms)
-        self._replicas = ReplicaTable(services.live, self._loop, settings.node_home / "checkpoints", device)
+        self._memory = NodeMemory(settings, device)
+        self._replicas = ReplicaTable(
+            services.live, self._loop, settings.node_home / "checkpoints", device, self._memory
+        )
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
         self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_closed(self._gpu.id, stopping))
@@ -58,6 +62,7 @@ class GpuWorker:
 
     def start(self) -> None:
         """Announce the gpu; from now on the router may send jobs."""
+        self._memory.start()
         self._emitter.start()
         self._loop.start()
         self._heartbeat.start()
@@ -102,6 +107,7 @@ class GpuWorker:
         self._heartbeat.stop()
         self._loop.stop()
         self._emitter.stop()
+        self._memory.stop()
         try:
             self._services.live.fleet.reap_gpu(self._gpu.id, self._gpu.worker_id)
         except UnavailableError as error:

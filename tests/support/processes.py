@@ -30,10 +30,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+#: Each node's: touching more memory than tests need takes the machine's time from them.
+_POOL_BYTES = 128 << 20
+
+
 def own_environ(home: Path, **environ: str) -> dict[str, str]:
     """This process's variables with the settings of a test cluster in place of any others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLLM_")}
-    return {**inherited, "SLLM_HOME": str(home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environ}
+    fixed = {"SLLM_HOME": str(home), "SLLM_POOL_BYTES": str(_POOL_BYTES), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return {**inherited, **fixed, **environ}
 
 
 class Processes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 
 import pytest
 
 from sllm_tasks.cluster import GpuState, ReplicaState
 from sllm_tasks.jobs import JobStatus
+from sllm_tasks.livestate.fleet import LoadState
 from sllm_tasks.livestate.router import Applied, Change, NewReplica
 from tests.integration.livestate.world import (
     GPU,
@@ -282,3 +284,20 @@ def test_a_job_that_waits_says_why_until_it_has_a_place(world: World) -> None:
 def test_a_reason_to_wait_makes_no_record_of_an_unknown_job(world: World) -> None:
     world.live.router.note_wait("job_1", 1, "no gpu has the memory")
     assert world.live.jobs.view("job_1") is None
+
+
+def test_jobs_hear_how_far_the_load_of_their_replica_is(world: World) -> None:
+    world.add_gpu()
+    for job_id in ("first", "second", "elsewhere"):
+        world.live.jobs.create(job_spec(job_id))
+    for job_id in ("first", "second"):
+        world.apply(job_id, "replica_1", _new() if job_id == "first" else None)
+    load = LoadState(done_bytes=3, total_bytes=10, bytes_per_s=2, remaining_ms=3_500)
+    world.live.fleet.note_load("replica_1", load)
+    views = world.live.jobs.views(["first", "second", "elsewhere"])
+    assert [view.load if view else None for view in views] == [asdict(load), asdict(load), None]
+    assert world.live.jobs.events("second")[-1].kind == "loading"
+    world.live.fleet.replica_ready("replica_1")
+    before = len(world.live.jobs.events("first"))
+    world.live.fleet.note_load("replica_1", load)
+    assert len(world.live.jobs.events("first")) == before, "it is loaded by now"

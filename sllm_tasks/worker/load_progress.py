@@ -1,0 +1,66 @@
+"""What a load tells the cluster: to the jobs that wait for it how far it is, to the ledger how fast it was."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from loaders.checkpoint import LoadReport
+from loaders.devices.loaded import LoadedFrom
+from loaders.reading.pipeline import Progress
+from sllm_tasks.cluster import Replica
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.ids import new_id
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.fleet import LoadState
+
+logger = logging.getLogger(__name__)
+
+_PERIOD_S = 0.5
+_TIERS = {LoadedFrom.POOL: "dram", LoadedFrom.PAGE_CACHE: "dram", LoadedFrom.DISK: "ssd"}
+
+
+class LoadProgress:
+    """One load; called by the thread that loads."""
+
+    def __init__(self, live: LiveState, replica: Replica) -> None:
+        self._live = live
+        self._replica = replica
+        self._told_s = time.monotonic()
+
+    def note(self, progress: Progress) -> None:
+        """Pass on how far it is, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._told_s < _PERIOD_S:
+            return
+        self._told_s = now_s
+        state = LoadState(
+            done_bytes=progress.done_bytes,
+            total_bytes=progress.total_bytes,
+            bytes_per_s=int(progress.bytes_per_s),
+            remaining_ms=None if progress.remaining_s is None else int(progress.remaining_s * 1000),
+        )
+        try:
+            self._live.fleet.note_load(self._replica.id, state)
+        except UnavailableError as error:
+            logger.debug("nobody hears how far a load is: %s", error)
+
+    def measured(self, report: LoadReport) -> None:
+        """Report how fast it was, for estimates of the next one."""
+        replica, tier = self._replica, _TIERS[report.loaded_from]
+        logger.info(
+            "replica %s of %s loaded: %d bytes in %.3f s from %s",
+            *(replica.id, replica.model, report.num_bytes, report.seconds, report.loaded_from),
+        )
+        data = {
+            "id": new_id("load"),
+            "checkpoint": replica.checkpoint,
+            "gpu": str(replica.leader),
+            "tier": tier,
+            "num_bytes": report.num_bytes,
+            "seconds": report.seconds,
+        }
+        try:
+            self._live.reports.add("load_measured", {**data, "at_ms": self._live.now_ms()})
+        except UnavailableError as error:
+            logger.warning("a measured load is not reported: %s", error)
