@@ -31,6 +31,8 @@ MAX_MODEL_FILE_BYTES = 64 << 20
 MAX_MODEL_FILES_BYTES = 128 << 20
 MAX_TENSORS = 100_000
 MAX_RANK = 8
+#: Shapes and strides that differ from each other, in one checkpoint. Models have dozens.
+MAX_DISTINCT_SHAPES = 1 << 14
 #: More gpus than a server has; each partition costs an open file.
 MAX_PARTITIONS = 64
 #: 4 TiB.

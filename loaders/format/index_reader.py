@@ -7,7 +7,7 @@ import re
 from cuda_kernels.packed_layout import CODEBOOK_LENGTH
 from loaders.errors import CheckpointCorruptError
 from loaders.format.dtypes import ITEMSIZE
-from loaders.format.geometry import MAX_PARTITIONS, MAX_TENSORS, TENSOR_INDEX
+from loaders.format.geometry import MAX_DISTINCT_SHAPES, MAX_PARTITIONS, MAX_TENSORS, TENSOR_INDEX
 from loaders.format.index_grammar import IndexText
 from loaders.format.packing import Packing
 from loaders.format.ranges import StorageRanges
@@ -94,6 +94,10 @@ class _IndexReader:
     def _read_integers(self, text: str) -> tuple[int, ...]:
         integers = self._integers.get(text)
         if integers is None:
+            if len(self._integers) > MAX_DISTINCT_SHAPES:
+                raise CheckpointCorruptError(
+                    f"{self._where}: more than {MAX_DISTINCT_SHAPES} different shapes and strides"
+                )
             integers = self._integers[text] = tuple(map(int, text.split(",")))
         return integers
 

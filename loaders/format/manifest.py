@@ -32,6 +32,7 @@ from loaders.format.strict_json import Json, shown
 _MAX_SOURCE_CHARACTERS = 4096
 #: Chunk digests, and room for everything else.
 _MAX_VALUES = MAX_CHUNKS + 4096
+_MAX_MEMBERS = 4096
 
 # The members stand in this order and without blanks, so that format, version and digest are checked before any parsing.
 _BEGIN = b'{"format":"sllm-checkpoint","version":'
@@ -168,7 +169,9 @@ def _split(data: bytes, where: str) -> tuple[bytes, str, bytes]:
 
 
 def _parse(data: bytes, where: str) -> Json:
-    return strict_json.parse(strict_json.decode(data, where=where, max_values=_MAX_VALUES), where=where)
+    return strict_json.parse(
+        strict_json.decode(data, where=where, max_values=_MAX_VALUES, max_members=_MAX_MEMBERS), where=where
+    )
 
 
 def _read_content(value: Json, where: str) -> Content:

@@ -156,7 +156,7 @@ def _header_text(file: OpenFile, length: int, where: str) -> str:
     data = file.read_exactly(length, 8)
     if not data.isascii() and len(data) > _MAX_HEADER_BYTES // _WIDEST_CHARACTER:
         raise CheckpointUnsupportedError(f"{where}: {len(data)} bytes that are not all ASCII; that is too many")
-    return strict_json.decode(data, where=where, max_values=_MAX_VALUES)
+    return strict_json.decode(data, where=where, max_values=_MAX_VALUES, max_members=_MAX_VALUES)
 
 
 def _read_header(file: OpenFile, length: int) -> list[HeaderTensor]:

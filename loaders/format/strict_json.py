@@ -28,19 +28,22 @@ def canonical(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
-def decode(data: bytes, *, where: str, max_values: int) -> str:
+def decode(data: bytes, *, where: str, max_values: int, max_members: int) -> str:
     """Turn bytes into text after checks that bound what parsing it can cost.
 
     Args:
         data: the file's bytes, already bounded in number.
         where: names the file in errors.
         max_values: how many values of any kind it may hold.
+        max_members: how many members all objects may have together; each takes much more memory than a value.
 
     """
     # Each value but the first of its list or object follows one of these; inside of strings they count as well.
     num_values = data.count(b",") + data.count(b"{") + data.count(b"[")
     if num_values > max_values:
         raise CheckpointCorruptError(f"{where}: about {num_values} JSON values, expected at most {max_values}")
+    if (num_members := data.count(b":")) > max_members:
+        raise CheckpointCorruptError(f"{where}: about {num_members} members, expected at most {max_members}")
     if not data.startswith(b"{"):
         raise CheckpointCorruptError(f"{where}: begins with {data[:1]!r}, expected {{")
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,16 @@ from cuda_kernels.digest import chunk_digest
 from loaders.errors import ConversionCanceledError
 from loaders.format.geometry import CHUNK_BYTES, num_chunks
 from loaders.format.manifest import PartitionRecord
-from loaders.writer.chunks import ChunkAssembler
-from loaders.writer.disk import DataFile
-from loaders.writer.layout import Layout
+from loaders.writer.disk import DataFile, page_buffer
 from loaders.writer.measure import Cancel
 from loaders.writer.progress import Progress, ProgressFile
+
+
+class ChunkSource(Protocol):
+    """Where chunks come from; several threads may ask at once."""
+
+    def fill(self, rank: int, chunk: int, buffer: NDArray[np.uint8]) -> object:
+        """Fill the beginning of a buffer of one chunk's size with a chunk."""
 
 
 class ChunkSink:
@@ -39,11 +44,16 @@ class ChunkSink:
         expected = self._written.get((rank, chunk))
         if expected is None or not self._is_source_known:
             return None
-        return expected if self._is_written(rank, chunk, buffer, expected) else None
+        if self._is_written(rank, chunk, buffer, expected):
+            return expected
+        del self._written[rank, chunk]
+        return None
 
     def put(self, rank: int, chunk: int, data: NDArray[np.uint8], digest: int) -> None:
         """Write a chunk, unless an earlier run has written the very same."""
-        if self._written.get((rank, chunk)) == digest and self._is_written(rank, chunk, data, digest):
+        # Read into a buffer of its own: if it is something else, `data` is still what must be written.
+        known = self._written.get((rank, chunk)) == digest
+        if known and self._is_written(rank, chunk, page_buffer(len(data)), digest):
             return
         self._files[rank].write(data, chunk * CHUNK_BYTES)
         self._record.add(rank, chunk, digest)
@@ -53,7 +63,7 @@ class ChunkSink:
 
 
 class ChunkRun:
-    """All chunks of a layout, in order; made for one call of `run`.
+    """All chunks of data files of these sizes, in order; made for one call of `run`.
 
     Threads take chunks in order and digest them in order (SHA-256 of a file allows nothing else); reading and writing
     overlap. Each thread holds one chunk.
@@ -61,25 +71,21 @@ class ChunkRun:
 
     def __init__(
         self,
-        layout: Layout,
-        assembler: ChunkAssembler,
+        sizes: Sequence[int],
+        source: ChunkSource,
         sink: ChunkSink | None,
         *,
         on_progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
     ) -> None:
-        self._layout = layout
-        self._assembler = assembler
+        self._sizes = sizes
+        self._source = source
         self._sink = sink
         self._on_progress = on_progress
         self._cancel = cancel
-        self._chunks = [
-            (rank, chunk)
-            for rank, partition in enumerate(layout.partitions)
-            for chunk in range(num_chunks(partition.num_bytes))
-        ]
-        self._sums = [hashlib.sha256() for _ in layout.partitions]
-        self._digests: list[list[int]] = [[0] * num_chunks(partition.num_bytes) for partition in layout.partitions]
+        self._chunks = [(rank, chunk) for rank, num_bytes in enumerate(sizes) for chunk in range(num_chunks(num_bytes))]
+        self._sums = [hashlib.sha256() for _ in sizes]
+        self._digests: list[list[int]] = [[0] * num_chunks(num_bytes) for num_bytes in sizes]
         # Guarded by the condition: chunk to take next, chunk to hash next, bytes done, whether a thread failed.
         self._changed = threading.Condition()
         self._next = 0
@@ -94,16 +100,15 @@ class ChunkRun:
                 thread.result()
         return tuple(
             PartitionRecord(
-                num_bytes=partition.num_bytes,
+                num_bytes=num_bytes,
                 sha256=self._sums[rank].hexdigest(),
                 chunk_digests=tuple(self._digests[rank]),
             )
-            for rank, partition in enumerate(self._layout.partitions)
+            for rank, num_bytes in enumerate(self._sizes)
         )
 
     def _work(self) -> None:
-        # Anonymous memory begins at a page, as direct I/O wants it.
-        buffer = np.frombuffer(mmap.mmap(-1, CHUNK_BYTES), dtype=np.uint8)
+        buffer = page_buffer(CHUNK_BYTES)
         try:
             while (number := self._take()) is not None:
                 self._convert(number, buffer)
@@ -124,11 +129,11 @@ class ChunkRun:
 
     def _convert(self, number: int, buffer: NDArray[np.uint8]) -> None:
         rank, chunk = self._chunks[number]
-        data = buffer[: min(CHUNK_BYTES, self._layout.partitions[rank].num_bytes - chunk * CHUNK_BYTES)]
+        data = buffer[: min(CHUNK_BYTES, self._sizes[rank] - chunk * CHUNK_BYTES)]
         digest = None if self._sink is None else self._sink.recover(rank, chunk, data)
         is_recovered = digest is not None
         if digest is None:
-            self._assembler.fill(rank, chunk, buffer)
+            self._source.fill(rank, chunk, buffer)
             digest = chunk_digest(data)
         if not self._hash(number, rank, data):
             return
@@ -153,4 +158,4 @@ class ChunkRun:
         with self._changed:
             self._done_bytes += num_bytes
             if self._on_progress is not None:
-                self._on_progress(self._done_bytes, self._layout.num_bytes)
+                self._on_progress(self._done_bytes, sum(self._sizes))

@@ -17,13 +17,11 @@ from loaders.writer.chunk_run import ChunkRun, ChunkSink
 from loaders.writer.chunks import ChunkAssembler
 from loaders.writer.layout import Layout, plan_layout
 from loaders.writer.measure import Cancel, measure_packings
+from loaders.writer.receive import ROOM_FOR_SMALL_FILES
 from loaders.writer.safetensors_source import SafetensorsSource
 from loaders.writer.sources import Source
 from loaders.writer.state_dict_source import StateDictSource
 from loaders.writer.work import WorkFolder
-
-#: The manifest and what file systems need for names.
-_ROOM_FOR_SMALL_FILES = 16 << 20
 
 
 def convert(  # noqa: PLR0913 - all but two have defaults that are right for almost everybody
@@ -90,12 +88,12 @@ class _Conversion:
         """Make the checkpoint, or finish it."""
         with WorkFolder(self._destination) as work:
             progress = work.prepare(self._plan())
-            small = sum(record.num_bytes for record in self._files.values()) + _ROOM_FOR_SMALL_FILES
-            data_files = work.open_data(self._layout, small)
+            small = sum(record.num_bytes for record in self._files.values()) + ROOM_FOR_SMALL_FILES
+            data_files = work.open_data(self._layout.sizes, small)
             is_known = self._source.fingerprint is not None
             sink = ChunkSink(data_files, work.record, progress, is_source_known=is_known)
             assembler = ChunkAssembler(self._layout, self._source)
-            run = ChunkRun(self._layout, assembler, sink, on_progress=on_progress, cancel=cancel)
+            run = ChunkRun(self._layout.sizes, assembler, sink, on_progress=on_progress, cancel=cancel)
             partitions = run.run(num_threads)
             for file in data_files:
                 file.sync()
@@ -119,7 +117,7 @@ class _Conversion:
         if manifest.content.files != self._files:
             raise refusal
         assembler = ChunkAssembler(self._layout, self._source)
-        run = ChunkRun(self._layout, assembler, None, on_progress=on_progress, cancel=cancel)
+        run = ChunkRun(self._layout.sizes, assembler, None, on_progress=on_progress, cancel=cancel)
         partitions = run.run(num_threads)
         self._source.check_unchanged()
         if self._manifest(partitions, manifest.created_at).digest != manifest.digest:

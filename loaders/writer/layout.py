@@ -11,6 +11,7 @@ from loaders.errors import CheckpointUnsupportedError
 from loaders.format.geometry import (
     FILE_ALIGNMENT,
     MAX_CHUNKS,
+    MAX_DISTINCT_SHAPES,
     MAX_PARTITIONS,
     MAX_RANK,
     MAX_TENSORS,
@@ -62,9 +63,9 @@ class Layout:
     dtypes: Mapping[str, int]
 
     @property
-    def num_bytes(self) -> int:
-        """Size of all partitions."""
-        return sum(partition.num_bytes for partition in self.partitions)
+    def sizes(self) -> tuple[int, ...]:
+        """Size of each partition."""
+        return tuple(partition.num_bytes for partition in self.partitions)
 
 
 def plan_layout(
@@ -105,6 +106,8 @@ def _check_limits(tensors: Sequence[SourceTensor], num_partitions: int) -> None:
         raise CheckpointUnsupportedError(f"{num_partitions} partitions, expected 1 to {MAX_PARTITIONS}")
     if len(tensors) > MAX_TENSORS:
         raise CheckpointUnsupportedError(f"{len(tensors)} tensors, expected at most {MAX_TENSORS}")
+    if len({each for tensor in tensors for each in (tensor.shape, tensor.stride)}) > MAX_DISTINCT_SHAPES:
+        raise CheckpointUnsupportedError(f"more than {MAX_DISTINCT_SHAPES} different shapes and strides")
     for tensor in tensors:
         if _NAME.fullmatch(tensor.name) is None:
             raise CheckpointUnsupportedError(

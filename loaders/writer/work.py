@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Self
 from loaders.errors import CheckpointExistsError, ConversionBusyError, StorageError
 from loaders.format.geometry import MANIFEST, MODEL_DIRECTORY, TENSOR_INDEX, partition_name
 from loaders.writer.disk import DataFile, check_room, sync_directory, translated, write_file
-from loaders.writer.layout import Layout
 from loaders.writer.progress import Progress, ProgressFile
 
 
@@ -55,15 +54,15 @@ class WorkFolder:
         self._resources.callback(self.record.close)
         return progress
 
-    def open_data(self, layout: Layout, num_other_bytes: int) -> tuple[DataFile, ...]:
+    def open_data(self, sizes: Sequence[int], num_other_bytes: int) -> tuple[DataFile, ...]:
         """Make the data files in full size; raises DiskFullError before anything is written if they cannot fit."""
-        paths = [self._checkpoint / partition_name(rank) for rank in range(len(layout.partitions))]
+        paths = [self._checkpoint / partition_name(rank) for rank in range(len(sizes))]
         with translated(self._path):
             already = sum(path.stat().st_blocks * 512 for path in paths if path.exists())
-        check_room(self._path, layout.num_bytes + num_other_bytes, already)
+        check_room(self._path, sum(sizes) + num_other_bytes, already)
         files = []
-        for path, partition in zip(paths, layout.partitions, strict=True):
-            file = DataFile(path, partition.num_bytes)
+        for path, num_bytes in zip(paths, sizes, strict=True):
+            file = DataFile(path, num_bytes)
             self._resources.callback(file.close)
             files.append(file)
         return tuple(files)
