@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 _STOP_TIMEOUT_S = 60.0
@@ -37,8 +41,22 @@ _POOL_BYTES = 128 << 20
 def own_environ(home: Path, **environ: str) -> dict[str, str]:
     """This process's variables with the settings of a test cluster in place of any others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLLM_")}
-    fixed = {"SLLM_HOME": str(home), "SLLM_POOL_BYTES": str(_POOL_BYTES), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    fixed = {
+        "SLLM_HOME": str(home),
+        "SLLM_POOL_BYTES": str(_POOL_BYTES),
+        "SLLM_POOL_HOME": str(_pool_home()),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     return {**inherited, **fixed, **environ}
+
+
+@cache
+def _pool_home() -> Path:
+    """A folder in memory for all pools of this run: clusters that are killed leave theirs behind."""
+    folder = Path(tempfile.mkdtemp(prefix="sllm-tests-", dir="/dev/shm"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Processes:
