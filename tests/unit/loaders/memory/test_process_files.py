@@ -30,17 +30,17 @@ def test_a_forked_child_does_not_keep_its_dead_parent_alive(tmp_path: Path) -> N
     parent = os.fork()
     if parent == 0:
         own = ProcessFile(tmp_path / "processes")
-        child = os.fork()
-        if child == 0:
-            signal.pause()
-        os.write(writing, f"{own.token} {child}".encode())
+        if os.fork() == 0:
+            os.write(writing, f"{own.token} {os.getpid()}".encode())
         signal.pause()
-    token, child_pid = os.read(reading, 200).decode().split()
-    assert observer.is_alive(ProcessToken(token))
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    assert not observer.is_alive(ProcessToken(token))
-    os.kill(int(child_pid), signal.SIGKILL)
+    token, child = os.read(reading, 200).decode().split()
+    try:
+        assert observer.is_alive(ProcessToken(token))
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        assert not observer.is_alive(ProcessToken(token))
+    finally:
+        os.kill(int(child), signal.SIGKILL)
     observer.forget_dead()
     assert [path.name for path in (tmp_path / "processes").iterdir()] == [observer.token]
     observer.close()
