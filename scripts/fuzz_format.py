@@ -1,7 +1,7 @@
 """Feed altered checkpoints and safetensors headers to their readers for some minutes; run by hand.
 
-What must hold for every input: it is opened or refused with a LoaderError, within a second of processor time; the process
-does not grow by more than 64 MiB; what is opened lies within its files, and is written back as it was read. Most
+What must hold for every input: it is opened or refused with a LoaderError, within a second of processor time; the
+process does not grow by more than 64 MiB; what is opened lies within its files, and is written back as it was read. Most
 checkpoints are altered behind the digests, so that they get to the parsers.
 """
 

@@ -15,7 +15,8 @@ from cuda_kernels.digest import chunk_digest
 from loaders.errors import ConversionCanceledError
 from loaders.format.geometry import CHUNK_BYTES, num_chunks
 from loaders.format.manifest import PartitionRecord
-from loaders.writer.disk import DataFile, page_buffer
+from loaders.format.page_buffer import page_buffer
+from loaders.writer.disk import DataFile
 from loaders.writer.measure import Cancel
 from loaders.writer.progress import Progress, ProgressFile
 

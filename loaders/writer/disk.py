@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,11 +53,6 @@ def sync_directory(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def page_buffer(num_bytes: int) -> NDArray[np.uint8]:
-    """Make a buffer that begins at a page, as direct I/O wants it."""
-    return np.frombuffer(mmap.mmap(-1, num_bytes), dtype=np.uint8)
 
 
 class DataFile:
