@@ -1,8 +1,8 @@
 """Feed altered checkpoints and safetensors headers to their readers for some minutes; run by hand.
 
 What must hold for every input: it is opened or refused with a LoaderError, within a second of processor time; the
-process does not grow by more than 64 MiB; what is opened lies within its files, and is written back as it was read. Most
-checkpoints are altered behind the digests, so that they get to the parsers.
+process does not grow by more than 64 MiB; what is opened lies within its files, and is written back as it was read.
+Most checkpoints are altered behind the digests, so that they get to the parsers.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from loaders.errors import CheckpointExistsError, LoaderError
-from loaders.format.geometry import TENSOR_INDEX, model_file
+from loaders.errors import CheckpointExistsError, CheckpointUnsupportedError, LoaderError
+from loaders.format.geometry import MAX_TENSOR_INDEX_BYTES, TENSOR_INDEX, model_file
 from loaders.format.manifest import Content, FileRecord, Manifest, PartitionRecord
 from loaders.format.validate import open_checkpoint
 from loaders.writer.chunk_run import ChunkRun, ChunkSink
@@ -75,6 +75,10 @@ class _Conversion:
         self._layout = layout
         self._destination = destination
         self._tensor_index = layout.index.encode()
+        if len(self._tensor_index) > MAX_TENSOR_INDEX_BYTES:
+            raise CheckpointUnsupportedError(
+                f"a tensor index of {len(self._tensor_index)} bytes, expected at most {MAX_TENSOR_INDEX_BYTES}"
+            )
         files = {TENSOR_INDEX: self._tensor_index}
         files |= {model_file(name): data for name, data in source.model_files.items()}
         self._files = {

@@ -12,7 +12,7 @@ from typing import Self
 from loaders.directory import CheckpointDirectory
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, CheckpointUnsupportedError
 from loaders.format.files import open_regular
-from loaders.format.geometry import MAX_MODEL_FILE_BYTES, MODEL_FILES
+from loaders.format.geometry import MAX_MODEL_FILE_BYTES, MAX_MODEL_FILES_BYTES, MODEL_FILES
 from loaders.format.safetensors_header import HeaderTensor, OpenSafetensors, open_safetensors
 from loaders.format.tensor_index import contiguous_stride
 from loaders.writer.sources import SourceTensor
@@ -32,8 +32,8 @@ class SafetensorsSource:
             self._places = [(file, tensor) for file in files for tensor in file.tensors.values()]
             _check_names(path, self._places)
             self._files = files
+            self.tensors = tuple(_source_tensor(number, *place) for number, place in enumerate(self._places))
             self._resources = resources.pop_all()
-        self.tensors = tuple(_source_tensor(number, *place) for number, place in enumerate(self._places))
         self.storage_bytes = tuple(tensor.num_bytes for _, tensor in self._places)
 
     @property
@@ -111,4 +111,8 @@ def _read_model_files(path: Path) -> Mapping[str, bytes]:
             files[name] = opened.read_exactly(opened.num_bytes)
         finally:
             os.close(opened.fd)
+    if (num_bytes := sum(map(len, files.values()))) > MAX_MODEL_FILES_BYTES:
+        raise CheckpointUnsupportedError(
+            f"{path}: execution files of {num_bytes} bytes, expected at most {MAX_MODEL_FILES_BYTES}"
+        )
     return files

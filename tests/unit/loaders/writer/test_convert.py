@@ -240,8 +240,29 @@ def test_a_type_that_torch_lacks_is_refused_by_name(tmp_path: Path) -> None:
     header = b'{"odd":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}'
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"abc")
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     with pytest.raises(CheckpointUnsupportedError, match="tensor odd has a type that torch lacks"):
         convert(tmp_path / "source", tmp_path / "c")
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_execution_files_that_no_reader_would_take_together_are_refused(tmp_path: Path) -> None:
+    source = _source(tmp_path / "source")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (source / name).touch()
+        os.truncate(source / name, 44 * _MIB)
+    with pytest.raises(
+        CheckpointUnsupportedError, match="execution files of 138412032 bytes, expected"
+    ):
+        convert(source, tmp_path / "c")
+
+
+def test_an_index_that_no_reader_would_take_is_refused(tmp_path: Path) -> None:
+    tensor = torch.zeros(0)
+    tensors = {f"{'x' * 240}{number}": tensor for number in range(75_000)}
+    with pytest.raises(CheckpointUnsupportedError, match=r"a tensor index of \d+ bytes, expected at most 20971520"):
+        convert(tensors, tmp_path / "c")
+    assert _names(tmp_path) == set()
 
 
 @pytest.mark.parametrize("change", ["a tensor more", "another shard", "twice"])
