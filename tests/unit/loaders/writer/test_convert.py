@@ -251,9 +251,7 @@ def test_execution_files_that_no_reader_would_take_together_are_refused(tmp_path
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (source / name).touch()
         os.truncate(source / name, 44 * _MIB)
-    with pytest.raises(
-        CheckpointUnsupportedError, match="execution files of 138412032 bytes, expected"
-    ):
+    with pytest.raises(CheckpointUnsupportedError, match="execution files of 138412032 bytes, expected"):
         convert(source, tmp_path / "c")
 
 
