@@ -47,6 +47,27 @@ class DiskFullError(StorageError):
     """There is not enough room for a checkpoint."""
 
 
+class RemoteError(LoaderError):
+    """A remote checkpoint cannot be read."""
+
+
+class RemoteRefusedError(RemoteError):
+    """Whoever serves a remote checkpoint does not let us have it."""
+
+
+class RemoteChangedError(CheckpointCorruptError):
+    """A remote file became another one while it was being read."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """Whoever serves a remote checkpoint did not answer, or broke off, also after some tries; later it may work."""
+
+    def __init__(self, message: str, *, wait_s: float = 0.0) -> None:
+        """Keep how long the server asked us to wait, 0 if it did not."""
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 class PoolError(LoaderError):
     """The node's pool of memory cannot do what was asked."""
 

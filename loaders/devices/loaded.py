@@ -15,6 +15,8 @@ class LoadedFrom(StrEnum):
     POOL = "pool"
     PAGE_CACHE = "page_cache"
     DISK = "disk"
+    #: Somewhere behind a URL.
+    REMOTE = "remote"
 
 
 #: Gets the tensors as soon as they have their memory, long before that has its bytes.

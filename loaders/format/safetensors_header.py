@@ -22,7 +22,7 @@ from loaders.format.strict_json import MAX_INTEGER, Json, shown
 _MAX_SPECIFIED_BYTES = 100_000_000
 #: What is read here, so that reading stays below 1 s and 64 MiB. The largest models have some hundreds of tensors in
 #: each of their files, and 160 bytes of header for each tensor.
-_MAX_HEADER_BYTES = 10 << 20
+MAX_HEADER_BYTES = 10 << 20
 _MAX_FILE_TENSORS = 50_000
 #: Bytes of the text in memory per byte of the header, once it has a character that is not ASCII.
 _WIDEST_CHARACTER = 4
@@ -145,16 +145,16 @@ def _header_length(file: OpenFile) -> int:
     if length > min(_MAX_SPECIFIED_BYTES, file.num_bytes - 8):
         limit = min(_MAX_SPECIFIED_BYTES, file.num_bytes - 8)
         raise CheckpointCorruptError(f"{file.where}: header of {length} bytes, expected at most {limit}")
-    if length > _MAX_HEADER_BYTES:
+    if length > MAX_HEADER_BYTES:
         raise CheckpointUnsupportedError(
-            f"{file.where}: header of {length} bytes; at most {_MAX_HEADER_BYTES} are read"
+            f"{file.where}: header of {length} bytes; at most {MAX_HEADER_BYTES} are read"
         )
     return length
 
 
 def _header_text(file: OpenFile, length: int, where: str) -> str:
     data = file.read_exactly(length, 8)
-    if not data.isascii() and len(data) > _MAX_HEADER_BYTES // _WIDEST_CHARACTER:
+    if not data.isascii() and len(data) > MAX_HEADER_BYTES // _WIDEST_CHARACTER:
         raise CheckpointUnsupportedError(f"{where}: {len(data)} bytes that are not all ASCII; that is too many")
     return strict_json.decode(data, where=where, max_values=_MAX_VALUES, max_members=_MAX_VALUES)
 

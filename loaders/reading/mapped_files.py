@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cuda_kernels.digest import chunk_digest
 from loaders.errors import CheckpointCorruptError, StorageError
+from loaders.format.files import OpenFile
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.mapping import Mapping
 from loaders.reading.page_cache import cached_fraction
@@ -28,15 +29,18 @@ def are_cached(plan: LoadPlan) -> bool:
     Mapped tensors change with their file, so a file that somebody may write to is never mapped.
     """
     return all(
-        not stat.S_IMODE(os.fstat(file.fd).st_mode) & _WRITABLE and cached_fraction(file.fd) >= _MOSTLY
+        isinstance(file, OpenFile)
+        and not stat.S_IMODE(os.fstat(file.fd).st_mode) & _WRITABLE
+        and cached_fraction(file.fd) >= _MOSTLY
         for file in plan.files
     )
 
 
 def map_files(plan: LoadPlan) -> Mapping:
     """Map all files of a plan as its image, copy on write; raises CheckpointCorruptError for a wrong digest."""
+    files = [file for file in plan.files if isinstance(file, OpenFile)]
     try:
-        mapping = Mapping.of_files([(file.fd, file.num_bytes) for file in plan.files], CHUNK_BYTES)
+        mapping = Mapping.of_files([(file.fd, file.num_bytes) for file in files], CHUNK_BYTES)
     except OSError as error:
         raise StorageError(f"{plan.files[0].where}: cannot be mapped: {error.strerror}") from error
 

@@ -16,8 +16,8 @@ from typing import Protocol
 from cuda_kernels.digest import chunk_digest
 from loaders.errors import CheckpointCorruptError, LoadCanceledError
 from loaders.reading.chunk_memory import ChunkMemory
-from loaders.reading.direct_io import DirectReader
 from loaders.reading.plan import LoadPlan
+from loaders.reading.readers import Reader, open_reader
 
 #: Reads in flight. Two saturate a disk of 2.5 GB/s in pieces of 16 MiB, four one of 7 GB/s.
 DEFAULT_THREADS = 4
@@ -138,7 +138,7 @@ class Pipeline:
         self._errors: list[BaseException] = []
         self._read_bytes = 0
         self._lock = threading.Lock()
-        self._readers: list[DirectReader] = []
+        self._readers: list[Reader] = []
 
     def run(self) -> Progress:
         """Load, and return how it went.
@@ -152,7 +152,7 @@ class Pipeline:
         started_s = time.monotonic()
         with ExitStack() as resources:
             self._readers = [
-                resources.enter_context(DirectReader(file, direct=self._options.direct)) for file in self._plan.files
+                resources.enter_context(open_reader(file, direct=self._options.direct)) for file in self._plan.files
             ]
             resources.callback(self._join, self._start_threads())
             progress = self._pass_on(started_s)

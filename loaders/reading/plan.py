@@ -18,6 +18,7 @@ from loaders.format.packing import Packing
 from loaders.format.safetensors_header import OpenSafetensors
 from loaders.format.tensor_index import contiguous_stride
 from loaders.format.validate import OpenCheckpoint
+from loaders.reading.readers import PlanFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class LoadPlan:
 
     #: Equal for equal content: who loads the same may share it.
     key: str
-    files: tuple[OpenFile, ...]
+    files: tuple[PlanFile, ...]
     chunks: tuple[Chunk, ...]
     tensors: Mapping[str, StoredTensor]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from loaders.errors import CheckpointExistsError, ConversionBusyError, StorageError
+from loaders.errors import CheckpointExistsError, StorageError
 from loaders.format.geometry import MANIFEST, MODEL_DIRECTORY, TENSOR_INDEX, partition_name
 from loaders.writer.disk import DataFile, check_room, sync_directory, translated, write_file
+from loaders.writer.locking import lock_folder
 from loaders.writer.progress import Progress, ProgressFile
 
 
@@ -32,13 +32,7 @@ class WorkFolder:
         self._resources = ExitStack()
         with translated(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self._resources.callback(os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._resources.close()
-            raise ConversionBusyError(f"{destination}: another process is writing it") from error
+        self._resources.callback(os.close, lock_folder(self._path, destination))
 
     def prepare(self, plan: str) -> Progress:
         """Find what an earlier run of the same plan has done, or begin anew."""

@@ -1,0 +1,109 @@
+"""A remote checkpoint as a source of loads: opened, checked and planned before its weights are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loaders.directory import CheckpointDirectory
+from loaders.format.manifest import Manifest
+from loaders.reading.pipeline import Cancel, ReadOptions
+from loaders.reading.plan import LoadPlan
+from loaders.remote.copies import GrowingCopy
+from loaders.remote.fetcher import Fetcher
+from loaders.remote.folder import DownloadFolder
+from loaders.remote.layout import RemoteLayout, find_layout
+from loaders.remote.range_file import RangeFile
+from loaders.remote.retries import RetryPolicy
+from loaders.remote.skeleton import write_skeleton
+from loaders.remote.transports import open_transport
+from loaders.remote.url import RemoteUrl
+from loaders.source import Source, open_source
+
+DEFAULT_CONNECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSource:
+    """An open remote checkpoint. Its plan's files are fetched as they are read."""
+
+    source: Source
+    fetcher: Fetcher
+    manifest: Manifest | None
+    has_ranges: bool
+
+    def read_options(self, num_connections: int) -> ReadOptions:
+        """How the pipeline reads it: digests are compared where the bytes arrive, and may have to be fetched again."""
+        # Without ranges the bytes come in order, so they are read in order.
+        return ReadOptions(num_threads=num_connections if self.has_ranges else 1, verify=False, page_cache=False)
+
+    def cancel(self, wanted: Cancel | None) -> Cancel:
+        """Make a wish to stop also wake up whoever waits for the network."""
+        return _WakingCancel(wanted, self.fetcher)
+
+
+@dataclass(frozen=True, slots=True)
+class _WakingCancel:
+    wanted: Cancel | None
+    fetcher: Fetcher
+
+    def is_set(self) -> bool:
+        if self.wanted is None or not self.wanted.is_set():
+            return False
+        self.fetcher.abort()
+        return True
+
+
+@contextmanager
+def open_remote(
+    url: RemoteUrl, folder: DownloadFolder | None = None, policy: RetryPolicy | None = None
+) -> Iterator[RemoteSource]:
+    """Fetch everything but the weights of a checkpoint, and check it.
+
+    With a folder, weights that are read are kept there, and those that are there are not fetched again.
+    Raises LoaderError, saying what is wrong.
+    """
+    with ExitStack() as resources:
+        fetcher = resources.enter_context(Fetcher(open_transport(url), policy))
+        if folder is None:
+            path = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="sllm-remote-")))
+        else:
+            folder.prepare()
+            path = folder.checkpoint
+        layout = find_layout(fetcher, CheckpointDirectory(path))
+        write_skeleton(path, layout, fetcher)
+        source = resources.enter_context(open_source(path))
+        copies = () if folder is None else folder.open_copies(layout)
+        yield RemoteSource(
+            source=replace(source, plan=_remote_plan(source.plan, url, layout, fetcher, copies)),
+            fetcher=fetcher,
+            manifest=layout.manifest,
+            has_ranges=all(file.has_ranges for file in layout.data_files),
+        )
+
+
+def _remote_plan(
+    plan: LoadPlan, url: RemoteUrl, layout: RemoteLayout, fetcher: Fetcher, copies: Sequence[GrowingCopy]
+) -> LoadPlan:
+    digests: list[dict[int, int]] = [{} for _ in layout.data_files]
+    for chunk in plan.chunks:
+        if chunk.digest is not None:
+            digests[chunk.file][chunk.offset] = chunk.digest
+    files = tuple(
+        RangeFile(remote=file, fetcher=fetcher, digests=digests[rank], copy=copies[rank] if copies else None)
+        for rank, file in enumerate(layout.data_files)
+    )
+    return replace(plan, key=plan.key if layout.manifest is not None else _key(url, layout), files=files)
+
+
+def _key(url: RemoteUrl, layout: RemoteLayout) -> str:
+    """Equal for equal content, as far as the server tells; else of this load alone."""
+    if any(file.version is None for file in layout.data_files):
+        return f"remote-{uuid.uuid4().hex}"
+    known = repr((str(url), [(file.name, file.num_bytes, file.version) for file in layout.data_files]))
+    return hashlib.sha256(known.encode()).hexdigest()
