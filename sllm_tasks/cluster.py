@@ -170,12 +170,33 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierUsage:
+    """How full a tier of a node is; checkpoints only."""
+
+    capacity_bytes: int
+    used_bytes: int
+    #: What was wrong with it when it was last looked at, None while it is sound.
+    error: str | None = None
+
+    @property
+    def free_bytes(self) -> int:
+        """Room for more."""
+        return max(0, self.capacity_bytes - self.used_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfo:
     """A server, as its node agent last reported it."""
 
     name: str
     #: Checkpoint digests that are complete on its SSD.
     checkpoints: frozenset[str]
+    #: Those that are complete in its DRAM, and those of them that are kept there.
+    in_dram: frozenset[str] = frozenset()
+    kept_in_dram: frozenset[str] = frozenset()
+    #: None: it has no such tier, or did not say.
+    ssd: TierUsage | None = None
+    dram: TierUsage | None = None
     #: Where other nodes fetch its checkpoints, None when it serves none.
     url: str | None = None
     gpus: tuple[GpuId, ...] = ()

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     gpu_memory_bytes: int | None = Field(
         None, ge=1, description="Memory a worker may use; default: 0.9 of the device, on a CPU a share of the RAM."
     )
+    ssd_bytes: int | None = Field(
+        None, ge=0, description="What a node's checkpoints may take on its SSD; default: the disk, less 5 %."
+    )
     pool_bytes: int | None = Field(
         None, ge=0, description="DRAM tier of a node: its chunk pool; default: an eighth of the RAM; 0: none."
     )

@@ -61,7 +61,7 @@ def enter_checkpoint(session: Session, row: OperationRow, result: dict[str, Any]
             dtype=result["dtype"],
             num_bytes=result["num_bytes"],
             num_parameters=result["num_parameters"],
-            num_partitions=1,
+            num_partitions=result["num_partitions"],
             config=files["config"],
             generation_config=files["generation_config"],
             tokenizer=files["tokenizer"],

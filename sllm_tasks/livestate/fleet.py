@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, NodeInfo, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, NodeInfo, Replica, ReplicaState, TierUsage
 from sllm_tasks.livestate.connection import PREFIX, number, text, translated
 from sllm_tasks.livestate.jobs import LEASE_MS, Claim, Verdict
 from sllm_tasks.livestate.scripts import Scripts
@@ -182,15 +182,22 @@ class FleetStore:
         return GpuId.parse(text(leader)) if leader else None
 
     def beat_node(self, node: NodeInfo, now_ms: int) -> None:
-        """Announce a node and what is on its SSD."""
-        record = {"checkpoints": sorted(node.checkpoints), "url": node.url}
+        """Announce a node and what it has; the feed hears of it when that has changed."""
+        record = {
+            "checkpoints": sorted(node.checkpoints),
+            "in_dram": sorted(node.in_dram),
+            "kept_in_dram": sorted(node.kept_in_dram),
+            "url": node.url,
+            "tiers": {"ssd": _usage_record(node.ssd), "dram": _usage_record(node.dram)},
+        }
         with translated():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.get(f"{PREFIX}node:{node.name}")
             pipeline.set(f"{PREFIX}node:{node.name}", json.dumps(record))
             pipeline.zadd(f"{PREFIX}nodes", {node.name: now_ms + HEARTBEAT_LIFE_MS})
             before, *_ = pipeline.execute()
-            if before is None or json.loads(before) != record:
+            # How full a tier is changes all the time, and no decision depends on it.
+            if before is None or {**json.loads(before), "tiers": record["tiers"]} != record:
                 self._redis.xadd(f"{PREFIX}feed", {"kind": "node", "id": node.name}, maxlen=20_000)
 
     def known_nodes(self) -> list[str]:
@@ -212,6 +219,10 @@ class FleetStore:
                     NodeInfo(
                         name=name,
                         checkpoints=frozenset(values["checkpoints"]),
+                        in_dram=frozenset(values["in_dram"]),
+                        kept_in_dram=frozenset(values["kept_in_dram"]),
+                        ssd=_usage(values["tiers"]["ssd"]),
+                        dram=_usage(values["tiers"]["dram"]),
                         url=values["url"],
                         gpus=tuple(gpu.id for gpu in gpus if gpu.id.node == name),
                     )
@@ -241,3 +252,11 @@ class CancelBell:
     def close(self) -> None:
         """Unsubscribe."""
         self._subscription.close()
+
+
+def _usage_record(usage: TierUsage | None) -> dict[str, Any] | None:
+    return None if usage is None else asdict(usage)
+
+
+def _usage(record: dict[str, Any] | None) -> TierUsage | None:
+    return None if record is None else TierUsage(**record)

@@ -1,32 +1,26 @@
-"""Checkpoints from node to node over HTTP; every request is signed with the cluster's secret."""
+"""Serve a node's checkpoints to the agents of other nodes over HTTP; requests are signed by the cluster's secret."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
-import shutil
+import os
+import re
 import threading
-from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import httpx2
+from typing import BinaryIO
 
 from sllm_tasks.config import Settings
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, UnavailableError
-from sllm_tasks.node_agent.files import is_checkpoint_file
-from sllm_tasks.node_agent.store import CheckpointStore, is_digest
+from sllm_tasks.errors import ModelUnusableError
+from sllm_tasks.node_agent.peer_paths import MAC_HEADER, PeerPath, mac
+from sllm_tasks.node_agent.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
 _TIMEOUT_S = 30.0
-_BLOCK_BYTES = 1 << 20
-
-
-def _mac(secret: str, path: str) -> str:
-    return hmac.new(secret.encode(), b"sllm-peer\0" + path.encode(), hashlib.sha256).hexdigest()
+#: One range, both ends given: all that a fetch asks for.
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
 
 
 class PeerServer:
@@ -56,69 +50,39 @@ class _Handler(BaseHTTPRequestHandler):
     store: CheckpointStore
     secret: str
     timeout = _TIMEOUT_S
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        parts = self.path.split("/")
-        authorized = hmac.compare_digest(self.headers.get("X-Sllm-Mac", ""), _mac(self.secret, self.path))
-        if not authorized:
+        if not hmac.compare_digest(self.headers.get(MAC_HEADER, ""), mac(self.secret, self.path)):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        if len(parts) != 4 or parts[1] != "checkpoints" or not is_digest(parts[2]) or not _may_be_sent(parts[3]):
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
+        path = PeerPath.parse(self.path)
         try:
-            file = (self.store.path(parts[2]) / parts[3]).open("rb")
+            if path is None:
+                raise FileNotFoundError
+            # Without following a link, as the loader opens it.
+            opened = os.open(self.store.path(path.digest) / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except (ModelUnusableError, OSError):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        with file:
-            num_bytes = file.seek(0, 2)
-            file.seek(0)
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Length", str(num_bytes))
-            self.end_headers()
-            shutil.copyfileobj(file, self.wfile, _BLOCK_BYTES)
+        with os.fdopen(opened, "rb") as file:
+            self._send(file, os.fstat(opened).st_size)
+
+    def _send(self, file: BinaryIO, file_bytes: int) -> None:
+        begin, end = 0, file_bytes
+        if (wanted := self.headers.get("Range")) is not None:
+            found = _RANGE.fullmatch(wanted)
+            if found is None or not int(found[1]) <= int(found[2]) < file_bytes:
+                self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                return
+            begin, end = int(found[1]), int(found[2]) + 1
+        self.send_response(HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT)
+        self.send_header("Content-Length", str(end - begin))
+        if wanted is not None:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{file_bytes}")
+        self.end_headers()
+        if end > begin:
+            self.connection.sendfile(file, begin, end - begin)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         logger.debug(format, *args)
-
-
-def _may_be_sent(name: str) -> bool:
-    return name == _MANIFEST or is_checkpoint_file(name)
-
-
-def fetch_checkpoint(
-    url: str, digest: str, store: CheckpointStore, secret: str, progress: Callable[[int], None]
-) -> None:
-    """Copy a checkpoint from a peer into the store; every file is checked against the digest before it is published.
-
-    Raises:
-        UnavailableError: The peer does not answer, or breaks off.
-        ModelUnusableError: What came is not that checkpoint, or the disk is full.
-
-    """
-    done_bytes = 0
-    try:
-        with httpx2.Client(base_url=url, timeout=_TIMEOUT_S) as client:
-            path = f"/checkpoints/{digest}/{_MANIFEST}"
-            manifest = client.get(path, headers={"X-Sllm-Mac": _mac(secret, path)}).raise_for_status().json()
-            expected = {str(name): str(value) for name, value in manifest["files"].items()}
-            if not all(is_checkpoint_file(name) for name in expected):
-                raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, f"the manifest of {digest} names other files")
-            with store.receiving(int(manifest["num_bytes"])) as folder:
-                received: dict[str, str] = {}
-                for name in expected:
-                    blocks = _blocks(client, secret, digest, name)
-                    for num_bytes in store.write_file(folder / name, blocks, received):
-                        done_bytes += num_bytes
-                        progress(done_bytes)
-                store.publish_received(folder, digest, received)
-    except (httpx2.HTTPError, ValueError, KeyError) as error:
-        raise UnavailableError(f"{url} did not deliver checkpoint {digest}: {error}") from error
-
-
-def _blocks(client: httpx2.Client, secret: str, digest: str, name: str) -> Iterator[bytes]:
-    path = f"/checkpoints/{digest}/{name}"
-    with client.stream("GET", path, headers={"X-Sllm-Mac": _mac(secret, path)}) as response:
-        response.raise_for_status()
-        yield from response.iter_bytes(_BLOCK_BYTES)

@@ -1,42 +1,62 @@
-"""The checkpoints on a node's SSD: one folder per digest, complete or not there."""
+"""The checkpoints on a node's SSD: one folder per digest in the format of docs/format.md, complete or not there."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.ids import new_id
-from sllm_tasks.node_agent.files import checkpoint_files, open_regular
 
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_MANIFEST = "manifest.json"
-_BLOCK_BYTES = 4 * 2**20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Beside the checkpoints: what is being written, what turned out to be damaged, what is on its way out.
+_WORK = ".work"
+_QUARANTINE = ".quarantine-"
+_DOOMED = ".doomed-"
 
 
 def is_digest(text: str) -> bool:
     """Whether a text can be a checkpoint's digest, and so a folder's name."""
-    return bool(_DIGEST.match(text))
+    return bool(_DIGEST.fullmatch(text))
+
+
+def disk_bytes(path: Path) -> int:
+    """What a file or folder takes on its disk; 0 for what is gone."""
+    try:
+        names = [*path.rglob("*"), path]
+        return sum(name.lstat().st_blocks * 512 for name in names if os.path.lexists(name))
+    except FileNotFoundError:
+        # It changed while we looked; whoever asks will do so again.
+        return 0
 
 
 class CheckpointStore:
-    """Folders appear by one rename after everything in them is on disk, and are named by their content."""
+    """Folders appear by one rename after everything in them is on the disk, and nobody writes to them after that."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".partial-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        # Of published folders, which never change; the lock is for the table.
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.work.mkdir(parents=True, exist_ok=True)
+        for doomed in root.glob(f"{_DOOMED}*"):
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    @property
+    def root(self) -> Path:
+        """The folder of all of it."""
+        return self._root
+
+    @property
+    def work(self) -> Path:
+        """Where checkpoints grow; on the same file system, so that publishing is a rename."""
+        return self._root / _WORK
 
     def digests(self) -> frozenset[str]:
-        """List complete checkpoints."""
+        """List complete checkpoints; raises OSError where the disk does not answer."""
         return frozenset(path.name for path in self._root.iterdir() if is_digest(path.name))
 
     def path(self, digest: str) -> Path:
@@ -46,95 +66,71 @@ class CheckpointStore:
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, f"checkpoint {digest} is not on this node")
         return path
 
-    def import_directory(self, source: Path, progress: Callable[[int], None]) -> str:
-        """Copy a checkpoint directory into the store and return its digest; `progress` gets bytes done so far.
+    def num_bytes(self, digest: str) -> int:
+        """What a complete checkpoint takes on the disk, 0 if it is not here."""
+        with self._lock:
+            if digest not in self._sizes:
+                self._sizes[digest] = disk_bytes(self._root / digest)
+            return self._sizes[digest]
 
-        Raises:
-            ModelUnusableError: There is no such directory here, its files cannot be read, or the disk is full.
-
-        """
-        paths = checkpoint_files(source)
-        done_bytes = 0
-        with self._new_folder(sum(path.stat().st_size for path in paths)) as folder:
-            digests: dict[str, str] = {}
-            for path in paths:
-                with open_regular(path) as file:
-                    blocks = iter(lambda file=file: file.read(_BLOCK_BYTES), b"")  # type: ignore[misc]
-                    for block in self.write_file(folder / path.name, blocks, digests):
-                        done_bytes += block
-                        progress(done_bytes)
-            return self._publish(folder, digests)
-
-    @contextmanager
-    def receiving(self, num_bytes: int) -> Iterator[Path]:
-        """Give a folder for files that come from elsewhere; it is gone at the end unless `publish_received` took it."""
-        with self._new_folder(num_bytes) as folder:
-            yield folder
-
-    def publish_received(self, folder: Path, digest: str, files: dict[str, str]) -> None:
-        """Publish received files; raises ModelUnusableError when they are not what the digest promises."""
-        if digest_of(files) != digest:
-            message = f"the manifest of checkpoint {digest} does not match its digest"
-            raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, message)
-        self._publish(folder, files)
+    def publish(self, made: Path, digest: str) -> None:
+        """Take in a finished checkpoint under its name; one that is here already stays, and the new one goes."""
+        target = self._root / digest
+        if target.is_dir():
+            self._remove(made)
+            return
+        # Tensors may be views of the files: nobody is to write to them any more.
+        for path in made.rglob("*"):
+            if path.is_file():
+                path.chmod(0o444)
+        made.rename(target)
+        _fsync(self._root)
 
     def delete(self, digest: str) -> None:
         """Delete a checkpoint; nothing happens when it is not here."""
-        path = self._root / digest
-        if is_digest(digest) and path.is_dir():
-            # Renamed first, so that a crash in between leaves no half checkpoint under its name.
-            doomed = self._root / f".partial-{new_id('delete')}"
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+        if is_digest(digest) and (path := self._root / digest).is_dir():
+            self._remove(path)
+            with self._lock:
+                self._sizes.pop(digest, None)
 
-    @staticmethod
-    def write_file(path: Path, blocks: Iterator[bytes], digests: dict[str, str]) -> Iterator[int]:
-        """Write blocks and fsync; yields the size of each and notes the file's SHA-256 at the end."""
-        digest = hashlib.sha256()
-        with path.open("xb") as file:
-            for block in blocks:
-                file.write(block)
-                digest.update(block)
-                yield len(block)
-            file.flush()
-            os.fsync(file.fileno())
-        digests[path.name] = digest.hexdigest()
+    def quarantine(self, digest: str) -> Path:
+        """Put a damaged checkpoint aside, for people to look at until its room is needed."""
+        aside = self._root / f"{_QUARANTINE}{new_id('copy')}-{digest[:12]}"
+        self.path(digest).rename(aside)
+        with self._lock:
+            self._sizes.pop(digest, None)
+        return aside
 
-    @contextmanager
-    def _new_folder(self, num_bytes: int) -> Iterator[Path]:
-        free_bytes = shutil.disk_usage(self._root).free
-        if free_bytes < num_bytes:
-            message = f"the checkpoint needs {num_bytes} bytes on the SSD, {free_bytes} are free"
-            raise ModelUnusableError(ErrorCode.DISK_FULL, message)
-        folder = self._root / f".partial-{new_id('import')}"
-        folder.mkdir()
+    def finished(self, name: str) -> Path:
+        """Where what grows in `work` under a name is once it is whole; until then it is beside that."""
+        return self.work / name
+
+    def aside(self) -> list[Path]:
+        """Everything that takes room without being a checkpoint that is here: damaged ones first, then unfinished."""
+        return [*sorted(self._root.glob(f"{_QUARANTINE}*")), *sorted(self.work.iterdir())]
+
+    def work_name(self, aside: Path) -> str | None:
+        """The name that something unfinished grows under, None for what does not."""
+        return None if aside.parent != self.work else aside.name.removeprefix(".").removesuffix(".partial")
+
+    def remove_aside(self, aside: Path) -> None:
+        """Remove one of those."""
+        self._remove(aside)
+
+    def discard(self, name: str) -> None:
+        """Remove what grew under a name."""
+        for path in self.aside():
+            if self.work_name(path) == name:
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        # Renamed first, so that a crash in between leaves no half of it under its name.
+        doomed = self._root / f"{_DOOMED}{new_id('delete')}"
         try:
-            yield folder
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise ModelUnusableError(ErrorCode.DISK_FULL, "the SSD ran full during the copy") from error
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _publish(self, folder: Path, files: dict[str, str]) -> str:
-        digest = digest_of(files)
-        target = self._root / digest
-        if target.is_dir():
-            return digest
-        manifest = folder / _MANIFEST
-        num_bytes = sum((folder / name).stat().st_size for name in files)
-        manifest.write_text(json.dumps({"version": 1, "num_bytes": num_bytes, "files": files}), encoding="utf-8")
-        for path in (manifest, folder):
-            _fsync(path)
-        folder.rename(target)
-        _fsync(self._root)
-        return digest
-
-
-def digest_of(files: dict[str, str]) -> str:
-    """Name a checkpoint by its files."""
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            path.rename(doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed)
 
 
 def _fsync(path: Path) -> None:

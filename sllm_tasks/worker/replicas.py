@@ -139,7 +139,7 @@ class ReplicaTable:
         with self._watched(order.replica) as load:
             engine.load(path, (self._device,), limits, load)
         try:
-            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+            tokenizer = Tokenizer.from_file(str(path / "model" / "tokenizer.json"))
             failpoint("load.end", subject=order.replica.model)
             if not self._live.fleet.replica_ready(replica_id):
                 raise StaleError(f"replica {replica_id} was given up while it was loaded")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 _TENSORS = frozenset({"torch", "numba", "transformers", "loaders", "cuda_kernels"})
+_TENSOR_LIBRARIES = frozenset({"torch", "numba", "transformers", "numpy"})
 _SQL = frozenset({"sqlalchemy", "alembic", "sllm_tasks.ledger"})
 _SERVERS = frozenset({"celery", "kombu", "redis", "flask", "sqlalchemy"})
 _BUILD = "from sllm_tasks.config import load_settings\nfrom {module} import build_app\nbuild_app(load_settings()[0])"
@@ -19,7 +20,7 @@ _PROCESSES = {
     "web": ("import webapp.wsgi, webapp.server", _TENSORS),
     "router": (_BUILD.format(module="sllm_tasks.router.app"), _TENSORS | {"flask"}),
     "control": (_BUILD.format(module="sllm_tasks.control.app"), _TENSORS | {"flask"}),
-    "node": (_BUILD.format(module="sllm_tasks.node_agent.app"), _TENSORS | _SQL | {"flask"}),
+    "node": (_BUILD.format(module="sllm_tasks.node_agent.app"), _TENSOR_LIBRARIES | _SQL | {"flask"}),
     "worker": (_BUILD.format(module="sllm_tasks.worker.app"), _SQL | {"flask"}),
     "supervisor": ("import sllm_tasks.supervisor", _TENSORS | {"celery", "flask"}),
     "client": ("import sllm_tasks.client", _TENSORS | _SERVERS),

@@ -142,6 +142,7 @@ def imported(digest: str) -> dict[str, Any]:
         "dtype": "float32",
         "num_bytes": 10,
         "num_parameters": 2,
+        "num_partitions": 1,
         "weights_bytes": 8,
         "kv_bytes_per_token": 1,
         "num_layers": 1,

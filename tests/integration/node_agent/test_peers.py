@@ -1,87 +1,214 @@
-"""Checkpoints move from node to node whole and signed, or not at all."""
+"""Checkpoints move from node to node whole, checked and signed, or not at all."""
 
 from __future__ import annotations
 
+import http.client
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
+from loaders.format.verify import verify
 from sllm_tasks.config import Settings
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, UnavailableError
-from sllm_tasks.node_agent.peers import PeerServer, fetch_checkpoint
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.node_agent.apart.process import Work, work_apart
+from sllm_tasks.node_agent.peer_paths import MAC_HEADER, mac
+from sllm_tasks.node_agent.peers import PeerServer
 from sllm_tasks.node_agent.store import CheckpointStore
+from tests.integration.node_agent.conftest import Watch, publish
 
 SECRET = "the cluster's"
+CHUNK_BYTES = 16 << 20
 
 
-@pytest.fixture
-def stores(tmp_path: Path) -> tuple[CheckpointStore, CheckpointStore]:
-    return CheckpointStore(tmp_path / "here"), CheckpointStore(tmp_path / "there")
-
-
-@pytest.fixture
-def server(stores: tuple[CheckpointStore, CheckpointStore]) -> Iterator[PeerServer]:
-    server = PeerServer(Settings(), stores[1], SECRET)
+@contextmanager
+def serving(store: CheckpointStore) -> Iterator[str]:
+    server = PeerServer(Settings(), store, SECRET)
     server.start()
-    yield server
+    yield server.url
     server.stop()
 
 
 @pytest.fixture
-def digest(stores: tuple[CheckpointStore, CheckpointStore], tmp_path: Path) -> str:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "config.json").write_text("{}")
-    (source / "model.safetensors").write_bytes(bytes(range(256)) * 20_000)
-    return stores[1].import_directory(source, lambda _: None)
+def there(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "there")
 
 
-def test_a_fetched_checkpoint_is_the_same_to_the_byte(
-    stores: tuple[CheckpointStore, CheckpointStore], server: PeerServer, digest: str
+@pytest.fixture
+def url(there: CheckpointStore) -> Iterator[str]:
+    with serving(there) as url:
+        yield url
+
+
+def fetch(store: CheckpointStore, digest: str, *urls: str, secret: str = SECRET, watch: Watch | None = None) -> Any:
+    request = {"digest": digest, "urls": urls, "secret": secret, "destination": str(store.finished(digest))}
+    return work_apart(Work.FETCH, request, watch or Watch())
+
+
+def damage(store: CheckpointStore, digest: str, offset: int) -> None:
+    """Change a byte of a stored checkpoint."""
+    partition = store.path(digest) / "partition_00000.bin"
+    partition.chmod(0o644)
+    with partition.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def test_a_fetched_checkpoint_is_the_same_to_the_byte(store: CheckpointStore, there: CheckpointStore, url: str) -> None:
+    digest, watch = publish(there, num_chunks=3), Watch()
+    result = fetch(store, digest, url, watch=watch)
+    assert verify(store.finished(digest)).digest == digest
+    for path in there.path(digest).rglob("*.*"):
+        copy = store.finished(digest) / path.relative_to(there.path(digest))
+        assert copy.read_bytes() == path.read_bytes()
+    assert (result["num_bytes"], result["fetched_bytes"]) == (watch.progress[-1][1],) * 2
+
+
+def test_a_damaged_chunk_is_fetched_from_another_peer(
+    store: CheckpointStore, there: CheckpointStore, url: str, tmp_path: Path
 ) -> None:
-    here, there = stores
-    seen: list[int] = []
-    fetch_checkpoint(server.url, digest, here, SECRET, seen.append)
-    assert here.digests() == {digest}
-    for path in there.path(digest).iterdir():
-        assert (here.path(digest) / path.name).read_bytes() == path.read_bytes()
-    assert seen[-1] == 256 * 20_000 + len("{}")
+    third = CheckpointStore(tmp_path / "third")
+    digest = publish(there, num_chunks=3)
+    publish(third, num_chunks=3)
+    damage(there, digest, 2 * CHUNK_BYTES + 7)
+    with serving(third) as other:
+        result = fetch(store, digest, url, other)
+    assert verify(store.finished(digest)).digest == digest
+    assert result["fetched_bytes"] > result["num_bytes"]
 
 
-def test_a_changed_byte_is_noticed_and_nothing_is_kept(
-    stores: tuple[CheckpointStore, CheckpointStore], server: PeerServer, digest: str
+def test_a_checkpoint_that_is_damaged_everywhere_is_refused_and_the_chunk_is_named(
+    store: CheckpointStore, there: CheckpointStore, url: str
 ) -> None:
-    here, there = stores
-    weights = there.path(digest) / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[12_345] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(ModelUnusableError) as caught:
-        fetch_checkpoint(server.url, digest, here, SECRET, lambda _: None)
+    digest = publish(there, num_chunks=2)
+    damage(there, digest, CHUNK_BYTES + 1)
+    with pytest.raises(ModelUnusableError, match="chunk 1 has a wrong digest") as caught:
+        fetch(store, digest, url)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
-    assert here.digests() == frozenset()
+    assert (store.digests(), store.finished(digest).exists()) == (frozenset(), False)
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(
+    store: CheckpointStore, there: CheckpointStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = publish(there, num_chunks=8)
+    # Chunk 6 is asked for when at least three before it are on the disk.
+    monkeypatch.setenv("SLLM_FAILPOINTS", "fetch.chunk=kill9@6")
+    with pytest.raises(ModelUnusableError, match="died with status -9"):
+        fetch(store, digest, url)
+    monkeypatch.delenv("SLLM_FAILPOINTS")
+    result = fetch(store, digest, url)
+    assert verify(store.finished(digest)).digest == digest
+    assert result["num_bytes"] - result["fetched_bytes"] >= 3 * CHUNK_BYTES
+
+
+def test_a_peer_that_is_away_does_not_matter_while_another_one_answers(
+    store: CheckpointStore, there: CheckpointStore, url: str
+) -> None:
+    digest = publish(there)
+    with ExitStack() as block:
+        gone = block.enter_context(serving(there))
+        block.close()
+        fetch(store, digest, gone, url)
+    assert verify(store.finished(digest)).digest == digest
+
+
+@contextmanager
+def breaking_off(url: str, digest: str) -> Iterator[str]:
+    """A peer that sends half of everything it is asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {MAC_HEADER: mac(SECRET, self.path)}
+            if (wanted := self.headers.get("Range")) is not None:
+                headers["Range"] = wanted
+            answer = httpx2.get(url + self.path, headers=headers)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            half = len(answer.content) // 2 if wanted else len(answer.content)
+            self.wfile.write(answer.content[:half])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_peer_that_breaks_off_is_unavailable_and_nothing_is_published(
+    store: CheckpointStore, there: CheckpointStore, url: str
+) -> None:
+    digest = publish(there)
+    with breaking_off(url, digest) as half, pytest.raises(ModelUnusableError) as caught:
+        fetch(store, digest, half)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert not store.finished(digest).exists()
 
 
 def test_nothing_is_served_to_whoever_does_not_know_the_secret(
-    stores: tuple[CheckpointStore, CheckpointStore], server: PeerServer, digest: str
+    store: CheckpointStore, there: CheckpointStore, url: str
 ) -> None:
-    with pytest.raises(UnavailableError, match="403"):
-        fetch_checkpoint(server.url, digest, stores[0], "another", lambda _: None)
-    assert httpx2.get(f"{server.url}/checkpoints/{digest}/config.json").status_code == 403
+    digest = publish(there)
+    with pytest.raises(ModelUnusableError, match="403") as caught:
+        fetch(store, digest, url, secret="another")
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert httpx2.get(f"{url}/checkpoints/{digest}/manifest.json").status_code == 403
 
 
-def test_a_peer_that_does_not_have_it_says_so(
-    stores: tuple[CheckpointStore, CheckpointStore], server: PeerServer
+@pytest.mark.parametrize(
+    "name", ["../../secret", "model/../../secret", "model", "partition_0.bin", "", "%2e%2e/secret"]
+)
+def test_only_files_of_the_format_are_served(there: CheckpointStore, url: str, name: str) -> None:
+    path = f"/checkpoints/{publish(there)}/{name}"
+    (there.root.parent / "secret").write_text("a secret")
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    connection.request("GET", path, headers={MAC_HEADER: mac(SECRET, path)})
+    assert connection.getresponse().status == 404
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("bytes=0-0", (206, 1)),
+        ("bytes=4096-8191", (206, 4096)),
+        ("bytes=8191-8192", (416, None)),
+        ("bytes=5-4", (416, None)),
+        ("bytes=-5", (416, None)),
+        ("bytes=0-1,3-4", (416, None)),
+        (None, (200, 8192)),
+    ],
+)
+def test_a_range_is_served_whole_or_refused(
+    there: CheckpointStore, url: str, wanted: str | None, expected: tuple[int, int | None]
 ) -> None:
-    with pytest.raises(UnavailableError, match="404"):
-        fetch_checkpoint(server.url, "0" * 64, stores[0], SECRET, lambda _: None)
+    path = f"/checkpoints/{publish(there)}/partition_00000.bin"
+    headers = {MAC_HEADER: mac(SECRET, path), **({} if wanted is None else {"Range": wanted})}
+    answer = httpx2.get(url + path, headers=headers)
+    assert answer.status_code == expected[0]
+    if expected[1] is not None:
+        assert len(answer.content) == expected[1]
 
 
-def test_a_peer_that_is_away_is_unavailable(
-    stores: tuple[CheckpointStore, CheckpointStore], server: PeerServer, digest: str
-) -> None:
-    server.stop()
-    with pytest.raises(UnavailableError):
-        fetch_checkpoint(server.url, digest, stores[0], SECRET, lambda _: None)
+def test_a_peer_that_does_not_have_it_says_so(store: CheckpointStore, url: str) -> None:
+    with pytest.raises(ModelUnusableError, match="404"):
+        fetch(store, "0" * 64, url)
+
+
+def test_where_there_is_no_room_nothing_is_fetched(store: CheckpointStore, there: CheckpointStore, url: str) -> None:
+    digest = publish(there, num_chunks=2)
+    watch = Watch(limit_bytes=1000)
+    with pytest.raises(ModelUnusableError, match="no room"):
+        fetch(store, digest, url, watch=watch)
+    assert (store.aside(), watch.asked[0] > CHUNK_BYTES) == ([], True)

@@ -1,146 +1,117 @@
-"""A node's checkpoints are complete or not there, and named by what they hold."""
+"""A node's checkpoints are complete or not there, and nobody writes to them."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable
+import stat
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from loaders.writer.convert import convert
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
-from sllm_tasks.node_agent import store as store_module
-from sllm_tasks.node_agent.store import CheckpointStore, digest_of
+from sllm_tasks.node_agent.room import RoomKeeper
+from sllm_tasks.node_agent.store import CheckpointStore, disk_bytes
+from tests.integration.node_agent.conftest import publish
+from tests.support.checkpoints import small_state_dict
+
+MIB = 1 << 20
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
+def leave_unfinished(store: CheckpointStore, name: str, num_bytes: int = MIB) -> Path:
+    """Leave what a process that died would."""
+    folder = store.work / f".{name}.partial"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
-    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    (folder / "partition_00000.bin").write_bytes(b"x" * num_bytes)
     return folder
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store")
+def test_nobody_may_write_to_the_files_of_a_published_checkpoint(store: CheckpointStore) -> None:
+    digest = publish(store)
+    files = [path for path in store.path(digest).rglob("*") if path.is_file()]
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o444}
 
 
-def test_only_the_files_of_a_checkpoint_are_copied(store: CheckpointStore, source: Path) -> None:
-    digest = store.import_directory(source, lambda _: None)
-    names = {path.name for path in store.path(digest).iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"}
+def test_a_checkpoint_that_is_here_already_stays_and_the_new_copy_goes(store: CheckpointStore) -> None:
+    made = store.finished("again")
+    digest = convert(small_state_dict(), made).digest
+    store.publish(made, digest)
+    inode = store.path(digest).stat().st_ino
+    convert(small_state_dict(), made)
+    store.publish(made, digest)
+    assert (store.path(digest).stat().st_ino, store.aside()) == (inode, [])
 
 
-def _bind_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(path))
+def test_a_deleted_checkpoint_is_gone_and_deleting_it_again_does_nothing(store: CheckpointStore) -> None:
+    digest = publish(store)
+    store.delete(digest)
+    store.delete(digest)
+    assert (store.digests(), store.num_bytes(digest)) == (frozenset(), 0)
 
 
-NOT_REGULAR: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a FIFO": (os.mkfifo, "a FIFO"),
-    "a socket": (_bind_socket, "a socket"),
-    "a directory": (Path.mkdir, "a directory"),
-    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
-    "a broken link": (lambda path: path.symlink_to("nowhere"), "not there"),
-    "a circle of links": (lambda path: path.symlink_to(path), "cannot be read"),
-}
+def test_what_was_being_deleted_when_the_process_died_is_gone_at_the_next_start(store: CheckpointStore) -> None:
+    doomed = store.root / ".doomed-x"
+    doomed.mkdir()
+    CheckpointStore(store.root)
+    assert not doomed.exists()
 
 
-@pytest.mark.parametrize("case", NOT_REGULAR)
-@pytest.mark.parametrize("name", ["tokenizer.json", "more.safetensors"])
-def test_what_is_not_a_regular_file_is_refused_at_once(
-    store: CheckpointStore, source: Path, case: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make, said = NOT_REGULAR[case]
-    (source / name).unlink(missing_ok=True)
-    # A socket's path must be short.
-    monkeypatch.chdir(source)
-    make(Path(name))
-    with pytest.raises(ModelUnusableError, match=said) as caught:
-        store.import_directory(source, lambda _: None)
-    assert (caught.value.code, name in str(caught.value)) == (ErrorCode.CHECKPOINT_CORRUPT, True)
-    assert store.digests() == frozenset()
+def test_a_damaged_checkpoint_is_put_aside_and_its_room_is_still_counted(store: CheckpointStore) -> None:
+    digest = publish(store)
+    used_bytes = RoomKeeper(store, None).usage().used_bytes
+    aside = store.quarantine(digest)
+    assert (store.digests(), store.aside()) == (frozenset(), [aside])
+    assert RoomKeeper(store, None).usage().used_bytes == used_bytes
 
 
-def test_links_to_files_are_followed_as_in_a_cache(store: CheckpointStore, source: Path, tmp_path: Path) -> None:
-    expected = store.import_directory(source, lambda _: None)
-    linked = tmp_path / "linked"
-    linked.mkdir()
-    for path in source.iterdir():
-        (linked / path.name).symlink_to(path)
-    assert store.import_directory(linked, lambda _: None) == expected
-
-
-def test_the_same_content_has_the_same_digest_and_is_kept_once(store: CheckpointStore, source: Path) -> None:
-    first = store.import_directory(source, lambda _: None)
-    assert store.import_directory(source, lambda _: None) == first
-    assert store.digests() == {first}
-    (source / "model.safetensors").write_bytes(b"others")
-    assert store.import_directory(source, lambda _: None) != first
-
-
-def test_progress_ends_at_the_size_of_what_was_copied(store: CheckpointStore, source: Path) -> None:
-    seen: list[int] = []
-    store.import_directory(source, seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == len(b"weights" * 1000) + 2 * len("{}")
-
-
-def test_an_import_that_breaks_off_leaves_nothing(store: CheckpointStore, source: Path, tmp_path: Path) -> None:
-    def stop(_: int) -> None:
-        raise RuntimeError("the process is told to stop")
-
-    with pytest.raises(RuntimeError):
-        store.import_directory(source, stop)
-    assert list((tmp_path / "store").iterdir()) == []
-
-
-def test_what_a_killed_process_left_half_done_is_gone_at_the_next_start(store: CheckpointStore, tmp_path: Path) -> None:
-    del store
-    leftover = tmp_path / "store" / ".partial-import_x"
-    leftover.mkdir()
-    (leftover / "model.safetensors").write_bytes(b"half")
-    assert CheckpointStore(tmp_path / "store").digests() == frozenset()
-    assert not leftover.exists()
-
-
-def test_a_directory_that_is_not_here_is_missing(store: CheckpointStore, tmp_path: Path) -> None:
-    with pytest.raises(ModelUnusableError, match="no directory") as caught:
-        store.import_directory(tmp_path / "nowhere", lambda _: None)
-    assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
-
-
-def test_a_checkpoint_larger_than_the_free_space_is_refused_before_a_byte_is_copied(
-    store: CheckpointStore, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=50))
-    with pytest.raises(ModelUnusableError, match="50 are free") as caught:
-        store.import_directory(source, lambda _: None)
-    assert caught.value.code is ErrorCode.DISK_FULL
-    assert store.digests() == frozenset()
-
-
-@pytest.mark.parametrize("digest", ["..", "../source", "a" * 63, "A" * 64, ""])
+@pytest.mark.parametrize("digest", ["..", "../source", "a" * 63, "A" * 64, "", "a" * 64 + "\n"])
 def test_a_path_never_comes_from_a_message(store: CheckpointStore, digest: str) -> None:
-    with pytest.raises(ModelUnusableError):
+    with pytest.raises(ModelUnusableError) as caught:
         store.path(digest)
+    assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
     store.delete(digest)
 
 
-def test_a_deleted_checkpoint_is_gone_and_deleting_it_again_does_nothing(store: CheckpointStore, source: Path) -> None:
-    digest = store.import_directory(source, lambda _: None)
-    store.delete(digest)
-    store.delete(digest)
-    assert store.digests() == frozenset()
+def test_more_than_the_limit_is_refused_with_the_numbers(store: CheckpointStore) -> None:
+    used_bytes = store.num_bytes(publish(store))
+    rooms = RoomKeeper(store, used_bytes + 1000)
+    with rooms.working("x") as room:
+        room.grant(1000)
+        with pytest.raises(ModelUnusableError, match=f"needs 1001 bytes on the SSD, 1000 of {used_bytes + 1000}"):
+            room.grant(1001)
 
 
-def test_the_digest_depends_on_names_and_contents_and_not_on_their_order() -> None:
-    assert digest_of({"a": "1", "b": "2"}) == digest_of({"b": "2", "a": "1"})
-    assert digest_of({"a": "1", "b": "2"}) != digest_of({"a": "2", "b": "1"})
+def test_without_a_limit_a_twentieth_of_the_disk_stays_free(store: CheckpointStore) -> None:
+    rooms = RoomKeeper(store, None)
+    with rooms.working("x") as room, pytest.raises(ModelUnusableError) as caught:
+        room.grant(rooms.usage().capacity_bytes + (1 << 30))
+    assert caught.value.code is ErrorCode.DISK_FULL
+
+
+def test_room_is_promised_once_and_given_back_at_the_end(store: CheckpointStore) -> None:
+    rooms = RoomKeeper(store, 10 * MIB)
+    with rooms.working("first") as first, rooms.working("second") as second:
+        first.grant(6 * MIB)
+        with pytest.raises(ModelUnusableError):
+            second.grant(6 * MIB)
+    with rooms.working("second") as second:
+        second.grant(6 * MIB)
+
+
+def test_what_a_dead_process_left_makes_way_unless_somebody_goes_on_with_it(store: CheckpointStore) -> None:
+    idle, resumed = leave_unfinished(store, "idle"), leave_unfinished(store, "resumed")
+    rooms = RoomKeeper(store, 4 * MIB)
+    with rooms.working("resumed") as room:
+        room.grant(2 * MIB)
+        assert (idle.exists(), resumed.exists()) == (True, True), "there is room for all"
+        room.grant(7 * MIB // 2)
+        assert (idle.exists(), resumed.exists()) == (False, True)
+
+
+def test_damaged_checkpoints_make_way_first(store: CheckpointStore) -> None:
+    aside = store.quarantine(publish(store))
+    idle = leave_unfinished(store, "idle")
+    rooms = RoomKeeper(store, disk_bytes(aside) + MIB)
+    with rooms.working("x") as room:
+        room.grant(1)
+    assert (aside.exists(), idle.exists()) == (False, True)

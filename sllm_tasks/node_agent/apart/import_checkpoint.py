@@ -1,0 +1,88 @@
+"""Check a checkpoint directory and write it into the store in our own format."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from loaders.errors import CheckpointExistsError, ConversionBusyError
+from loaders.format.geometry import TENSOR_INDEX
+from loaders.format.manifest import Manifest
+from loaders.format.verify import verify
+from loaders.inspect import inspect
+from loaders.writer.convert import convert
+from loaders.writer.layout import plan_layout
+from loaders.writer.receive import ROOM_FOR_SMALL_FILES, LocalSupplier, num_needed_bytes, receive
+from loaders.writer.safetensors_source import SafetensorsSource
+from sllm_tasks.failpoints import failpoint
+from sllm_tasks.node_agent.apart.link import Agent, serve
+
+#: How often to see whether another import of the same source is done.
+_BUSY_S = 0.2
+
+
+def run(request: dict[str, Any], agent: Agent) -> dict[str, Any]:
+    """Import `source` to `destination`: a summary (`loaders.inspect.CheckpointSummary`) and the manifest's digest."""
+    source, destination = Path(request["source"]), Path(request["destination"])
+    summary = asdict(inspect(source))
+    imported = _copy if (source / TENSOR_INDEX).is_file() else _convert
+    manifest = _when_free(lambda: imported(source, destination, agent))
+    return {
+        **summary,
+        "digest": manifest.digest,
+        "num_partitions": len(manifest.content.partitions),
+    }
+
+
+def _convert(source: Path, destination: Path, agent: Agent) -> Manifest:
+    with SafetensorsSource(source) as opened:
+        layout = plan_layout(opened.tensors, opened.storage_bytes)
+        small = sum(len(data) for data in opened.model_files.values()) + ROOM_FOR_SMALL_FILES
+    agent.ask_room(sum(layout.sizes) + small)
+    try:
+        return convert(source, destination, on_progress=_progress(agent))
+    except CheckpointExistsError:
+        # Left by an import that died before its last step, of what the source was then.
+        shutil.rmtree(destination)
+        return convert(source, destination, on_progress=_progress(agent))
+
+
+def _copy(source: Path, destination: Path, agent: Agent) -> Manifest:
+    verify(source, on_progress=agent.progress)
+    with LocalSupplier(source) as supplier:
+        agent.ask_room(num_needed_bytes(supplier.manifest))
+        try:
+            return receive(supplier, destination, on_progress=_progress(agent))
+        except CheckpointExistsError:
+            shutil.rmtree(destination)
+            return receive(supplier, destination, on_progress=_progress(agent))
+
+
+def _progress(agent: Agent) -> Callable[[int, int], None]:
+    num_chunks = 0
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        nonlocal num_chunks
+        num_chunks += 1
+        failpoint("import.chunk", num_chunks)
+        agent.progress(done_bytes, total_bytes)
+
+    return tell
+
+
+def _when_free(work: Callable[[], Manifest]) -> Manifest:
+    """Wait while another process imports the same source."""
+    while True:
+        try:
+            return work()
+        except ConversionBusyError:
+            time.sleep(_BUSY_S)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(run))

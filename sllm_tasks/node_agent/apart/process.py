@@ -1,0 +1,134 @@
+"""The agent's end of the wire: start a process, pass on what it says, end it when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO, Any, Protocol
+
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError
+
+_PACKAGE = __package__
+#: How soon a cancel is noticed.
+_LOOK_S = 0.2
+#: A process that says nothing for so long hangs: a chunk takes a second at most, a look at a checkpoint some minutes.
+_MAX_SILENCE_S = 600.0
+
+
+class Work(StrEnum):
+    """What a process can be started for: a module of this package."""
+
+    IMPORT = "import_checkpoint"
+    FETCH = "fetch_checkpoint"
+    VERIFY = "verify_checkpoint"
+    PREFETCH = "prefetch_checkpoint"
+    CALIBRATE = "calibrate"
+
+
+class WorkCanceledError(SllmError):
+    """Whoever asked for the work does not want it any more."""
+
+    code = ErrorCode.CANCELED_BY_USER
+
+
+class Watcher(Protocol):
+    """Whoever watches over a piece of work."""
+
+    def note(self, done_bytes: int, total_bytes: int) -> None:
+        """Hear how far it is."""
+
+    def is_canceled(self) -> bool:
+        """Whether to stop."""
+
+    def grant(self, num_bytes: int) -> None:
+        """Set room on the SSD aside; raises ModelUnusableError where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    popen: subprocess.Popen[bytes]
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def lines(self, watcher: Watcher) -> Iterator[dict[str, Any]]:
+        """Give every line it writes, until it closes its output; raises WorkCanceledError."""
+        buffered, heard_s = b"", time.monotonic()
+        while True:
+            if watcher.is_canceled():
+                raise WorkCanceledError("stopped: it is not wanted any more")
+            if not select.select([self.stdout], [], [], _LOOK_S)[0]:
+                if time.monotonic() - heard_s > _MAX_SILENCE_S:
+                    message = f"given up: nothing was heard for {_MAX_SILENCE_S:.0f} s"
+                    raise ModelUnusableError(ErrorCode.CHECKPOINT_UNSUPPORTED, message)
+                continue
+            heard_s = time.monotonic()
+            data = os.read(self.stdout.fileno(), 1 << 20)
+            if not data:
+                return
+            *whole, buffered = (buffered + data).split(b"\n")
+            for line in whole:
+                yield json.loads(line)
+
+    def last_words(self) -> str:
+        """The last line of what it wrote for people."""
+        self.stderr.seek(0)
+        return self.stderr.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
+
+
+def work_apart(work: Work, request: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
+    """Have a process of its own do something and return its result.
+
+    Raises:
+        ModelUnusableError: What the process gave as its reason; CHECKPOINT_CORRUPT if it died.
+        WorkCanceledError: The watcher said so.
+
+    """
+    with _started(work) as process:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        for line in process.lines(watcher):
+            if "progress" in line:
+                watcher.note(*line["progress"])
+            elif "needs" in line:
+                watcher.grant(line["needs"])
+                process.stdin.write(b"granted\n")
+                process.stdin.flush()
+            elif "error" in line:
+                raise ModelUnusableError(ErrorCode(line["error"]["code"]), line["error"]["message"])
+            else:
+                result: dict[str, Any] = line["result"]
+                return result
+        status = process.popen.wait()
+        message = f"{work} died with status {status}: {process.last_words()}"
+        raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, message)
+
+
+@contextmanager
+def _started(work: Work) -> Iterator[_Process]:
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as stderr:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", f"{_PACKAGE}.{work}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environ,
+        )
+        # Leaving it closes the pipes and waits for the end, which is at hand: what is to be kept is on the disk.
+        with popen:
+            try:
+                if popen.stdin is None or popen.stdout is None:
+                    raise RuntimeError("a process without pipes")
+                yield _Process(popen, popen.stdin, popen.stdout, stderr)
+            finally:
+                popen.kill()

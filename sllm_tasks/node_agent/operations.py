@@ -1,0 +1,152 @@
+"""What a node's agent does with checkpoints: one method per kind of operation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.node_agent.apart.process import Work, work_apart
+from sllm_tasks.node_agent.dram import DramTier
+from sllm_tasks.node_agent.lease import OperationLease
+from sllm_tasks.node_agent.room import Room, RoomKeeper
+from sllm_tasks.node_agent.store import CheckpointStore
+from sllm_tasks.operations import OperationKind
+
+#: What an operation gave, as it goes into the ledger.
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Watches over a process that may need room: what it says goes to the lease, what it asks for to the room."""
+
+    lease: OperationLease
+    room: Room | None = None
+
+    def note(self, done_bytes: int, total_bytes: int) -> None:
+        self.lease.note(done_bytes, total_bytes)
+
+    def is_canceled(self) -> bool:
+        return self.lease.is_canceled()
+
+    def grant(self, num_bytes: int) -> None:
+        if self.room is None:
+            raise ModelUnusableError(ErrorCode.INTERNAL, "room on the SSD was asked for where none is needed")
+        self.room.grant(num_bytes)
+
+
+class NodeOperations:
+    """Runs operations, several at once; each raises SllmError when it cannot be done, and leaves nothing half done."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        secret: str,
+        store: CheckpointStore,
+        rooms: RoomKeeper,
+        dram: DramTier,
+        peers: Callable[[], list[NodeInfo]],
+    ) -> None:
+        """`peers` tells which nodes live, this one included; it may raise UnavailableError."""
+        self._node = node
+        self._secret = secret
+        self._store = store
+        self._rooms = rooms
+        self._dram = dram
+        self._peers = peers
+        self._kinds: dict[str, Callable[[str, dict[str, Any], OperationLease], Result]] = {
+            OperationKind.DEPLOY: self._deploy,
+            OperationKind.FETCH: self._fetch,
+            OperationKind.DROP_CHECKPOINT: self._drop,
+            OperationKind.VERIFY: self._verify,
+            OperationKind.PREFETCH: self._prefetch,
+            OperationKind.EVICT: self._evict,
+            OperationKind.CALIBRATE: self._calibrate,
+        }
+
+    def run(self, kind: str, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        """Run an operation."""
+        self._rooms.forget_old()
+        return self._kinds[kind](target, args, lease)
+
+    def _deploy(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del target
+        source = Path(args["source"])
+        if not source.is_dir():
+            message = f"there is no directory {source} on node {self._node}"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        # The same source grows in the same place: what died half-way goes on from there.
+        name = f"import-{hashlib.sha256(str(source).encode()).hexdigest()[:24]}"
+        request = {"source": str(source)}
+        result = self._grow(Work.IMPORT, name, request, lease)
+        self._store.publish(self._store.finished(name), result["digest"])
+        return {**result, "num_bytes": self._store.num_bytes(result["digest"])}
+
+    def _fetch(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del args
+        if target in self._store.digests():
+            return {"digest": target}
+        nodes = [node for node in self._peers() if target in node.checkpoints and node.name != self._node]
+        urls = [node.url for node in nodes if node.url]
+        if not urls:
+            message = f"no live node has checkpoint {target}"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        request = {"digest": target, "urls": urls, "secret": self._secret}
+        result = self._grow(Work.FETCH, target, request, lease)
+        self._store.publish(self._store.finished(target), target)
+        return {"digest": target, **result}
+
+    def _grow(self, work: Work, name: str, request: dict[str, Any], lease: OperationLease) -> Result:
+        """Let a checkpoint grow in the store's work folder; what a full disk cut short gives its room back."""
+        with self._rooms.working(name) as room:
+            try:
+                destination = {"destination": str(self._store.finished(name))}
+                return work_apart(work, {**request, **destination}, _Watch(lease, room))
+            except ModelUnusableError as error:
+                if error.code is ErrorCode.DISK_FULL:
+                    self._store.discard(name)
+                raise
+
+    def _drop(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del args, lease
+        self._store.delete(target)
+        self._dram.free(target)
+        return {"digest": target}
+
+    def _verify(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del args
+        request = {"path": str(self._store.path(target)), "digest": target}
+        try:
+            return {"digest": target, **work_apart(Work.VERIFY, request, _Watch(lease))}
+        except ModelUnusableError as error:
+            if error.code is not ErrorCode.CHECKPOINT_CORRUPT:
+                raise
+            aside = self._store.quarantine(target)
+            raise ModelUnusableError(error.code, f"{error}; the copy was put aside as {aside.name}") from error
+
+    def _prefetch(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del args
+        path = self._store.path(target)
+        if not self._dram.capacity_bytes:
+            raise ModelUnusableError(ErrorCode.OUT_OF_MEMORY, f"node {self._node} has no DRAM tier: pool_bytes is 0")
+        request = {"path": str(path), "pool_folder": str(self._dram.folder), "pool_bytes": self._dram.capacity_bytes}
+        return {"digest": target, **work_apart(Work.PREFETCH, request, _Watch(lease))}
+
+    def _evict(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del args, lease
+        return {"digest": target, "is_freed": self._dram.free(target)}
+
+    def _calibrate(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        del target, args
+        digest = max(self._store.digests(), key=self._store.num_bytes, default=None)
+        if digest is None:
+            message = f"node {self._node} has no checkpoint whose reading could be measured"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        partition = max(self._store.path(digest).glob("partition_*.bin"), key=lambda path: path.stat().st_size)
+        return {"checkpoint": digest, **work_apart(Work.CALIBRATE, {"path": str(partition)}, _Watch(lease))}

@@ -1,0 +1,197 @@
+"""A checkpoint is checked and written into the store in our format by a process of its own, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders.errors import CheckpointCorruptError, LoaderError
+from loaders.format.verify import verify
+from loaders.writer.convert import convert
+from scripts.demo_checkpoints import make_tiny
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.node_agent.apart import import_checkpoint
+from sllm_tasks.node_agent.apart.link import code_of
+from sllm_tasks.node_agent.apart.process import Work, WorkCanceledError, work_apart
+from sllm_tasks.node_agent.store import CheckpointStore
+from tests.integration.node_agent.conftest import Watch
+
+
+def import_apart(source: Path, store: CheckpointStore, watch: Watch | None = None) -> dict[str, Any]:
+    request = {"source": str(source), "destination": str(store.finished("import"))}
+    return work_apart(Work.IMPORT, request, watch or Watch())
+
+
+class GenerousLink:
+    """The wire to an agent that grants everything."""
+
+    def progress(self, done_bytes: int, total_bytes: int) -> None:
+        pass
+
+    def ask_room(self, num_bytes: int) -> None:
+        pass
+
+
+def change_config(**values: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, **values}))
+
+    return change
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda path: (path / name).unlink()
+
+
+def truncate_weights(path: Path) -> None:
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def instead_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def replace(path: Path) -> None:
+        (path / name).unlink(missing_ok=True)
+        make(path / name)
+
+    return replace
+
+
+def bind_socket(path: Path) -> None:
+    # A socket's path must be short.
+    before = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], ErrorCode, str]] = {
+    "no config": (remove("config.json"), ErrorCode.CHECKPOINT_CORRUPT, "config.json"),
+    "a FIFO": (instead_of("generation_config.json", os.mkfifo), ErrorCode.CHECKPOINT_CORRUPT, "not a regular file"),
+    "weights in a FIFO": (instead_of("model.safetensors", os.mkfifo), ErrorCode.CHECKPOINT_CORRUPT, "safetensors"),
+    "a socket": (instead_of("tokenizer.json", bind_socket), ErrorCode.CHECKPOINT_CORRUPT, "tokenizer.json"),
+    "a directory": (instead_of("tokenizer.json", Path.mkdir), ErrorCode.CHECKPOINT_CORRUPT, "tokenizer.json"),
+    "a link to a device": (
+        instead_of("tokenizer.json", lambda path: path.symlink_to("/dev/zero")),
+        ErrorCode.CHECKPOINT_CORRUPT,
+        "not a regular file",
+    ),
+    "no weights": (remove("model.safetensors"), ErrorCode.CHECKPOINT_CORRUPT, "safetensors"),
+    "no tokenizer": (remove("tokenizer.json"), ErrorCode.TOKENIZER_MISSING, "tokenizer.json"),
+    "truncated weights": (truncate_weights, ErrorCode.CHECKPOINT_CORRUPT, "model.safetensors"),
+    "wrong shapes": (change_config(intermediate_size=97), ErrorCode.CHECKPOINT_CORRUPT, "mlp"),
+    "missing tensors": (change_config(num_hidden_layers=3), ErrorCode.CHECKPOINT_CORRUPT, "layers.2"),
+    "unknown architecture": (
+        change_config(model_type="quantum", architectures=["QuantumForCausalLM"]),
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        "quantum",
+    ),
+    "remote code": (
+        change_config(auto_map={"AutoModelForCausalLM": "evil.Model"}),
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        "auto_map",
+    ),
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_tiny(tmp_path / "tiny")
+
+
+def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: CheckpointStore) -> None:
+    watch = Watch()
+    result = import_apart(source, store, watch)
+    assert result["architecture"] == "LlamaForCausalLM"
+    assert json.loads(result["files"]["tokenizer"])
+    manifest = verify(store.finished("import"))
+    assert (result["digest"], result["num_partitions"]) == (manifest.digest, 1)
+    assert watch.progress[-1] == (manifest.num_bytes, manifest.num_bytes)
+    assert len(watch.asked) == 1
+    assert watch.asked[0] >= manifest.num_bytes
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_checkpoint_is_refused_with_its_reason(source: Path, store: CheckpointStore, case: str) -> None:
+    breaking, code, named = BROKEN[case]
+    breaking(source)
+    # In this process: what one of its own costs is the imports.
+    with pytest.raises(LoaderError) as caught:
+        import_checkpoint.run({"source": source, "destination": store.finished("import")}, GenerousLink())
+    assert (code_of(caught.value), named in str(caught.value)) == (code, True), str(caught.value)
+    assert store.aside() == []
+
+
+def test_a_refusal_keeps_its_code_on_the_way_to_the_agent(source: Path, store: CheckpointStore) -> None:
+    remove("tokenizer.json")(source)
+    with pytest.raises(ModelUnusableError, match=r"tokenizer\.json") as caught:
+        import_apart(source, store)
+    assert caught.value.code is ErrorCode.TOKENIZER_MISSING
+
+
+def import_here(source: Path, store: CheckpointStore) -> str:
+    request = {"source": source, "destination": store.finished("import")}
+    return str(import_checkpoint.run(request, GenerousLink())["digest"])
+
+
+def test_links_to_files_are_followed_as_in_a_cache(source: Path, store: CheckpointStore, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in source.iterdir():
+        (linked / path.name).symlink_to(path)
+    assert import_here(linked, store) == import_here(source, store)
+
+
+def test_a_checkpoint_in_our_format_is_verified_and_copied(
+    source: Path, store: CheckpointStore, tmp_path: Path
+) -> None:
+    converted = tmp_path / "converted"
+    digest = convert(source, converted).digest
+    assert import_here(converted, store) == digest
+    assert verify(store.finished("import")).digest == digest
+    partition = converted / "partition_00000.bin"
+    content = bytearray(partition.read_bytes())
+    content[1000] ^= 1
+    partition.write_bytes(content)
+    with pytest.raises(CheckpointCorruptError, match="digest"):
+        import_here(converted, store)
+
+
+def test_where_there_is_no_room_nothing_is_written(source: Path, store: CheckpointStore) -> None:
+    with pytest.raises(ModelUnusableError, match="no room"):
+        import_apart(source, store, Watch(limit_bytes=1000))
+    assert store.aside() == []
+
+
+def test_what_an_import_of_an_earlier_state_of_the_source_left_makes_way(source: Path, store: CheckpointStore) -> None:
+    first = import_here(source, store)
+    make_tiny(source, seed=1)
+    assert import_here(source, store) != first
+
+
+def test_an_import_that_was_killed_goes_on_where_it_stopped(
+    source: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLLM_FAILPOINTS", "import.chunk=kill9@1")
+    with pytest.raises(ModelUnusableError, match="died with status -9"):
+        import_apart(source, store)
+    (left,) = store.aside()
+    begun_at = (left / "progress").read_text().split()[2]
+    monkeypatch.delenv("SLLM_FAILPOINTS")
+    import_apart(source, store)
+    assert verify(store.finished("import")).created_at == begun_at
+
+
+def test_a_canceled_import_ends_at_once(source: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLLM_FAILPOINTS", "import.chunk=sleep:60000")
+    with pytest.raises(WorkCanceledError):
+        import_apart(source, store, Watch(canceled_at=0))
