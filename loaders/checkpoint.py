@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -18,8 +19,12 @@ from loaders.devices.cpu import load_on_cpu
 from loaders.devices.cuda import load_on_gpu
 from loaders.devices.loaded import LoadedFrom
 from loaders.errors import CheckpointMissingError, LoaderError
+from loaders.memory.load_queue import Ticket
 from loaders.memory.pool import Pool
+from loaders.memory.ranking import LoadClass
+from loaders.memory.records import ContentKey
 from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
+from loaders.reading.plan import LoadPlan
 from loaders.restore import restore
 from loaders.source import Source, open_source
 from loaders.tensors import dominant_dtype
@@ -132,29 +137,46 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
         torch.OutOfMemoryError: The device has no room.
 
     """
-    started_s = time.monotonic()
-    options, control = options or ReadOptions(), LoadControl(on_progress=on_progress, cancel=cancel)
     with open_source(Path(path)) as source:
-        model_files = _model_files(source)
-        building = Building(model_files.config, model_files.dtype) if with_model and model_files else None
-        tensors: dict[str, torch.Tensor] = {}
+        control = LoadControl(on_progress=on_progress, cancel=cancel)
+        return load_source(
+            source, device, pool=pool, with_model=with_model, options=options or ReadOptions(), control=control
+        )
 
-        def on_tensors(made: dict[str, torch.Tensor]) -> None:
-            tensors.update(made)
-            if building is not None:
-                building.start(made)
 
+def load_source(
+    source: Source, device: str, *, pool: Pool | None, with_model: bool, options: ReadOptions, control: LoadControl
+) -> LoadedCheckpoint:
+    """Read an open checkpoint, wherever its files are; raises what `load` raises."""
+    started_s = time.monotonic()
+    model_files = _model_files(source)
+    building = Building(model_files.config, model_files.dtype) if with_model and model_files else None
+    tensors: dict[str, torch.Tensor] = {}
+
+    def on_tensors(made: dict[str, torch.Tensor]) -> None:
+        tensors.update(made)
+        if building is not None:
+            building.start(made)
+
+    with ExitStack() as resources:
+        if pool is not None:
+            control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
         if torch.device(device).type == "cpu":
             loaded = load_on_cpu(source.plan, pool, options, control, on_tensors)
         else:
             loaded = load_on_gpu(source.plan, torch.device(device), pool, options, control, on_tensors)
-        report = LoadReport(
-            loaded_from=loaded.loaded_from,
-            num_bytes=source.plan.num_bytes,
-            read_bytes=loaded.read_bytes,
-            seconds=time.monotonic() - started_s,
-        )
+    report = LoadReport(
+        loaded_from=loaded.loaded_from,
+        num_bytes=source.plan.num_bytes,
+        read_bytes=loaded.read_bytes,
+        seconds=time.monotonic() - started_s,
+    )
     return LoadedCheckpoint(tensors, report, model_files, None if building is None else building.finish())
+
+
+def _queue(pool: Pool, plan: LoadPlan) -> Ticket:
+    """Take a place among the loads of the node: a disk serves them best one after the other."""
+    return pool.load_queue.join(f"load-{plan.key[:12]}", ContentKey(plan.key), LoadClass.DEMAND, plan.num_bytes)
 
 
 def _model_files(source: Source) -> ModelFiles | None:

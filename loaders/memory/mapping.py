@@ -30,10 +30,11 @@ class Mapping:
     `address` has to keep the mapping, or a view, for as long.
     """
 
-    def __init__(self, address: int, num_bytes: int) -> None:
+    def __init__(self, address: int, num_bytes: int, *, is_anonymous: bool = False) -> None:
         """Take over a mapped range; use one of the class methods instead."""
         self.address = address
         self.num_bytes = num_bytes
+        self._is_anonymous = is_anonymous
         # Every buffer that is made from a ctypes array holds the array, so the array's own end is the memory's.
         self._memory: ctypes.Array[ctypes.c_ubyte] | None = (ctypes.c_ubyte * num_bytes).from_address(address)
         unmap = weakref.finalize(self._memory, unmap_memory, address, _whole_pages(num_bytes))
@@ -43,7 +44,8 @@ class Mapping:
     @classmethod
     def anonymous(cls, num_bytes: int) -> Self:
         """Memory of this process alone, in huge pages where the kernel has them. Raises OSError."""
-        return cls(_map([_Piece(0, num_bytes, -1, 0)], num_bytes, MapFlag.PRIVATE | MapFlag.ANONYMOUS), num_bytes)
+        address = _map([_Piece(0, num_bytes, -1, 0)], num_bytes, MapFlag.PRIVATE | MapFlag.ANONYMOUS)
+        return cls(address, num_bytes, is_anonymous=True)
 
     @classmethod
     def shared(cls, fd: int, num_bytes: int) -> Self:
@@ -107,20 +109,26 @@ class Mapping:
         it would have killed the process). Before Linux 5.14 it does nothing, and pages are made when they are used.
         """
         address = self.address + start
-        # One touched page is enough for the kernel to make the huge page around it, at four times the speed of
-        # touching all (7 against 1.4 GB/s on tmpfs), even where the machine's setting for shared memory is `never`.
-        first_huge = -(-address // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
-        last_huge = (self.address + stop) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
         try:
-            for page in range(first_huge, last_huge, HUGE_PAGE_BYTES):
-                advise(page, PAGE_BYTES, Advice.POPULATE_WRITE)
-            if first_huge < last_huge:
-                with suppress(OSError):  # older kernel, no huge page free, or one in use by a device: small pages do
-                    advise(first_huge, last_huge - first_huge, Advice.COLLAPSE)
+            if not self._is_anonymous:
+                self._make_huge(address, self.address + stop)
             advise(address, stop - start, Advice.POPULATE_WRITE)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
+
+    @staticmethod
+    def _make_huge(begin: int, end: int) -> None:
+        """Make huge pages of shared memory; anonymous memory gets them without being asked again."""
+        # One touched page is enough for the kernel to make the huge page around it, at four times the speed of
+        # touching all (7 against 1.4 GB/s on tmpfs), even where the machine's setting for shared memory is `never`.
+        first_huge = -(-begin // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+        last_huge = end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        for page in range(first_huge, last_huge, HUGE_PAGE_BYTES):
+            advise(page, PAGE_BYTES, Advice.POPULATE_WRITE)
+        if first_huge < last_huge:
+            with suppress(OSError):  # older kernel, no huge page free, or one in use by a device: small pages do
+                advise(first_huge, last_huge - first_huge, Advice.COLLAPSE)
 
     def close(self) -> None:
         """Let go of the memory; it is unmapped when the last view has died."""

@@ -46,7 +46,7 @@ class Turn(Protocol):
         ...
 
     def update(self, remaining_bytes: int) -> None:
-        """Tell how much is left."""
+        """Tell how much nobody has begun to read."""
         ...
 
 
@@ -137,6 +137,7 @@ class Pipeline:
         self._stopping = threading.Event()
         self._errors: list[BaseException] = []
         self._read_bytes = 0
+        self._unread_bytes = plan.num_bytes
         self._lock = threading.Lock()
         self._readers: list[Reader] = []
 
@@ -188,8 +189,6 @@ class Pipeline:
                 done_bytes += self._plan.chunks[index].num_bytes
             accepted |= fresh
             self._sink.poll()
-            if fresh:
-                self._turn.update(self._plan.num_bytes - done_bytes)
             if time.monotonic() - told_s >= _PROGRESS_S:
                 told_s = time.monotonic()
                 self._tell(self._progress(done_bytes, started_s))
@@ -219,6 +218,7 @@ class Pipeline:
                     # Somebody else reads the rest, and may die before it is done.
                     self._stopping.wait(_IDLE_S)
                     continue
+                self._begin(index)
                 try:
                     self._fill(index)
                 except BaseException:
@@ -228,6 +228,12 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - `run` raises it
             self._errors.append(error)
             self._stopping.set()
+
+    def _begin(self, index: int) -> None:
+        """Let the next load start while the last chunks of this one are on their way."""
+        with self._lock:
+            self._unread_bytes -= self._plan.chunks[index].num_bytes
+            self._turn.update(self._unread_bytes)
 
     def _fill(self, index: int) -> None:
         chunk, memory = self._plan.chunks[index], self._memory.chunk(index)

@@ -72,6 +72,10 @@ class WorkFolder:
             write_file(self._checkpoint / MODEL_DIRECTORY / name, data)
         if model_files:
             sync_directory(self._checkpoint / MODEL_DIRECTORY)
+        with translated(self._checkpoint):
+            # For ever: a file that nobody may write to is one that a loader may map.
+            for path in self._checkpoint.glob("*.bin"):
+                path.chmod(0o444)
         sync_directory(self._checkpoint)
         write_file(self._checkpoint / MANIFEST, manifest)
         sync_directory(self._checkpoint)

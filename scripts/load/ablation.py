@@ -1,0 +1,51 @@
+"""What each part of the loader gains: the paper's Figure 7, from the switches of the real one."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import torch
+from safetensors import safe_open
+
+from loaders import checkpoint
+from loaders.memory.pool import Pool
+from loaders.reading.pipeline import ReadOptions
+from scripts.load.contestants import Files
+from scripts.load.rounds import State, bring_about
+
+
+def ablation(files: Files, pool: Pool, num_rounds: int) -> dict[str, list[float]]:
+    """Load with one more part each time; seconds per load in this process, from a disk that nothing has cached."""
+    one = ReadOptions(num_threads=1, direct=False, page_cache=False, verify=False)
+    direct = ReadOptions(num_threads=1, direct=True, page_cache=False, verify=False)
+    threads = ReadOptions(direct=True, page_cache=False, verify=False)
+    steps = {
+        "tensor by tensor": lambda: _tensor_by_tensor(files),
+        "+ bulk": lambda: _load(files, None, one),
+        "+ direct": lambda: _load(files, None, direct),
+        "+ threads": lambda: _load(files, None, threads),
+        "+ resident pool": lambda: _load(files, pool, threads),
+        "+ digests, in the pipeline": lambda: _load(files, pool, ReadOptions(page_cache=False)),
+    }
+    samples: dict[str, list[float]] = defaultdict(list)
+    for _ in range(num_rounds):
+        for name, step in steps.items():
+            for contestant in ("safetensors", "ours"):
+                bring_about(State.FOUND, contestant, files, pool)
+            started_s = time.monotonic()
+            step()
+            samples[name].append(time.monotonic() - started_s)
+    return samples
+
+
+def _tensor_by_tensor(files: Files) -> None:
+    with safe_open(files.safetensors, framework="pt", device=files.device) as opened:
+        for name in opened.keys():  # noqa: SIM118 - not a dict
+            opened.get_tensor(name).clone()
+
+
+def _load(files: Files, pool: Pool | None, options: ReadOptions) -> None:
+    with checkpoint.load(files.converted, files.device, pool=pool, options=options):
+        if files.device != "cpu":
+            torch.cuda.synchronize()

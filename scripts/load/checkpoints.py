@@ -1,0 +1,115 @@
+"""The checkpoints that bench_load makes for itself, in every form that a contestant wants."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import OPTConfig, OPTForCausalLM
+
+from loaders.writer.convert import convert
+from scripts.load.contestants import Files
+
+#: As a trained model's weights, roughly; what is in them matters to packing alone.
+_DEVIATION = 0.02
+
+
+def opt_1_3b(folder: Path) -> Path:
+    """2.6 GB in 388 tensors: the shapes of OPT-1.3B in bfloat16, random weights."""
+    config = OPTConfig(
+        hidden_size=2048,
+        ffn_dim=8192,
+        num_hidden_layers=24,
+        num_attention_heads=32,
+        word_embed_proj_dim=2048,
+        max_position_embeddings=2048,
+        dtype="bfloat16",
+    )
+    return _model(folder, OPTForCausalLM, config)
+
+
+def many_small(folder: Path) -> Path:
+    """0.5 GB in 20,000 tensors."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.empty(13_000).normal_(0, _DEVIATION, generator=generator).to(torch.bfloat16)
+    return _tensors(folder, {f"layers.{index}.weight": base.clone() for index in range(20_000)})
+
+
+def lora(folder: Path) -> Path:
+    """20 MB in 192 tensors, as an adapter of rank 16 has them."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"lora_A": (16, 2048), "lora_B": (2048, 16)}
+    return _tensors(
+        folder,
+        {
+            f"layers.{index}.{name}.{side}.weight": torch.empty(shape)
+            .normal_(0, _DEVIATION, generator=generator)
+            .to(torch.bfloat16)
+            for index in range(24)
+            for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+            for side, shape in shapes.items()
+        },
+    )
+
+
+CHECKPOINTS = {"opt-1.3b": opt_1_3b, "many-small": many_small, "lora": lora}
+
+
+def make(name: str, folder: Path, *, peers: bool, pool_bytes: int, device: str) -> Files:
+    """Make a checkpoint in all forms; what is there from an earlier run is used again."""
+    files = Files(
+        directory=folder / name / "safetensors",
+        converted=folder / name / "converted",
+        packed=folder / name / "packed",
+        pickled=folder / name / "tensors.pt",
+        tensorized=folder / name / "tensors.tensorizer",
+        pool=Path("/dev/shm") / f"sllm-bench-{name}",
+        pool_bytes=pool_bytes,
+        device=device,
+    )
+    if not files.safetensors.is_file():
+        partial = folder / name / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        CHECKPOINTS[name](partial).rename(files.directory)
+    for path, pack in ((files.converted, False), (files.packed, True)):
+        if not path.is_dir():
+            convert(files.directory, path, pack=pack)
+    if not files.pickled.is_file():
+        torch.save(_read(files), files.pickled)
+    if peers and not files.tensorized.is_file():
+        _tensorize(files)
+    return files
+
+
+def _model(folder: Path, model_class: type[OPTForCausalLM], config: OPTConfig) -> Path:
+    with torch.device("meta"):
+        model = model_class(config).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.copy_(torch.empty(parameter.shape).normal_(0, _DEVIATION, generator=generator))
+    model.tie_weights()
+    model.save_pretrained(folder, max_shard_size="1TB")
+    return folder
+
+
+def _tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def _read(files: Files) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file  # noqa: PLC0415 - only when files are made
+
+    return load_file(files.safetensors)
+
+
+def _tensorize(files: Files) -> None:
+    from tensorizer import TensorSerializer  # noqa: PLC0415 - an optional peer
+
+    serializer = TensorSerializer(str(files.tensorized))
+    serializer.write_state_dict(_read(files))
+    serializer.close()

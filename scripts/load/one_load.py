@@ -1,0 +1,65 @@
+"""One load in a fresh process: `python -m scripts.load.one_load REQUEST`; prints the times as JSON.
+
+REQUEST is JSON: contestant, files, and how many bytes of memory to touch and free before the clock (0: as found).
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from scripts.load.contestants import CONTESTANTS, Files, Tensors
+
+_PAGE = 4096
+
+
+def main() -> int:
+    """Load, touch, report."""
+    request = json.loads(sys.argv[1])
+    paths = ("directory", "converted", "packed", "pickled", "tensorized", "pool")
+    files = Files(**{name: Path(value) if name in paths else value for name, value in request["files"].items()})
+    load = CONTESTANTS[request["contestant"]](files)
+    _back_memory(request["backed_bytes"])
+    started_s = time.monotonic()
+    tensors = load()
+    returned_s = time.monotonic()
+    checksum = _touch(tensors)
+    if files.device != "cpu":
+        torch.cuda.synchronize()
+    resident_s = time.monotonic()
+    num_bytes = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors.values()}.values())
+    answer = {
+        "returned_s": returned_s - started_s,
+        "resident_s": resident_s - started_s,
+        "num_bytes": num_bytes,
+        "checksum": checksum,
+    }
+    print(json.dumps(answer))
+    return 0
+
+
+def _back_memory(num_bytes: int) -> None:
+    """Touch memory and free it, so that the host of a virtual machine has it ready for the load."""
+    if num_bytes:
+        memory = mmap.mmap(-1, num_bytes)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        memory[::_PAGE] = b"\1" * len(range(0, num_bytes, _PAGE))
+        memory.close()
+
+
+def _touch(tensors: Tensors) -> int:
+    """Read a byte of every page of every tensor, so that all of it is in memory; returns what they add up to."""
+    total = 0
+    for tensor in tensors.values():
+        flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        total += int(flat[::_PAGE].to(torch.int64).sum())
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Rounds of loads in turning order, each in a fresh process and from a state of memory that is brought about first."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from loaders.memory.pool import Pool
+from scripts.load.contestants import READS, Files
+
+_TIMEOUT_S = 600
+
+
+class State(StrEnum):
+    """What is in memory when the clock starts."""
+
+    #: Nothing of the files; the memory of the process is as the machine gives it.
+    FOUND = "cold, memory as found"
+    #: Nothing of the files; the process has touched and freed twice the memory it needs.
+    BACKED = "cold, memory host-backed"
+    #: The files are in the page cache; the pool holds what it held after the last load.
+    WARM = "warm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One load."""
+
+    returned_s: float
+    #: Until every page of every tensor had been read.
+    resident_s: float
+    num_bytes: int
+    checksum: int
+
+
+def bring_about(state: State, contestant: str, files: Files, pool: Pool | None) -> None:
+    """Empty, or fill, the page cache and the pool."""
+    for path in READS[contestant](files):
+        with path.open("rb") as file:
+            if state is State.WARM:
+                while file.read(16 << 20):
+                    pass
+            else:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if pool is not None and state is not State.WARM:
+        for content in pool.contents():
+            pool.free(content.key)
+
+
+def load_once(contestant: str, files: Files, state: State) -> Sample:
+    """Run one load in a process of its own; raises RuntimeError with its last words when it fails."""
+    num_bytes = sum(path.stat().st_size for path in READS[contestant](files))
+    request = {
+        "contestant": contestant,
+        "files": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(files).items()},
+        "backed_bytes": 0 if state is State.FOUND else 2 * num_bytes,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.load.one_load", json.dumps(request)],
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+        raise RuntimeError(f"{contestant}: {' / '.join(last)}")
+    return Sample(**json.loads(done.stdout.decode().strip().splitlines()[-1]))
+
+
+class Ceiling:
+    """The bare read loop in C; compiled when it is made, None where there is no compiler."""
+
+    def __init__(self, folder: Path) -> None:
+        """Compile; raises OSError or CalledProcessError."""
+        self._program = folder / "ceiling"
+        source = Path(__file__).with_name("ceiling.c")
+        subprocess.run(["cc", "-O2", "-pthread", "-o", self._program, source], check=True, capture_output=True)
+
+    def read_s(self, path: Path, num_threads: int = 4, chunk_bytes: int = 32 << 20) -> float:
+        """Seconds that one read of a file takes."""
+        command = [self._program, str(path), str(num_threads), str(chunk_bytes)]
+        return float(subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S).stdout)
