@@ -24,6 +24,8 @@ class GrowingCopy:
         if progress is None:
             ProgressFile.create(record, plan, "-")
         self._digests = {} if progress is None else progress.digests
+        # Offsets of pieces that were written, or found to be right, by this run; only ever added to.
+        self._there: set[int] = set()
         # Direct writes are of whole blocks; `finish` cuts off what the last one has too much.
         self._file = DataFile(path, align_up(num_bytes, FILE_ALIGNMENT))
         self._record = ProgressFile(record)
@@ -34,7 +36,14 @@ class GrowingCopy:
         if digest is None or expected not in {None, digest}:
             return False
         block = _block(memory, num_bytes)
-        return self._file.read(block, offset) and chunk_digest(block[:num_bytes]) == digest
+        if not self._file.read(block, offset) or chunk_digest(block[:num_bytes]) != digest:
+            return False
+        self._there.add(offset)
+        return True
+
+    def has(self, offset: int) -> bool:
+        """Whether a piece is there and right."""
+        return offset in self._there
 
     def put(self, memory: memoryview, offset: int, num_bytes: int, digest: int) -> None:
         """Write a piece, and note it. Memory up to the next whole block is overwritten."""
@@ -42,6 +51,7 @@ class GrowingCopy:
         block[num_bytes:] = 0
         self._file.write(block, offset)
         self._record.add(0, offset // CHUNK_BYTES, digest)
+        self._there.add(offset)
 
     def finish(self) -> None:
         """Give the file its size, make it durable, and let nobody write to it."""

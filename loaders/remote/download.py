@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.errors import CheckpointExistsError, LoaderError, RemoteChangedError
-from loaders.format.geometry import CHUNK_BYTES
 from loaders.format.manifest import Manifest
 from loaders.format.validate import open_checkpoint
-from loaders.memory.mapping import Mapping
-from loaders.reading.pipeline import Cancel, LoadControl, Pipeline, Progress
-from loaders.reading.ring_memory import RingMemory
+from loaders.reading.pipeline import Cancel, LoadControl, Progress
+from loaders.remote.filling import fill_copies
 from loaders.remote.folder import DownloadFolder
 from loaders.remote.retries import RetryPolicy
-from loaders.remote.source import DEFAULT_CONNECTIONS, RemoteSource, open_remote
+from loaders.remote.source import DEFAULT_CONNECTIONS, open_remote
 from loaders.remote.url import RemoteUrl, parse_url
 
 #: How often a checkpoint may change under a download before it is given up.
@@ -52,7 +50,7 @@ def download(
 
     Chunks go to the disk as they arrive, in any order, and are compared with their digests where there are any. What
     arrived before a failure, a kill or a cancel stays in `.<name>.download` beside the destination; the same call goes
-    on from there, but for files that have changed since. Holds two chunks for each connection in memory.
+    on from there, but for files that have changed since. Holds a chunk for each connection in memory, and two.
 
     Args:
         url: where its directory is: `file://`, `http://`, `https://` or `s3://`.
@@ -96,7 +94,8 @@ class _Download:
         if os.path.lexists(self._destination):
             return self._already_there(started_s)
         with DownloadFolder(self._destination) as folder, open_remote(self._url, folder, self._policy) as remote:
-            self._fill(remote, on_progress, cancel)
+            control = LoadControl(on_progress=_telling(on_progress), cancel=remote.cancel(cancel))
+            fill_copies(remote, self._num_connections, control)
             folder.publish()
             return DownloadReport(
                 num_bytes=remote.source.plan.num_bytes,
@@ -104,22 +103,6 @@ class _Download:
                 seconds=time.monotonic() - started_s,
                 manifest=remote.manifest,
             )
-
-    def _fill(
-        self, remote: RemoteSource, on_progress: Callable[[int, int], None] | None, cancel: Cancel | None
-    ) -> None:
-        def tell(progress: Progress) -> None:
-            if on_progress is not None:
-                on_progress(progress.done_bytes, progress.total_bytes)
-
-        plan, options = remote.source.plan, remote.read_options(self._num_connections)
-        mapping = Mapping.anonymous(2 * options.num_threads * CHUNK_BYTES)
-        ring = RingMemory(mapping, CHUNK_BYTES, len(plan.chunks))
-        control = LoadControl(on_progress=tell, cancel=remote.cancel(cancel))
-        try:
-            Pipeline(plan, ring, _Passing(ring), options=options, control=control).run()
-        finally:
-            mapping.close()
 
     def _already_there(self, started_s: float) -> DownloadReport:
         """Accept the very checkpoint; raises CheckpointExistsError for anything else."""
@@ -140,24 +123,15 @@ class _Download:
         )
 
 
+def _telling(on_progress: Callable[[int, int], None] | None) -> Callable[[Progress], None] | None:
+    if on_progress is None:
+        return None
+    return lambda progress: on_progress(progress.done_bytes, progress.total_bytes)
+
+
 def _manifest(path: Path) -> Manifest | None:
     try:
         with open_checkpoint(path) as opened:
             return opened.manifest
     except LoaderError:
         return None
-
-
-class _Passing:
-    """Takes chunks that have been kept already."""
-
-    def __init__(self, ring: RingMemory) -> None:
-        self._ring = ring
-
-    def accept(self, index: int, memory: memoryview) -> None:
-        """Let the memory be used again."""
-        del memory
-        self._ring.release(index)
-
-    def poll(self) -> None:
-        """Nothing is under way."""

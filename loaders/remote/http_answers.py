@@ -25,9 +25,9 @@ _LONGEST_WAIT_S = 30.0
 def read_file(answer: Answer, name: str, where: str) -> RemoteFile:
     """Take size and version from the answer to a request for the first byte."""
     total = _total(answer, where)
-    has_ranges = answer.status != HTTPStatus.OK
     if total is None:
         raise RemoteError(f"{where}: the server does not say how large it is")
+    has_ranges = answer.status != HTTPStatus.OK or total == 0
     return RemoteFile(name=name, where=where, num_bytes=total, version=_version(answer), has_ranges=has_ranges)
 
 

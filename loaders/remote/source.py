@@ -13,7 +13,7 @@ from pathlib import Path
 from loaders.directory import CheckpointDirectory
 from loaders.format.manifest import Manifest
 from loaders.reading.pipeline import Cancel, ReadOptions
-from loaders.reading.plan import LoadPlan
+from loaders.reading.plan import Chunk, LoadPlan
 from loaders.remote.copies import GrowingCopy
 from loaders.remote.fetcher import Fetcher
 from loaders.remote.folder import DownloadFolder
@@ -35,7 +35,14 @@ class RemoteSource:
     source: Source
     fetcher: Fetcher
     manifest: Manifest | None
+    #: Whether all of its data files can be read in parts.
     has_ranges: bool
+    #: One for each data file, or none at all.
+    copies: Sequence[GrowingCopy]
+
+    def is_kept(self, chunk: Chunk) -> bool:
+        """Whether a chunk is on the SSD by now."""
+        return self.copies[chunk.file].has(chunk.offset)
 
     def read_options(self, num_connections: int) -> ReadOptions:
         """How the pipeline reads it: digests are compared where the bytes arrive, and may have to be fetched again."""
@@ -84,6 +91,7 @@ def open_remote(
             fetcher=fetcher,
             manifest=layout.manifest,
             has_ranges=all(file.has_ranges for file in layout.data_files),
+            copies=copies,
         )
 
 
