@@ -146,9 +146,7 @@ def _header_length(file: OpenFile) -> int:
         limit = min(_MAX_SPECIFIED_BYTES, file.num_bytes - 8)
         raise CheckpointCorruptError(f"{file.where}: header of {length} bytes, expected at most {limit}")
     if length > MAX_HEADER_BYTES:
-        raise CheckpointUnsupportedError(
-            f"{file.where}: header of {length} bytes; at most {MAX_HEADER_BYTES} are read"
-        )
+        raise CheckpointUnsupportedError(f"{file.where}: header of {length} bytes; at most {MAX_HEADER_BYTES} are read")
     return length
 
 
