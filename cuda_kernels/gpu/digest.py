@@ -8,7 +8,17 @@ import numpy as np
 import torch
 
 from cuda_kernels.digest_reference import FACTOR_1, FACTOR_2, KEY_STEP, digest_seed
-from cuda_kernels.gpu.numba_cuda import IS_SIMULATED, MAX_THREADS, THREADS, Array, KernelSource, as_array, cuda, torch_stream
+from cuda_kernels.gpu.numba_cuda import (
+    IS_SIMULATED,
+    MAX_THREADS,
+    THREADS,
+    Array,
+    KernelSource,
+    as_array,
+    cuda,
+    device_function,
+    torch_stream,
+)
 
 #: Of a chunk of 16 MiB each thread has 128 words: enough blocks for one chunk to occupy half of an H200.
 _BLOCKS_PER_CHUNK: Final = 2 if IS_SIMULATED else 64
@@ -19,14 +29,14 @@ _BYTE = np.uint64(8)
 _ZERO = np.uint64(0)
 
 
-@cuda.jit(device=True)
+@device_function
 def _mix(word: np.uint64, index: int, seed: np.uint64) -> np.uint64:
     """fold((word ^ (index * STEP + seed)) * FACTOR_1) * FACTOR_2, where fold(x) = x ^ (x >> 32)."""
     mixed = (word ^ (np.uint64(index) * _STEP + seed)) * _FACTOR_1
     return (mixed ^ (mixed >> _HALF)) * _FACTOR_2
 
 
-def _digest(  # noqa: PLR0913 - a kernel has what it works on as arguments
+def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as arguments
     words: Array,
     memory: Array,
     num_bytes: int,

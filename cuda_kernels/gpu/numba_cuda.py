@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,27 +17,27 @@ if not hasattr(np, "row_stack"):
     # NumPy 2.5 has dropped the name, numba-cuda 0.30 registers a version of it, and gets no more repairs.
     np.row_stack = np.vstack
 
-from numba import config, cuda
+import numba.cuda
 
+#: What kernels are written with; numba ships no types.
+cuda: Any = numba.cuda
+_config: Any = numba.config
 #: The mode is fixed by the environment when numba is first imported.
-IS_SIMULATED: Final = bool(config.ENABLE_CUDASIM)
+IS_SIMULATED: Final = bool(_config.ENABLE_CUDASIM)
 #: Room for reductions in shared memory; a block has at most that many threads, always a power of two.
 MAX_THREADS: Final = 256
 #: The simulator runs a Python thread for each of them.
 THREADS: Final = 32 if IS_SIMULATED else MAX_THREADS
 
-#: Arrays and streams of numba, and what it compiles: it ships no types.
+#: Arrays and streams of numba, and what it compiles.
 Array: TypeAlias = Any
 Stream: TypeAlias = Any
 Compiled: TypeAlias = Any
+Function = TypeVar("Function", bound=Callable[..., object])
 
-if IS_SIMULATED:
-    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
-else:
-    from numba.cuda.dispatcher import config as _launch_config
-
+if not IS_SIMULATED:
     # A launch for one chunk has few blocks, and that is as it should be.
-    _launch_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    cuda.dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,17 @@ class KernelSource:
             return cuda.jit(list(self.signatures))(self.function)
 
 
+def device_function(function: Function) -> Function:
+    """Make a function callable from kernels; it becomes a part of them."""
+    compiled: Function = cuda.jit(device=True)(function)
+    return compiled
+
+
 def as_array(tensor: torch.Tensor, element: type[np.generic]) -> Array:
     """View a contiguous tensor's memory as an array of another type; its size is a multiple of that type's."""
     if IS_SIMULATED:
         # Wrapped, because plain arrays are copied for the launch and back: two views of one memory would clash.
-        return FakeCUDAArray(tensor.detach().numpy().view(element))
+        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(tensor.detach().numpy().view(element))
     return cuda.as_cuda_array(tensor.detach(), sync=False).view(element)
 
 
