@@ -159,7 +159,7 @@ def load_source(
             building.start(made)
 
     with ExitStack() as resources:
-        if pool is not None:
+        if pool is not None and control.turn is None:
             control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
         if torch.device(device).type == "cpu":
             loaded = load_on_cpu(source.plan, pool, options, control, on_tensors)

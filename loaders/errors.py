@@ -51,6 +51,10 @@ class RemoteError(LoaderError):
     """A remote checkpoint cannot be read."""
 
 
+class UrlError(RemoteError):
+    """A URL cannot be read, or is of a kind that is not served; the message does not repeat it."""
+
+
 class RemoteRefusedError(RemoteError):
     """Whoever serves a remote checkpoint does not let us have it."""
 

@@ -106,12 +106,15 @@ class LoadControl:
     turn: Turn | None = None
 
 
-class _AnyTime:
+class AnyTime:
+    """The turn of a load that nobody has to wait for."""
+
     def may_read(self) -> bool:
+        """Always."""
         return True
 
     def update(self, remaining_bytes: int) -> None:
-        del remaining_bytes
+        """Nobody else is told."""
 
 
 class Pipeline:
@@ -131,7 +134,7 @@ class Pipeline:
         self._sink = sink
         self._options = options or ReadOptions()
         control = control or LoadControl()
-        self._turn = control.turn or _AnyTime()
+        self._turn = control.turn or AnyTime()
         self._on_progress = control.on_progress
         self._cancel = control.cancel or threading.Event()
         self._stopping = threading.Event()

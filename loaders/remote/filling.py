@@ -15,7 +15,7 @@ _SPARE_CHUNKS = 2
 
 
 def fill_copies(remote: RemoteSource, num_connections: int, control: LoadControl) -> None:
-    """Read every chunk that has not passed by yet; reading is what keeps it. Holds a chunk for each connection, and two."""
+    """Read every chunk that has not passed by yet; reading keeps it. Holds a chunk for each connection, and two."""
     plan = remote.source.plan
     plan = replace(plan, chunks=tuple(chunk for chunk in plan.chunks if not remote.is_kept(chunk)))
     if not plan.chunks:

@@ -11,7 +11,7 @@ from pathlib import Path
 from loaders.checkpoint import LoadedCheckpoint, load_source
 from loaders.devices.loaded import LoadedFrom
 from loaders.memory.pool import Pool
-from loaders.reading.pipeline import Cancel, LoadControl, Progress
+from loaders.reading.pipeline import AnyTime, Cancel, LoadControl, Progress
 from loaders.remote.filling import fill_copies
 from loaders.remote.folder import DownloadFolder
 from loaders.remote.retries import RetryPolicy
@@ -44,7 +44,8 @@ def stream(  # noqa: PLR0913 - all but the URL have defaults that are right for 
             # Links in it are the caller's business.
             folder = resources.enter_context(DownloadFolder(Path(os.path.abspath(destination))))  # noqa: PTH100
         remote = resources.enter_context(open_remote(parse_url(url), folder, policy))
-        control = LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel))
+        # The queue of the node is for its disk, which this does not read.
+        control = LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel), turn=AnyTime())
         loaded = load_source(
             remote.source,
             device,

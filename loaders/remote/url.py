@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
-from loaders.errors import RemoteError
+from loaders.errors import UrlError
 
 #: What a remote checkpoint may be behind.
 SCHEMES = ("file", "http", "https", "s3")
@@ -55,24 +55,24 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(text: str) -> RemoteUrl:
-    """Take a URL apart; raises RemoteError, which does not repeat it, for one that cannot be read."""
+    """Take a URL apart; raises UrlError, which does not repeat it, for one that cannot be read."""
     known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
     match = _URL.match(text)
     if match is None or match[1].lower() not in SCHEMES:
         kind = "no URL" if match is None else f"a URL of the kind {match[1].lower()}"
-        raise RemoteError(f"{kind}, expected one that begins with {known}")
+        raise UrlError(f"{kind}, expected one that begins with {known}")
     if not text.isprintable() or " " in text:
-        raise RemoteError("the URL has blanks or control characters, expected them to be escaped")
+        raise UrlError("the URL has blanks or control characters, expected them to be escaped")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise RemoteError("the URL has a host or port that makes no sense") from error
+        raise UrlError("the URL has a host or port that makes no sense") from error
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     if scheme == "file" and host not in {"", "localhost"}:
-        raise RemoteError("a file:// URL names another host, expected file:///path")
+        raise UrlError("a file:// URL names another host, expected file:///path")
     if scheme != "file" and not host:
-        raise RemoteError("the URL names no host")
+        raise UrlError("the URL names no host")
     if ":" in host:
         host = f"[{host}]"
     return RemoteUrl(

@@ -31,6 +31,7 @@ def convert(  # noqa: PLR0913 - all but two have defaults that are right for alm
     num_partitions: int = 1,
     pack: bool = False,
     num_threads: int = 4,
+    origin: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     cancel: Cancel | None = None,
 ) -> Manifest:
@@ -45,6 +46,7 @@ def convert(  # noqa: PLR0913 - all but two have defaults that are right for alm
         num_partitions: gpu ranks to split the layers over.
         pack: whether to pack bfloat16 weights; reads the source twice.
         num_threads: how many chunks are under way at once.
+        origin: what the manifest says it was made from; the source, unless given.
         on_progress: called with bytes done and bytes in all, from several threads but one at a time.
         cancel: stops the conversion within a chunk once it is set.
 
@@ -61,7 +63,7 @@ def convert(  # noqa: PLR0913 - all but two have defaults that are right for alm
     with opened:
         packings = measure_packings(opened, num_threads=num_threads, cancel=cancel) if pack else {}
         layout = plan_layout(opened.tensors, opened.storage_bytes, num_partitions=num_partitions, packings=packings)
-        conversion = _Conversion(opened, layout, destination)
+        conversion = _Conversion(opened, layout, destination, origin or opened.description)
         if os.path.lexists(destination):
             return conversion.compare(num_threads, on_progress, cancel)
         return conversion.write(num_threads, on_progress, cancel)
@@ -70,8 +72,9 @@ def convert(  # noqa: PLR0913 - all but two have defaults that are right for alm
 class _Conversion:
     """One source, its layout, and where it goes."""
 
-    def __init__(self, source: Source, layout: Layout, destination: Path) -> None:
+    def __init__(self, source: Source, layout: Layout, destination: Path, origin: str) -> None:
         self._source = source
+        self._origin = origin
         self._layout = layout
         self._destination = destination
         self._tensor_index = layout.index.encode()
@@ -133,7 +136,7 @@ class _Conversion:
 
     def _manifest(self, partitions: tuple[PartitionRecord, ...], created_at: str) -> Manifest:
         content = Content(files=self._files, partitions=partitions, dtypes=self._layout.dtypes)
-        return Manifest.of(content, source=self._source.description, created_at=created_at)
+        return Manifest.of(content, source=self._origin, created_at=created_at)
 
     def _plan(self) -> str:
         """Digest of all that decides the bytes, as far as it can be known without reading them."""

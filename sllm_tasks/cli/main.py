@@ -29,6 +29,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("prompting:run", "Send a prompt and print the answer as it comes."),
     "submit": ("prompting:submit", "Submit a job and print its id."),
     "job": ("jobs:job", "List, read, watch, cancel and retry jobs."),
+    "ckpt": ("ckpt:ckpt", "Import, convert, verify, inspect and time checkpoints on this machine."),
     "place": ("placements:place", "Say where checkpoints should be."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "db": ("database:db", "Upgrade and check the ledger's schema."),

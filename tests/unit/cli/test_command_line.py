@@ -126,7 +126,10 @@ def test_the_doctor_finds_what_is_not_there(
     assert findings["ledger schema"]["remedy"] == "sllm db upgrade"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["job", "--help"], ["deploy", "--help"], ["worker", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["job", "--help"], ["deploy", "--help"], ["worker", "--help"], ["ckpt", "convert", "--help"]],
+)
 def test_help_imports_neither_torch_nor_what_only_servers_need(arguments: list[str]) -> None:
     heavy = "{'torch', 'numba', 'transformers', 'celery', 'flask'}"
     program = f"""

@@ -1,0 +1,1 @@
+"""What `sllm ckpt` runs, found by the entry points `sllm.checkpoints`: the command line itself never imports torch."""
