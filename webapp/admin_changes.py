@@ -95,13 +95,27 @@ class AdminChanges:
             _end_deployments(change, name, f"the model {name} was deleted meanwhile")
             return self._start(change, operation_id, OperationKind.DELETE_MODEL, name, {})
 
-    def want_placement(self, checkpoint: str, node: str, wanted: PlacementRequest) -> None:
-        """Say where a checkpoint is to be; raises NotFoundError for an unknown one."""
-        target, after = f"{checkpoint}@{node}", wanted.model_dump()
-        with self._changing("placement.put", target, after=after) as change:
+    def want_placement(self, checkpoint: str, node: str, wanted: PlacementRequest | None) -> None:
+        """Say where a checkpoint is to be, None: not there, and no policy may bring it; raises NotFoundError."""
+        action, after = ("placement.delete", None) if wanted is None else ("placement.put", wanted.model_dump())
+        with self._changing(action, f"{checkpoint}@{node}", after=after) as change:
             inventory.get_checkpoint(change.session, checkpoint)
-            tier = Tier(wanted.tier)
-            placements.want_placement(change.session, checkpoint, node, tier=tier, pinned=wanted.pinned, now=change.now)
+            placements.want_placement(
+                change.session,
+                checkpoint,
+                node,
+                tier=None if wanted is None else Tier(wanted.tier),
+                pinned=wanted is None or wanted.pinned,
+                now=change.now,
+            )
+
+    def verify_checkpoint(self, checkpoint: str, node: str) -> Started:
+        """Ask for a stored checkpoint to be read and compared with its digests; raises NotFoundError."""
+        return self._ask_node("checkpoint.verify", OperationKind.VERIFY, checkpoint, node)
+
+    def calibrate_node(self, node: str) -> Started:
+        """Ask for what the tiers of a node deliver to be measured."""
+        return self._ask_node("node.calibrate", OperationKind.CALIBRATE, node, node)
 
     def create_key(self, wanted: KeyRequest) -> MadeKey:
         """Make a key."""
@@ -125,6 +139,15 @@ class AdminChanges:
         with self._changing("key.revoke", key_id) as change:
             if not keys.revoke_key(change.session, key_id, now=change.now):
                 raise NotFoundError("there is no such key, or it is revoked already")
+
+    def _ask_node(self, action: str, kind: OperationKind, target: str, node: str) -> Started:
+        operation_id, args = new_id("op"), {"node": node}
+        with self._changing(action, target, after=args) as change:
+            if (first := self._first(change, operation_id)) is not None:
+                return Started(operations.get_operation(change.session, first), is_new=False)
+            if kind is OperationKind.VERIFY:
+                inventory.get_checkpoint(change.session, target)
+            return self._start(change, operation_id, kind, target, args)
 
     @contextmanager
     def _changing(self, action: str, target: str, *, after: JsonObject | None = None) -> Iterator[_Change]:

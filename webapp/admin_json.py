@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from sllm_tasks.cluster import Gpu
+from collections.abc import Iterable
+
+from sllm_tasks.cluster import Gpu, TierUsage
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.jobs import JobError
+from sllm_tasks.ledger.loads import MeasuredLoad
+from sllm_tasks.ledger.placement_progress import PlacementProgress
+from sllm_tasks.ledger.placements import is_met
+from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
@@ -81,8 +89,11 @@ def operation_json(row: OperationRow) -> AdminJson:
     }
 
 
-def placement_json(row: PlacementRow) -> AdminJson:
-    """Where a checkpoint should be and is, on one node."""
+def placement_json(row: PlacementRow, progress: PlacementProgress, *, is_alive: bool) -> AdminJson:
+    """Where a checkpoint should be and is, on one node, and what stands between the two."""
+    error = progress.error
+    if error is None and not is_alive and not is_met(row):
+        error = JobError(code=ErrorCode.UNAVAILABLE, message=f"the agent of node {row.node} is not alive")
     return {
         "id": f"{row.checkpoint}@{row.node}",
         "object": "placement",
@@ -91,6 +102,10 @@ def placement_json(row: PlacementRow) -> AdminJson:
         "desired": row.desired,
         "actual": row.actual,
         "pinned": row.pinned,
+        "met": is_met(row),
+        "operation": progress.operation,
+        "error": None if error is None else {"code": error.code, "message": error.message},
+        "retry_at": None if progress.error is None else time_json(progress.retry_at),
         "updated_at": time_json(row.updated_at),
     }
 
@@ -109,10 +124,11 @@ def key_json(row: ApiKeyRow) -> AdminJson:
     }
 
 
-def nodes_json(live: LiveState) -> list[AdminJson]:
+def nodes_json(live: LiveState, measured: Iterable[MeasuredLoad]) -> list[AdminJson]:
     """Every node that lives, or whose gpus do, with what is on it; raises UnavailableError."""
     known = {node.name: node for node in live.fleet.nodes(live.now_ms())}
     gpus = live.fleet.gpus()
+    rates = {(load.node, load.tier): load for load in measured}
     names = sorted(known.keys() | {gpu.id.node for gpu in gpus})
     return [
         {
@@ -121,10 +137,26 @@ def nodes_json(live: LiveState) -> list[AdminJson]:
             "agent": "up" if name in known else "down",
             "url": known[name].url if name in known else None,
             "checkpoints": sorted(known[name].checkpoints) if name in known else [],
+            "in_dram": sorted(known[name].in_dram) if name in known else [],
+            "tiers": {
+                Tier.SSD: _tier_json(known[name].ssd if name in known else None, rates.get((name, Tier.SSD))),
+                Tier.DRAM: _tier_json(known[name].dram if name in known else None, rates.get((name, Tier.DRAM))),
+            },
             "gpus": [_gpu_json(live, gpu) for gpu in gpus if gpu.id.node == name],
         }
         for name in names
     ]
+
+
+def _tier_json(usage: TierUsage | None, measured: MeasuredLoad | None) -> AdminJson:
+    rate = None if measured is None or not measured.seconds else measured.num_bytes / measured.seconds
+    return {
+        "capacity_bytes": None if usage is None else usage.capacity_bytes,
+        "used_bytes": None if usage is None else usage.used_bytes,
+        "error": None if usage is None else usage.error,
+        "bytes_per_s": rate,
+        "measured_at": None if measured is None else time_json(measured.at),
+    }
 
 
 def _gpu_json(live: LiveState, gpu: Gpu) -> AdminJson:

@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 
 from sllm_tasks.ids import new_id
 from webapp import problems
-from webapp.api import health, job_events, jobs, keys, models, nodes, operations, placements
+from webapp.api import checkpoints, health, job_events, jobs, keys, models, nodes, operations, placements
 from webapp.services import EXTENSION, WebServices
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def create_app(services: WebServices) -> Flask:
     app.before_request(_name_request)
     app.after_request(_tell_request)
     problems.init_app(app)
-    for resource in (health, jobs, job_events, models, operations, nodes, placements, keys):
+    for resource in (health, jobs, job_events, models, operations, nodes, checkpoints, placements, keys):
         app.register_blueprint(resource.blueprint)
     return app
 

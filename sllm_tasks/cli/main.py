@@ -19,7 +19,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "web": ("processes:web", "Run the web process."),
     "router": ("processes:router", "Run the router, or a standby of it."),
     "control": ("processes:control", "Run control: what writes reports into the ledger."),
-    "node": ("processes:node", "Run this node's agent."),
+    "node": ("nodes:node", "Run this node's agent, list nodes, measure what their tiers deliver."),
     "worker": ("processes:worker", "Run the worker of one gpu."),
     "deploy": ("models:deploy", "Deploy a checkpoint as a model."),
     "delete": ("models:delete", "Delete a model."),

@@ -6,6 +6,7 @@ import click
 
 from sllm_tasks.cli.output import output_option, show_list, show_one
 from sllm_tasks.client import Client, calls
+from sllm_tasks.client.records import Json
 
 
 @click.group()
@@ -16,7 +17,7 @@ def place() -> None:
 @place.command("ls")
 @output_option
 def list_placements(output: str) -> None:
-    """List where checkpoints should be and are."""
+    """List where checkpoints should be and are, and why they are not where they should be."""
     with Client() as client:
         found = client.run(calls.get_list("placements"))
     show_list(
@@ -25,8 +26,10 @@ def list_placements(output: str) -> None:
         {
             "CHECKPOINT": lambda placement: placement["checkpoint"],
             "NODE": lambda placement: placement["node"],
-            "DESIRED": lambda placement: placement["desired"],
-            "ACTUAL": lambda placement: placement["actual"],
+            "DESIRED": lambda placement: placement["desired"] or "-",
+            "ACTUAL": lambda placement: placement["actual"] or "-",
+            "PINNED": lambda placement: "yes" if placement["pinned"] else "no",
+            "STATE": _state,
         },
     )
 
@@ -34,9 +37,28 @@ def list_placements(output: str) -> None:
 @place.command("set")
 @click.argument("checkpoint")
 @click.argument("node")
-@click.option("--tier", type=click.Choice(["ssd"]), default="ssd", show_default=True)
+@click.option("--tier", type=click.Choice(["ssd", "dram"]), default="ssd", show_default=True)
+@click.option("--pin/--no-pin", default=True, show_default=True, help="Whether it stays whatever the policy says.")
 @output_option
-def set_placement(checkpoint: str, node: str, tier: str, output: str) -> None:
-    """Want CHECKPOINT (a digest) on NODE."""
+def set_placement(checkpoint: str, node: str, tier: str, pin: bool, output: str) -> None:
+    """Want CHECKPOINT (a digest) in a tier of NODE."""
     with Client() as client:
-        show_one(output, client.run(calls.put_placement(checkpoint, node, tier)))
+        show_one(output, client.run(calls.put_placement(checkpoint, node, tier, pinned=pin)))
+
+
+@place.command("rm")
+@click.argument("checkpoint")
+@click.argument("node")
+@output_option
+def remove_placement(checkpoint: str, node: str, output: str) -> None:
+    """Want CHECKPOINT (a digest) not to be on NODE."""
+    with Client() as client:
+        show_one(output, client.run(calls.delete_placement(checkpoint, node)))
+
+
+def _state(placement: Json) -> str:
+    if placement["met"]:
+        return "ok"
+    if placement["error"] is not None:
+        return str(placement["error"]["message"])
+    return "under way" if placement["operation"] else "waits"

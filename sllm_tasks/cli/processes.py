@@ -1,4 +1,4 @@
-"""`sllm up`, `web`, `router`, `control`, `node`, `worker`: start a process and stay with it."""
+"""`sllm up`, `web`, `router`, `control`, `worker`: start a process and stay with it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _home = click.option("--home", type=click.Path(path_type=Path), help="State fold
 _log_level = click.option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")
 _host = click.option("--host", help="Address the web process listens on.")
 _port = click.option("--port", type=int, help="Port of the web process; 0 takes a free one.")
-_node = click.option("--node", help="Name of this node.")
+node_option = click.option("--node", help="Name of this node.")
 
 
-def _everywhere(command: _Command) -> _Command:
+def everywhere(command: _Command) -> _Command:
+    """Add the options that every process has."""
     return _home(_log_level(command))
 
 
 @click.command()
-@_everywhere
+@everywhere
 @_host
 @_port
 @click.option("--nodes", type=int, help="Nodes to start where there is no accelerator.")
 def up(**flags: Any) -> int:
     """Run a whole machine until Ctrl-C."""
-    return _run("sllm_tasks.supervisor", flags)
+    return run_process("sllm_tasks.supervisor", flags)
 
 
 @click.command()
-@_everywhere
+@everywhere
 @_host
 @_port
 def web(**flags: Any) -> int:
@@ -52,35 +53,27 @@ def web(**flags: Any) -> int:
 
 
 @click.command()
-@_everywhere
+@everywhere
 def router(**flags: Any) -> int:
     """Run the router, or a standby of it."""
-    return _run("sllm_tasks.router.main", flags)
+    return run_process("sllm_tasks.router.main", flags)
 
 
 @click.command()
-@_everywhere
+@everywhere
 def control(**flags: Any) -> int:
     """Run control."""
-    return _run("sllm_tasks.control.main", flags)
+    return run_process("sllm_tasks.control.main", flags)
 
 
 @click.command()
-@_everywhere
-@_node
-def node(**flags: Any) -> int:
-    """Run this node's agent."""
-    return _run("sllm_tasks.node_agent.main", flags)
-
-
-@click.command()
-@_everywhere
-@_node
+@everywhere
+@node_option
 @click.option("--gpu", type=int, help="Index of the gpu.")
 @click.option("--device", help="cpu or cuda:<index>.")
 def worker(**flags: Any) -> int:
     """Run the worker of one gpu."""
-    return _run("sllm_tasks.worker.main", flags)
+    return run_process("sllm_tasks.worker.main", flags)
 
 
 def _settings(flags: dict[str, Any]) -> Settings:
@@ -89,7 +82,8 @@ def _settings(flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def _run(module: str, flags: dict[str, Any]) -> int:
+def run_process(module: str, flags: dict[str, Any]) -> int:
+    """Run what a module's `run` does with the settings, until it ends; returns its exit status."""
     settings = _settings(flags)
     # Imported here because a worker brings torch, which no other process is to carry.
     run: Callable[[Settings], int] = importlib.import_module(module).run

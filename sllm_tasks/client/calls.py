@@ -160,10 +160,21 @@ def get_model(name: str) -> Call[Json]:
     return Call(method="GET", path=_model_path(name), decode=_as_it_is)
 
 
-def put_placement(checkpoint: str, node: str, tier: str) -> Call[Json]:
-    """Want a checkpoint on a node."""
-    path = f"/api/v1/placements/{quote(checkpoint, safe='')}/{quote(node, safe='')}"
-    return Call(method="PUT", path=path, json={"tier": tier}, decode=_as_it_is)
+def put_placement(checkpoint: str, node: str, tier: str, *, pinned: bool) -> Call[Json]:
+    """Want a checkpoint in a tier of a node."""
+    body = {"tier": tier, "pinned": pinned}
+    return Call(method="PUT", path=_placement_path(checkpoint, node), json=body, decode=_as_it_is)
+
+
+def delete_placement(checkpoint: str, node: str) -> Call[Json]:
+    """Want a checkpoint not to be on a node."""
+    return Call(method="DELETE", path=_placement_path(checkpoint, node), decode=_as_it_is)
+
+
+def calibrate_node(node: str) -> Call[OperationRecord]:
+    """Measure what the tiers of a node deliver."""
+    path = f"/api/v1/nodes/{quote(node, safe='')}/calibrate"
+    return Call(method="POST", path=path, headers=_once(), decode=decode_operation)
 
 
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
@@ -184,6 +195,10 @@ def _once(key: str | None = None) -> dict[str, str]:
 
 def _model_path(name: str) -> str:
     return f"/api/v1/models/{quote(name)}"
+
+
+def _placement_path(checkpoint: str, node: str) -> str:
+    return f"/api/v1/placements/{quote(checkpoint, safe='')}/{quote(node, safe='')}"
 
 
 def _as_it_is(json: Json) -> Json:

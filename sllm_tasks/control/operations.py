@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,7 +31,9 @@ from sllm_tasks.operations import OperationKind
 logger = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 3
-_LIMIT = 100
+_LIMIT = 1000
+#: Operations of one node at a time: as many as its agent runs, so that none is thought lost while it waits there.
+_MAX_PER_NODE = 4
 #: How long an operation waits for a node agent to come back, and for one that was never heard of to show up.
 _NO_NODE_GRACE = timedelta(seconds=60)
 _UNKNOWN_NODE_GRACE = timedelta(seconds=5)
@@ -54,12 +57,17 @@ class OperationDesk:
             rows = silent_operations(session, since=from_ms(now_ms) + timedelta(days=1), limit=_LIMIT)
         # A deployment that finds its checkpoint there must not lose it to one that is on its way to delete it.
         dropping = {row.node for row in rows if row.kind == OperationKind.DROP_CHECKPOINT}
+        num_running = Counter(row.node for row in rows if row.status is OperationStatus.RUNNING)
         for row in rows:
             if row.kind == OperationKind.DELETE_MODEL:
                 self._delete_model(row, now_ms)
             elif row.status is OperationStatus.PENDING:
                 node = self._runner(row, now_ms)
-                if node is not None and not (row.kind == OperationKind.DEPLOY and node in dropping):
+                may_begin = num_running[node] < _MAX_PER_NODE and not (
+                    row.kind == OperationKind.DEPLOY and node in dropping
+                )
+                if node is not None and may_begin:
+                    num_running[node] += 1
                     self._give_out(row, node, now_ms)
             else:
                 self._watch(row, now_ms)

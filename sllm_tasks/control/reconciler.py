@@ -1,22 +1,25 @@
-"""Makes desired placements true: what should be on a node's SSD and is not becomes an operation."""
+"""Makes desired placements true: what a node's tiers should hold and do not, or hold and should not, is worked on."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.control.operations import OperationDesk
+from sllm_tasks.control.placing import Placed, next_operation
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.inventory import checkpoint_digests
-from sllm_tasks.ledger.operations import NewOperation, add_operation, list_operations, open_operation_exists
-from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.inventory import checkpoint_sizes
+from sllm_tasks.ledger.operations import NewOperation, add_operation, open_operation_exists
+from sllm_tasks.ledger.placement_progress import placement_progress
 from sllm_tasks.ledger.placements import (
     awaited_checkpoints,
     list_placements,
@@ -25,15 +28,14 @@ from sllm_tasks.ledger.placements import (
     served_checkpoints,
     want_placement,
 )
-from sllm_tasks.ledger.states import ENDED_OPERATION_STATUSES, Tier
+from sllm_tasks.ledger.states import Tier
+from sllm_tasks.ledger.tables import PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
 
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 1.0
-#: After a failed fetch or drop the same one is not tried again for this long.
-_BACK_OFF = timedelta(seconds=30)
 #: How long a checkpoint stays that nobody needs: a web process goes by a former deployment for a second, and its jobs
 #: may take some more to be committed.
 _DROP_AFTER = timedelta(seconds=15)
@@ -61,73 +63,110 @@ class Reconciler:
         """Compare what is wanted with what nodes report; raises UnavailableError."""
         now_ms = self._live.now_ms()
         nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
-        now = from_ms(now_ms)
         with self._ledger.transaction() as session:
-            self._note_actual(session, nodes, now)
-            served = served_checkpoints(session)
-            self._want_copies(session, served, nodes, now)
-            self._fetch_missing(session, nodes, now)
-            self._drop_unneeded(session, served, nodes, now)
+            _Pass(session, nodes, from_ms(now_ms), self._ssd_copies).run()
 
-    def _note_actual(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
-        known = checkpoint_digests(session)
-        rows = {(row.checkpoint, row.node): row for row in list_placements(session)}
-        for node in nodes.values():
-            for digest in node.checkpoints & known:
-                row = rows.get((digest, node.name))
-                if row is None or row.actual is None:
-                    note_placement(session, digest, node.name, tier=Tier.SSD, now=now)
-        for (digest, name), row in rows.items():
-            if row.actual is not None and name in nodes and digest not in nodes[name].checkpoints:
-                note_placement(session, digest, name, tier=None, now=now)
-                remove_placement(session, digest, name)
 
-    def _want_copies(self, session: Session, served: frozenset[str], nodes: dict[str, NodeInfo], now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One comparison, in one transaction; `nodes` are those that live."""
+
+    session: Session
+    nodes: Mapping[str, NodeInfo]
+    now: datetime
+    ssd_copies: int
+
+    def run(self) -> None:
+        sizes = checkpoint_sizes(self.session)
+        served = served_checkpoints(self.session)
+        self._note_actual(sizes.keys())
+        self._want_copies(sizes, served)
+        self._work_towards_desired()
+        self._drop_unneeded(served)
+        self._forget(served)
+
+    def _rows(self) -> Sequence[PlacementRow]:
+        return list_placements(self.session)
+
+    def _note_actual(self, known: Iterable[str]) -> None:
+        """Enter what nodes report; what a silent one had is what it said last."""
+        noted = {(row.checkpoint, row.node): row.actual for row in self._rows()}
+        for node in self.nodes.values():
+            reported = {digest: Placed.on(node, digest).tier for digest in node.checkpoints.intersection(known)}
+            gone = {digest: None for digest, name in noted if name == node.name and digest not in reported}
+            for digest, tier in {**reported, **gone}.items():
+                if noted.get((digest, node.name)) != tier:
+                    note_placement(self.session, digest, node.name, tier=tier, now=self.now)
+
+    def _want_copies(self, sizes: Mapping[str, int], served: frozenset[str]) -> None:
         """Every deployed checkpoint should be on `ssd_copies` nodes, those that have it first."""
-        placements = list_placements(session)
+        rows = self._rows()
         for digest in served:
-            wanted = {row.node for row in placements if row.checkpoint == digest and row.desired is not None}
-            there = {row.node for row in placements if row.checkpoint == digest and row.actual is not None}
-            candidates = sorted(nodes.keys() - wanted, key=lambda name: (name not in there, name))
-            for name in candidates[: max(0, self._ssd_copies - len(wanted))]:
-                want_placement(session, digest, name, tier=Tier.SSD, pinned=False, now=now)
-        for row in placements:
+            of_it = {row.node: row for row in rows if row.checkpoint == digest}
+            wanted = {name for name, row in of_it.items() if row.desired is not None}
+            # Pinned and not wanted: somebody said that it is not to be there.
+            possible = [
+                node
+                for name, node in self.nodes.items()
+                if name not in wanted and not (name in of_it and of_it[name].pinned) and _has_room(node, digest, sizes)
+            ]
+            possible.sort(key=lambda node: (digest not in node.checkpoints, node.name))
+            for node in possible[: max(0, self.ssd_copies - len(wanted))]:
+                want_placement(self.session, digest, node.name, tier=Tier.SSD, pinned=False, now=self.now)
+        for row in rows:
             if row.desired is not None and row.checkpoint not in served and not row.pinned:
-                want_placement(session, row.checkpoint, row.node, tier=None, pinned=False, now=now)
+                want_placement(self.session, row.checkpoint, row.node, tier=None, pinned=False, now=self.now)
 
-    def _fetch_missing(self, session: Session, nodes: dict[str, NodeInfo], now: datetime) -> None:
-        for row in list_placements(session, unmet_only=True):
-            if row.node in nodes and row.desired is not None and row.actual is None:
-                self._request(session, OperationKind.FETCH, row.checkpoint, row.node, now)
+    def _work_towards_desired(self) -> None:
+        needed = {
+            (row.checkpoint, row.node): kind
+            for row in self._rows()
+            if row.node in self.nodes
+            and (kind := next_operation(row.desired, Placed.on(self.nodes[row.node], row.checkpoint)))
+        }
+        self._request(needed)
 
-    def _drop_unneeded(
-        self, session: Session, served: frozenset[str], nodes: dict[str, NodeInfo], now: datetime
-    ) -> None:
+    def _drop_unneeded(self, served: frozenset[str]) -> None:
         """Delete copies that nobody wants, never the last one of what a model or a job needs."""
         # A deployment may be about to find there what it would have to import otherwise.
-        if open_operation_exists(session, OperationKind.DEPLOY):
+        if open_operation_exists(self.session, OperationKind.DEPLOY):
             return
-        live = [row for row in list_placements(session) if row.node in nodes and row.actual is not None]
+        live = [row for row in self._rows() if row.node in self.nodes and row.actual is not None]
         kept = {row.checkpoint for row in live if row.desired is not None}
-        unwanted = [row for row in live if row.desired is None and now - row.updated_at >= _DROP_AFTER]
-        needed = served | awaited_checkpoints(session, {row.checkpoint for row in unwanted})
-        for row in unwanted:
-            if row.checkpoint in kept or row.checkpoint not in needed:
-                self._request(session, OperationKind.DROP_CHECKPOINT, row.checkpoint, row.node, now)
-
-    def _request(self, session: Session, kind: OperationKind, digest: str, node: str, now: datetime) -> None:
-        for row in list_operations(session, PageRequest(limit=50), target=digest).rows:
-            same = row.kind == kind and row.args.get("node") == node
-            is_open = row.status not in ENDED_OPERATION_STATUSES
-            if same and (is_open or (row.ended_at is not None and now - row.ended_at < _BACK_OFF)):
-                return
-        operation = NewOperation(
-            id=new_id("op"),
-            kind=kind,
-            target=digest,
-            args={"node": node},
-            requested_by="reconciler",
-            created_at=now,
-            node=node,
+        unwanted = [row for row in live if row.desired is None and self.now - row.updated_at >= _DROP_AFTER]
+        needed = served | awaited_checkpoints(self.session, {row.checkpoint for row in unwanted})
+        self._request(
+            {
+                (row.checkpoint, row.node): OperationKind.DROP_CHECKPOINT
+                for row in unwanted
+                if row.checkpoint in kept or row.checkpoint not in needed
+            }
         )
-        add_operation(session, operation)
+
+    def _forget(self, served: frozenset[str]) -> None:
+        """Forget placements that are neither wanted nor there, but not the wish that a policy must respect."""
+        for row in self._rows():
+            if row.desired is None and row.actual is None and not (row.pinned and row.checkpoint in served):
+                remove_placement(self.session, row.checkpoint, row.node)
+
+    def _request(self, needed: Mapping[tuple[str, str], OperationKind]) -> None:
+        """Ask for operations, unless one is under way or the last one failed a moment ago."""
+        rows = [row for row in self._rows() if (row.checkpoint, row.node) in needed]
+        progress = placement_progress(self.session, rows, self.now)
+        for (digest, node), kind in needed.items():
+            if progress[digest, node].may_begin(self.now):
+                operation = NewOperation(
+                    id=new_id("op"),
+                    kind=kind,
+                    target=digest,
+                    args={"node": node},
+                    requested_by="reconciler",
+                    created_at=self.now,
+                    node=node,
+                )
+                add_operation(self.session, operation)
+
+
+def _has_room(node: NodeInfo, digest: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a checkpoint is or could be on a node's SSD, as far as its last report says."""
+    return digest in node.checkpoints or node.ssd is None or node.ssd.free_bytes >= sizes[digest]

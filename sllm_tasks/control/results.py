@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,9 @@ from sllm_tasks.ledger.inventory import (
     note_deploy_failed,
     note_deployed,
 )
+from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
 from sllm_tasks.ledger.operations import fail_operation, succeed_operation
+from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.operations import OperationKind
 
@@ -35,7 +38,33 @@ def commit_success(session: Session, row: OperationRow, attempt: int, result: di
     if row.kind == OperationKind.DEPLOY:
         settings = ModelSettings.from_args(row.args)
         note_deployed(session, settings, _deployed(settings, result), deployment=row.id, now=now)
+    add_loads(session, list(_measured(row, result, now)))
     return True
+
+
+def _measured(row: OperationRow, result: dict[str, Any], now: datetime) -> Iterator[MeasuredLoad]:
+    """How fast a tier was, as far as an operation tells."""
+
+    def load(tier: Tier, checkpoint: str, num_bytes: int, seconds: float) -> MeasuredLoad:
+        return MeasuredLoad(
+            id=f"{row.id}-{tier}",
+            checkpoint=checkpoint,
+            node=str(row.args["node"]),
+            gpu=None,
+            tier=tier,
+            num_bytes=num_bytes,
+            seconds=seconds,
+            at=now,
+        )
+
+    if row.kind == OperationKind.CALIBRATE:
+        for tier in (Tier.SSD, Tier.DRAM):
+            measured = result[tier]
+            yield load(tier, result["checkpoint"], measured["num_bytes"], measured["seconds"])
+    elif row.kind == OperationKind.FETCH and result.get("fetched_bytes"):
+        yield load(Tier.REMOTE, row.target, result["fetched_bytes"], result["seconds"])
+    elif row.kind == OperationKind.PREFETCH and result["read_bytes"]:
+        yield load(Tier.SSD, row.target, result["read_bytes"], result["seconds"])
 
 
 def commit_failure(session: Session, row: OperationRow, attempt: int, error: JobError, now: datetime) -> bool:

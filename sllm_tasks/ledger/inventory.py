@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Self
@@ -95,9 +95,10 @@ def get_checkpoint(session: Session, digest: str) -> CheckpointRow:
     return row
 
 
-def checkpoint_digests(session: Session) -> frozenset[str]:
-    """Digests of all checkpoints."""
-    return frozenset(session.scalars(select(CheckpointRow.digest)))
+def checkpoint_sizes(session: Session) -> Mapping[str, int]:
+    """Digests of all checkpoints, and what each takes on a disk."""
+    rows = session.execute(select(CheckpointRow.digest, CheckpointRow.num_bytes))
+    return {row.digest: row.num_bytes for row in rows}
 
 
 def delete_checkpoint(session: Session, digest: str) -> bool:

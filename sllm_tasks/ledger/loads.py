@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.states import Tier
@@ -41,6 +41,23 @@ def recent_loads(session: Session, *, since: datetime, limit: int = 10_000) -> l
     query = select(MeasuredLoadRow).where(MeasuredLoadRow.at >= since)
     rows = session.scalars(query.order_by(MeasuredLoadRow.at.desc(), MeasuredLoadRow.id.desc()).limit(limit)).all()
     return [_record(row) for row in reversed(rows)]
+
+
+def tier_measurements(session: Session) -> list[MeasuredLoad]:
+    """The last time that a tier was read without a gpu, for each node and tier."""
+    last = (
+        select(MeasuredLoadRow.node, MeasuredLoadRow.tier, func.max(MeasuredLoadRow.at).label("at"))
+        .where(MeasuredLoadRow.gpu.is_(None))
+        .group_by(MeasuredLoadRow.node, MeasuredLoadRow.tier)
+        .subquery()
+    )
+    query = select(MeasuredLoadRow).join(
+        last,
+        (MeasuredLoadRow.node == last.c.node)
+        & (MeasuredLoadRow.tier == last.c.tier)
+        & (MeasuredLoadRow.at == last.c.at),
+    )
+    return [_record(row) for row in session.scalars(query.where(MeasuredLoadRow.gpu.is_(None)))]
 
 
 def purge_loads(session: Session, older_than: datetime) -> int:

@@ -25,6 +25,13 @@ def note_placement(session: Session, checkpoint: str, node: str, *, tier: Tier |
     _put(session, checkpoint, node, {"actual": tier, "actual_at": now, "updated_at": now})
 
 
+def is_met(row: PlacementRow) -> bool:
+    """Whether what is there is what is wanted; a checkpoint in DRAM is on the SSD as well."""
+    if row.desired is None or row.actual is None:
+        return row.desired is row.actual
+    return row.desired is not Tier.DRAM or row.actual is Tier.DRAM
+
+
 def _put(session: Session, checkpoint: str, node: str, values: dict[str, object]) -> None:
     if insert_if_absent(session, PlacementRow, {"checkpoint": checkpoint, "node": node, **values}):
         return
@@ -37,16 +44,14 @@ def _put(session: Session, checkpoint: str, node: str, values: dict[str, object]
 
 
 def list_placements(
-    session: Session, *, checkpoint: str | None = None, node: str | None = None, unmet_only: bool = False
+    session: Session, *, checkpoint: str | None = None, node: str | None = None
 ) -> Sequence[PlacementRow]:
-    """List placements by checkpoint and node; the unmet ones are what the reconciler works on."""
+    """List placements by checkpoint and node."""
     query = select(PlacementRow).order_by(PlacementRow.checkpoint, PlacementRow.node)
     if checkpoint is not None:
         query = query.where(PlacementRow.checkpoint == checkpoint)
     if node is not None:
         query = query.where(PlacementRow.node == node)
-    if unmet_only:
-        query = query.where(PlacementRow.desired.is_distinct_from(PlacementRow.actual))
     return session.scalars(query.execution_options(populate_existing=True)).all()
 
 

@@ -81,7 +81,7 @@ class CheckpointStore:
             return
         # Tensors may be views of the files: nobody is to write to them any more.
         for path in made.rglob("*"):
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 path.chmod(0o444)
         made.rename(target)
         _fsync(self._root)

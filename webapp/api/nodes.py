@@ -1,20 +1,48 @@
-"""`/api/v1/nodes`: the servers, their gpus and what is loaded there, from the live state."""
+"""`/api/v1/nodes`: the servers, their gpus and tiers and what is there, from the live state; what they measured."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
+from pydantic import TypeAdapter, ValidationError
 
 from sllm_tasks.ledger.keys import Scope
+from sllm_tasks.ledger.loads import tier_measurements
+from webapp.admin_changes import AdminChanges
 from webapp.admin_json import nodes_json
-from webapp.auth import requires
+from webapp.api.operations import started
+from webapp.auth import caller, requires
+from webapp.errors import FieldError, InvalidFieldsError
+from webapp.incoming import keyed_request
 from webapp.outgoing import list_json
+from webapp.schemas.fields import NodeName
 from webapp.services import services
 
 blueprint = Blueprint("nodes", __name__, url_prefix="/api/v1/nodes")
+
+_NODE_NAME: TypeAdapter[str] = TypeAdapter(NodeName)
 
 
 @blueprint.get("")
 @requires(Scope.ADMIN_READ)
 def get_nodes() -> Response:
     """List all nodes."""
-    return jsonify(list_json(nodes_json(services().live)))
+    with services().ledger.reading() as session:
+        measured = tier_measurements(session)
+    return jsonify(list_json(nodes_json(services().live, measured)))
+
+
+@blueprint.post("/<node>/calibrate")
+@requires(Scope.ADMIN_WRITE)
+def calibrate(node: str) -> Response:
+    """Measure what the tiers of a node deliver."""
+    changes = AdminChanges(services().ledger, caller(), keyed_request(caller().tenant))
+    return started(changes.calibrate_node(checked_name(node)))
+
+
+def checked_name(node: str) -> str:
+    """Return a node's name out of a path; raises InvalidFieldsError for what can be none."""
+    try:
+        return _NODE_NAME.validate_python(node)
+    except ValidationError:
+        error = FieldError(pointer="node", detail="is not a name of a node", code="string_pattern_mismatch")
+        raise InvalidFieldsError((error,)) from None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sllm_tasks.ledger.keys import Scope
 from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text
+from webapp.schemas.jobs import Query
 
 
 def _directory(value: str) -> str:
@@ -61,7 +62,21 @@ class KeyRequest(Body):
 
 
 class PlacementRequest(Body):
-    """The tier a checkpoint should have on a node; the DRAM and gpu tiers follow demand."""
+    """The tier a checkpoint should have on a node; what is on gpus follows demand."""
 
-    tier: Literal["ssd"]
-    pinned: bool = False
+    tier: Literal["ssd", "dram"]
+    #: Whether it stays there whatever the policy of copies says.
+    pinned: bool = True
+
+
+class VerifyRequest(Body):
+    """Which copy of a checkpoint to read."""
+
+    node: NodeName
+
+
+class PlacementsQuery(Query):
+    """Which placements to list."""
+
+    checkpoint: ShortText | None = None
+    node: NodeName | None = None

@@ -175,22 +175,25 @@ def test_a_checkpoint_is_kept_while_a_model_uses_it_and_takes_its_placements_alo
         assert placements.list_placements(session) == []
 
 
-def test_a_placement_is_unmet_until_what_is_there_is_what_is_wanted(database: Database) -> None:
-    def _unmet(session: Session) -> list[str]:
-        return [row.node for row in placements.list_placements(session, unmet_only=True)]
+def test_a_placement_is_met_when_what_is_there_is_what_is_wanted_or_more(database: Database) -> None:
+    def is_met(session: Session) -> bool:
+        (row,) = placements.list_placements(session, checkpoint=DIGEST, node="n0")
+        return placements.is_met(row)
 
     with database.transaction() as session:
         inventory.add_checkpoint(session, make_checkpoint())
         placements.want_placement(session, DIGEST, "n0", tier=Tier.DRAM, pinned=True, now=NOW)
-        assert _unmet(session) == ["n0"]
+        assert not is_met(session)
         placements.note_placement(session, DIGEST, "n0", tier=Tier.SSD, now=NOW)
-        assert _unmet(session) == ["n0"]
+        assert not is_met(session)
         placements.note_placement(session, DIGEST, "n0", tier=Tier.DRAM, now=NOW)
-        assert _unmet(session) == []
+        assert is_met(session)
         (row,) = placements.list_placements(session, checkpoint=DIGEST, node="n0")
         assert row.pinned, "a report does not undo what an operator said"
+        placements.want_placement(session, DIGEST, "n0", tier=Tier.SSD, pinned=False, now=NOW)
+        assert is_met(session)
         placements.want_placement(session, DIGEST, "n0", tier=None, pinned=False, now=NOW)
-        assert _unmet(session) == ["n0"]
+        assert not is_met(session)
 
 
 def test_a_checkpoint_is_awaited_by_jobs_that_have_not_ended(database: Database) -> None:
@@ -209,6 +212,20 @@ def test_a_placement_is_forgotten_only_when_it_is_neither_wanted_nor_there(datab
         assert not placements.remove_placement(session, DIGEST, "n0")
         placements.want_placement(session, DIGEST, "n0", tier=None, pinned=False, now=NOW)
         assert placements.remove_placement(session, DIGEST, "n0")
+
+
+def test_the_last_measurement_of_each_tier_of_each_node_counts(database: Database) -> None:
+    def measured(node: str, tier: Tier, hour: int, gpu: int | None = None) -> MeasuredLoad:
+        return MeasuredLoad(
+            id=new_id("load"), checkpoint=DIGEST, node=node, gpu=gpu, tier=tier, num_bytes=hour, seconds=1.0,
+            at=NOW + timedelta(hours=hour),
+        )  # fmt: skip
+
+    expected = [measured("n0", Tier.SSD, 2), measured("n0", Tier.DRAM, 1), measured("n1", Tier.SSD, 1)]
+    with database.transaction() as session:
+        loads.add_loads(session, [*expected, measured("n0", Tier.SSD, 1), measured("n0", Tier.SSD, 3, gpu=0)])
+        found = loads.tier_measurements(session)
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
 def test_recent_loads_come_oldest_first_and_old_ones_can_be_forgotten(database: Database) -> None:
