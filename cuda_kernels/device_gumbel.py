@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from cuda_kernels.backend import kernels_for
-from cuda_kernels.gumbel import gumbel_argmax
-from cuda_kernels.reference import gumbel_key
-from cuda_kernels.signed import signed
+from cuda_kernels.gumbel import draw_keys, gumbel_argmax
 
 
 def draw_tokens(
@@ -20,12 +18,11 @@ def draw_tokens(
     Temperatures are positive. Logits that are not to be drawn are -inf. Kernel and torch choose the same token unless
     two of them are as near to a tie as the last bit of a logarithm.
     """
-    keys = [signed(gumbel_key(seed, position)) for seed, position in zip(seeds, positions, strict=True)]
-    on_device = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)
-    key_tensor = torch.tensor(keys, dtype=torch.int64, device=logits.device)
+    keys = draw_keys(seeds, positions, logits.device)
+    divisors = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)
     kernels = kernels_for(logits.device)
     if kernels is None or logits.numel() == 0:
-        return gumbel_argmax(logits, on_device, key_tensor)
+        return gumbel_argmax(logits, divisors, keys)
     # Narrower types fit into float32 exactly.
     exact = logits if logits.dtype == torch.float64 else logits.float()
-    return kernels.gumbel.launch(exact.contiguous(), on_device, key_tensor)
+    return kernels.gumbel.launch(exact.contiguous(), divisors, keys)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cuda_kernels.gumbel import gumbel_noise
+from cuda_kernels.device_gumbel import draw_tokens
 from sllm_tasks.jobs import SamplingParams
 
 
@@ -47,12 +47,11 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
 
 def _sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     params = [draw.params for draw in draws]
-    temperatures = torch.tensor([[p.temperature] for p in params], dtype=torch.float64, device=logits.device)
-    scores = logits.double() / temperatures
+    temperatures = [p.temperature for p in params]
     if any(p.top_k > 0 or p.top_p < 1 for p in params):
-        scores = _truncate(scores, params)
-    noise = gumbel_noise([p.seed for p in params], [d.position for d in draws], scores.shape[-1], scores.device)
-    return (scores + noise).argmax(dim=-1)
+        divisors = torch.tensor(temperatures, dtype=torch.float64, device=logits.device).unsqueeze(1)
+        logits, temperatures = _truncate(logits.double() / divisors, params), [1.0] * len(params)
+    return draw_tokens(logits, temperatures, [p.seed for p in params], [draw.position for draw in draws])
 
 
 def _truncate(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
