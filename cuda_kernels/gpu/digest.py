@@ -47,14 +47,12 @@ def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as argume
     digests: Array,
 ) -> None:
     """digests[chunk] += sum of the mixed words of the chunk."""
-    sums = cuda.shared.array(MAX_THREADS, np.uint64)
-    thread = cuda.threadIdx.x
     chunk = cuda.blockIdx.x // blocks_per_chunk
     begin = chunk * chunk_bytes
     length = min(chunk_bytes, num_bytes - begin)
     chunk_seed = last_seed if begin + chunk_bytes >= num_bytes else seed
     first, count = begin // 8, length // 8
-    index = (cuda.blockIdx.x % blocks_per_chunk) * cuda.blockDim.x + thread
+    index = (cuda.blockIdx.x % blocks_per_chunk) * cuda.blockDim.x + cuda.threadIdx.x
     stride = blocks_per_chunk * cuda.blockDim.x
     total = _ZERO
     # Four at a time: independent reads that the memory can answer together.
@@ -70,12 +68,28 @@ def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as argume
         total += _mix(words[first + index], index, chunk_seed)
         index += stride
     if index == count and length % 8 != 0:
-        # Whose turn it would be takes the last bytes, filled up with zeros.
-        word = _ZERO
-        for byte in range(length % 8):
-            word |= np.uint64(memory[begin + 8 * count + byte]) << (_BYTE * np.uint64(byte))
-        total += _mix(word, count, chunk_seed)
-    sums[thread] = total
+        # Whose turn it would be takes the last bytes.
+        total += _mix(_tail_word(memory, begin + 8 * count, length % 8), count, chunk_seed)
+    total = _sum_of_block(total)
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.add(digests, chunk, total)
+
+
+@device_function
+def _tail_word(memory: Array, begin: int, num_bytes: int) -> np.uint64:
+    """Fill up a chunk's last bytes with zeros."""
+    word = _ZERO
+    for byte in range(num_bytes):
+        word |= np.uint64(memory[begin + byte]) << (_BYTE * np.uint64(byte))
+    return word
+
+
+@device_function
+def _sum_of_block(value: np.uint64) -> np.uint64:
+    """Add up one value of each thread; the sum is in the first one's hands."""
+    sums = cuda.shared.array(MAX_THREADS, np.uint64)
+    thread = cuda.threadIdx.x
+    sums[thread] = value
     cuda.syncthreads()
     half = cuda.blockDim.x // 2
     while half > 0:
@@ -83,8 +97,8 @@ def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as argume
             sums[thread] += sums[thread + half]
         cuda.syncthreads()
         half //= 2
-    if thread == 0:
-        cuda.atomic.add(digests, chunk, sums[0])
+    total: np.uint64 = sums[0]
+    return total
 
 
 DIGEST: Final = KernelSource(
