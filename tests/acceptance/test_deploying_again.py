@@ -65,7 +65,7 @@ def test_a_model_serves_on_after_a_deployment_that_failed(cluster: Cluster, tmp_
         cluster.client.wait_for(cluster.client.deploy(MODEL, str(broken)), timeout=30)
     model = _model(cluster)
     assert (model["state"], model["checkpoint"], model["deployment"]["state"]) == ("ready", checkpoint, "failed")
-    assert "a FIFO" in model["deployment"]["error"]["message"]
+    assert "not a regular file" in model["deployment"]["error"]["message"]
     assert _answer(cluster) == before
 
 

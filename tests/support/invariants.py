@@ -214,7 +214,8 @@ def _forgotten(cluster: Cluster) -> object:
 
 
 def _temporary_files(cluster: Cluster) -> list[Path]:
-    return [*cluster.home.rglob("*.new"), *cluster.home.rglob(".partial-*")]
+    left = ("*.new", ".*.partial", ".doomed-*", ".quarantine-*")
+    return [path for pattern in left for path in cluster.home.rglob(pattern)]
 
 
 def _orphans(cluster: Cluster) -> dict[int, str]:

@@ -1,0 +1,205 @@
+"""What a node's agent does with checkpoints when control asks for it, and what is left when it cannot be done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders.memory.pool_folder import remove_pool
+from scripts.demo_checkpoints import make_tiny
+from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.config import Settings
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.node_agent.dram import DramTier
+from sllm_tasks.node_agent.lease import OperationLease
+from sllm_tasks.node_agent.operations import NodeOperations
+from sllm_tasks.node_agent.peers import PeerServer
+from sllm_tasks.node_agent.room import RoomKeeper
+from sllm_tasks.node_agent.store import CheckpointStore
+from sllm_tasks.operations import OperationKind
+from sllm_tasks.signing import Trigger
+from tests.integration.livestate.world import FAR_MS
+from tests.integration.node_agent.conftest import publish
+from tests.integration.node_agent.test_peers import damage
+from tests.support.processes import wait_until
+from tests.support.valkey import live_url, valkey_server
+
+__all__ = ["live_url", "valkey_server"]
+
+CHUNK_BYTES = 16 << 20
+SECRET = "the cluster's"
+
+
+class Node:
+    """A node's operations over a store and a pool of four chunks, without heartbeat."""
+
+    def __init__(self, store: CheckpointStore, pool: Path, live: LiveState, limit_bytes: int | None = None) -> None:
+        self.store = store
+        self.dram = DramTier(pool, 4 * CHUNK_BYTES)
+        self.peers: list[NodeInfo] = []
+        self._live = live
+        self._operations = NodeOperations(
+            node="n0",
+            secret=SECRET,
+            store=store,
+            rooms=RoomKeeper(store, limit_bytes),
+            dram=self.dram,
+            peers=lambda: self.peers,
+        )
+
+    def run(self, kind: OperationKind, target: str = "", **args: Any) -> dict[str, Any]:
+        """Run an operation under a lease."""
+        self._live.operations.create("op_1", 1, {})
+        self._live.operations.claim("op_1", 1, "agent", FAR_MS)
+        trigger = Trigger(task="", subject="op_1", attempt=1, expires_ms=FAR_MS)
+        with OperationLease(self._live.operations, "agent", trigger) as lease:
+            return self._operations.run(kind, target, args, lease)
+
+
+@pytest.fixture
+def live(live_url: str) -> Iterator[LiveState]:
+    with LiveState(live_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def node(store: CheckpointStore, tmp_path: Path, live: LiveState) -> Iterator[Node]:
+    node = Node(store, tmp_path / "pool", live)
+    yield node
+    node.dram.close()
+    remove_pool(tmp_path / "pool")
+
+
+def test_a_deployed_directory_is_stored_under_its_digest_and_a_second_time_nothing_changes(
+    node: Node, tmp_path: Path
+) -> None:
+    source = make_tiny(tmp_path / "tiny")
+    result = node.run(OperationKind.DEPLOY, "m", source=str(source))
+    assert node.store.digests() == {result["digest"]}
+    assert result["num_bytes"] == node.store.num_bytes(result["digest"])
+    assert node.run(OperationKind.DEPLOY, "m", source=str(source)) == result
+    assert node.store.aside() == []
+
+
+def test_a_directory_that_is_not_here_is_missing_so_that_another_node_is_asked(node: Node, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusableError) as caught:
+        node.run(OperationKind.DEPLOY, "m", source=str(tmp_path / "nowhere"))
+    assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
+
+
+def test_a_sound_copy_stays_and_a_damaged_one_is_put_aside(node: Node) -> None:
+    digest = publish(node.store, num_chunks=2)
+    assert node.run(OperationKind.VERIFY, digest)["num_bytes"] > CHUNK_BYTES
+    damage(node.store, digest, CHUNK_BYTES + 3)
+    with pytest.raises(ModelUnusableError, match="put aside") as caught:
+        node.run(OperationKind.VERIFY, digest)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+    assert (node.store.digests(), len(node.store.aside())) == (frozenset(), 1)
+
+
+def test_a_checkpoint_is_kept_in_dram_until_it_is_evicted(node: Node) -> None:
+    digest = publish(node.store, num_chunks=2)
+    result = node.run(OperationKind.PREFETCH, digest)
+    assert result["read_bytes"] == result["num_bytes"]
+    report = node.dram.report()
+    assert (report.complete, report.kept) == ({digest}, {digest})
+    assert report.usage is not None
+    assert report.usage.used_bytes == 2 * CHUNK_BYTES
+    assert node.run(OperationKind.PREFETCH, digest)["read_bytes"] == 0
+    assert node.run(OperationKind.EVICT, digest)["is_freed"]
+    assert (node.dram.report().complete, node.dram.report().kept) == (frozenset(), frozenset())
+
+
+def test_what_does_not_fit_into_dram_is_refused_with_the_numbers(node: Node) -> None:
+    digest = publish(node.store, num_chunks=5)
+    with pytest.raises(ModelUnusableError, match=f"needs {5 * CHUNK_BYTES} bytes of the pool") as caught:
+        node.run(OperationKind.PREFETCH, digest)
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+    assert node.dram.report().complete == frozenset()
+
+
+def test_a_dropped_checkpoint_is_neither_on_the_ssd_nor_in_dram(node: Node) -> None:
+    digest = publish(node.store)
+    node.run(OperationKind.PREFETCH, digest)
+    node.run(OperationKind.DROP_CHECKPOINT, digest)
+    assert (node.store.digests(), node.dram.report().complete) == (frozenset(), frozenset())
+
+
+def test_calibration_reads_a_stored_checkpoint_and_copies_memory(node: Node) -> None:
+    with pytest.raises(ModelUnusableError, match="no checkpoint"):
+        node.run(OperationKind.CALIBRATE, "n0")
+    publish(node.store)
+    digest = publish(node.store, num_chunks=3, seed=1)
+    result = node.run(OperationKind.CALIBRATE, "n0")
+    partition = node.store.path(digest) / "partition_00000.bin"
+    assert (result["checkpoint"], result["ssd"]["num_bytes"]) == (digest, partition.stat().st_size)
+    assert result["ssd"]["seconds"] > 0
+    assert result["dram"]["num_bytes"] / result["dram"]["seconds"] > 1e6
+
+
+def test_a_fetch_beyond_the_limit_is_refused_and_leaves_nothing(
+    store: CheckpointStore, tmp_path: Path, live: LiveState
+) -> None:
+    there = CheckpointStore(tmp_path / "there")
+    digest = publish(there, num_chunks=2)
+    node = Node(store, tmp_path / "pool", live, limit_bytes=20 << 20)
+    with ExitStack() as resources:
+        server = PeerServer(Settings(), there, SECRET)
+        server.start()
+        resources.callback(server.stop)
+        node.peers = [NodeInfo(name="n1", checkpoints=frozenset({digest}), url=server.url)]
+        with pytest.raises(ModelUnusableError, match=f"of {20 << 20} are free") as caught:
+            node.run(OperationKind.FETCH, digest)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert (store.digests(), store.aside()) == (frozenset(), [])
+
+
+def test_a_checkpoint_that_no_live_node_has_is_missing(node: Node) -> None:
+    node.peers = [NodeInfo(name="n1", checkpoints=frozenset(), url="http://127.0.0.1:1")]
+    with pytest.raises(ModelUnusableError, match="no live node has"):
+        node.run(OperationKind.FETCH, "0" * 64)
+
+
+def test_work_that_runs_apart_ends_with_its_agent(store: CheckpointStore) -> None:
+    # Stands for an agent; it is killed while its process waits for an answer.
+    agent = (
+        "import subprocess, sys\n"
+        "work = [sys.executable, '-m', 'sllm_tasks.node_agent.apart.fetch_checkpoint']\n"
+        "child = subprocess.Popen(work, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "child.stdin.write(sys.argv[1].encode() + b'\\n')\n"
+        "child.stdin.flush()\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    with _silent_peer() as silent:
+        request = {"digest": "0" * 64, "urls": [silent], "secret": "s", "destination": str(store.finished("x"))}
+        process = subprocess.Popen([sys.executable, "-c", agent, json.dumps(request)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.stdout.close()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not _is_alive(child), "the process has ended", 30)
+
+
+@contextmanager
+def _silent_peer() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
