@@ -42,6 +42,8 @@ def pinned_ring() -> Mapping:
 
 
 def _register(address: int, num_bytes: int) -> None:
+    if not torch.cuda.is_available():
+        raise LoaderError("there is no CUDA device to page-lock memory for")
     status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
     if int(status) != 0:
         raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {int(status)}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from functools import cache
 
+from loaders.errors import PoolError
 from loaders.memory.lease import ContentLease
 from loaders.memory.mapping import Mapping
+
+logger = logging.getLogger(__name__)
 
 
 def release_with(mapping: Mapping, lease: ContentLease) -> None:
@@ -24,7 +28,12 @@ def _leases() -> queue.SimpleQueue[ContentLease]:
 
     def close_all() -> None:
         while True:
-            leases.get().close()
+            lease = leases.get()
+            try:
+                lease.close()
+            except PoolError as error:
+                # Its pool was closed at that moment, which gave everything back.
+                logger.debug("%r was not given back: %s", lease, error)
 
     threading.Thread(target=close_all, name="release-leases", daemon=True).start()
     return leases

@@ -7,6 +7,9 @@ import threading
 import time
 from dataclasses import replace
 
+import torch
+
+from cuda_kernels.backend import warm_up
 from sllm_tasks.cluster import Gpu, GpuId, GpuState
 from sllm_tasks.config import Settings
 from sllm_tasks.engines.registry import preload_engine
@@ -66,7 +69,7 @@ class GpuWorker:
         self._emitter.start()
         self._loop.start()
         self._heartbeat.start()
-        threading.Thread(target=preload_engine, args=(_COMMON_ENGINE,), name="preload", daemon=True).start()
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         logger.info("gpu %s is up: %s, %d bytes", self._gpu.id, self._gpu.device, self._gpu.capacity_bytes)
 
     def run_job(self, trigger: Trigger) -> None:
@@ -112,6 +115,13 @@ class GpuWorker:
             self._services.live.fleet.reap_gpu(self._gpu.id, self._gpu.worker_id)
         except UnavailableError as error:
             logger.warning("left without signing off: %s", error)
+
+    def _warm_up(self) -> None:
+        """What the first load would have to wait for: libraries, and on a GPU its kernels."""
+        preload_engine(_COMMON_ENGINE)
+        if self._gpu.device != "cpu":
+            support = warm_up(torch.device(self._gpu.device))
+            logger.info("kernels on %s: %s %s", self._gpu.device, support.backend, support.reason)
 
     def _leave(self) -> None:
         self._gpu = replace(self._gpu, state=GpuState.DRAINING)

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from loaders.memory.pool import Pool
 from loaders.reading.pipeline import Progress, ReadOptions
 from loaders.writer.convert import convert
 from tests.support.checkpoints import small_state_dict
+from tests.support.damage import flip_bit
 from tests.support.processes import wait_until
 
 #: From the disk, however much of it the page cache holds.
@@ -258,14 +258,3 @@ def test_processes_that_load_the_same_at_once_read_each_byte_once(
 def cache(path: Path) -> None:
     """Bring the data file into the page cache, which the writer goes past."""
     (path / "partition_00000.bin").read_bytes()
-
-
-def flip_bit(path: Path, offset: int) -> None:
-    with suppress(PermissionError):
-        path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-    path.chmod(0o444)
