@@ -11,6 +11,7 @@ from loaders.errors import (
     CheckpointCorruptError,
     CheckpointMissingError,
     LoadCanceledError,
+    LoaderError,
     RemoteChangedError,
     RemoteRefusedError,
     RemoteUnavailableError,
@@ -35,6 +36,7 @@ class Fetcher:
         # Guarded by the lock.
         self._lock = threading.Lock()
         self._received_bytes = 0
+        self._failure: LoaderError | None = None
 
     @property
     def received_bytes(self) -> int:
@@ -98,6 +100,15 @@ class Fetcher:
         now = self.require(file.name)
         if (now.num_bytes, now.version) != (file.num_bytes, file.version):
             raise RemoteChangedError(f"{file.where}: changed while it was being read")
+
+    def fail(self, error: LoaderError) -> LoaderError:
+        """Abort because of an error, and return it; the first one, where several readers fail one after the other."""
+        with self._lock:
+            # Whoever is woken up by an abort fails as well, for no reason of its own.
+            if self._failure is None and not self._stopping.is_set():
+                self._failure = error
+        self.abort()
+        return self._failure or error
 
     def abort(self) -> None:
         """Make every read, under way or to come, fail at once; idempotent, from any thread."""

@@ -40,7 +40,11 @@ class HttpTransport:
         """Ask for the first byte: that also shows whether the server knows ranges, and works where HEAD does not."""
         where = self._where(name)
         with self._get(name, "bytes=0-0") as answer:
-            return read_file(answer, name, where)
+            file = read_file(answer, name, where)
+            if answer.status == HTTPStatus.PARTIAL_CONTENT:
+                # A body that was read lets the connection be kept.
+                answer.readinto(memoryview(bytearray(1)))
+            return file
 
     def open(self, file: RemoteFile, offset: int, num_bytes: int) -> Answer:
         """Ask for a range, or for the whole file where there are none."""

@@ -49,13 +49,12 @@ class RangeReader:
         """Fill the beginning of page-aligned memory with a chunk whose digest is right; keep it, if that is wanted.
 
         Raises CheckpointCorruptError for a digest that is wrong twice, and what the fetcher raises. After an error
-        nobody reads on: all who wait for bytes of this checkpoint are woken up.
+        nobody reads on: all who wait for bytes of this checkpoint are woken up, and get the same error.
         """
         try:
             self._read(memory, offset, num_bytes)
-        except LoaderError:
-            self._file.fetcher.abort()
-            raise
+        except LoaderError as error:
+            raise self._file.fetcher.fail(error) from error.__cause__
 
     def _read(self, memory: memoryview, offset: int, num_bytes: int) -> None:
         file, expected = self._file, self._file.digests.get(offset)

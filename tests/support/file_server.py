@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
+import ssl
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 from urllib.parse import unquote, urlsplit
 
 _BLOCK_BYTES = 1 << 16
@@ -30,18 +30,19 @@ class FileServer:
         self.failures: dict[str, tuple[int, int]] = {}
         #: How many bodies of a name are to be wrong in one byte.
         self.wrong_bodies: Counter[str] = Counter()
-        #: Sent in the place of bytes: a status and where to look instead.
+        #: Where to look instead, by name.
         self.redirects: dict[str, str] = {}
-        #: Seconds for each 64 KiB.
-        self.delay_s = 0.0
         #: Called before a range of a name is sent, in the thread that does.
         self.before_range: Callable[[str, int], None] | None = None
-        #: Whether files have an ETag, and whether they have a time of change.
+        #: Whether files have an ETag.
         self.has_versions = True
-        #: What was asked for: name, first byte, number of bytes; and the headers.
+        #: Name, first byte and number of bytes of each body, and the headers of all requests.
         self.requests: list[tuple[str, int, int]] = []
         self.headers: list[dict[str, str]] = []
         self.sent_bytes: Counter[str] = Counter()
+        #: Connections that were made, and those that are open.
+        self.num_connections = 0
+        self.num_open = 0
         self.lock = threading.Lock()
 
         class Handler(_Handler):
@@ -55,6 +56,10 @@ class FileServer:
     def url(self) -> str:
         """Address of the folder."""
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def wrap_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS with connections from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def sent_of(self, suffix: str) -> int:
         """Bytes of bodies of all files whose names end so."""
@@ -82,6 +87,17 @@ class _Handler(BaseHTTPRequestHandler):
     server_state: FileServer
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        super().setup()
+        with self.server_state.lock:
+            self.server_state.num_connections += 1
+            self.server_state.num_open += 1
+
+    def finish(self) -> None:
+        super().finish()
+        with self.server_state.lock:
+            self.server_state.num_open -= 1
+
     def do_GET(self) -> None:
         state = self.server_state
         name = unquote(urlsplit(self.path).path).lstrip("/")
@@ -100,22 +116,25 @@ class _Handler(BaseHTTPRequestHandler):
         elif not path.is_file():
             self._refuse(404)
         else:
-            self._send(name, path.read_bytes(), path.stat().st_mtime_ns)
+            with path.open("rb") as file:
+                self._send(name, file)
 
     def _refuse(self, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _send(self, name: str, data: bytes, modified_ns: int) -> None:
+    def _send(self, name: str, file: BinaryIO) -> None:
         state = self.server_state
-        begin, end = 0, len(data)
+        status = os.fstat(file.fileno())
+        num_bytes = status.st_size
+        begin, end = 0, num_bytes
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if state.has_ranges else None
         if match is not None:
-            begin, end = int(match[1]), min(int(match[2]) + 1, len(data))
-            if begin >= len(data):
+            begin, end = int(match[1]), min(int(match[2]) + 1, num_bytes)
+            if begin >= num_bytes:
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.send_header("Content-Range", f"bytes */{num_bytes}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -124,19 +143,20 @@ class _Handler(BaseHTTPRequestHandler):
             state.before_range(name, begin)
         self.send_response(200 if match is None else 206)
         if match is not None:
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{num_bytes}")
         if state.has_versions:
-            self.send_header("ETag", f'"{hashlib.sha256(f"{name} {len(data)} {modified_ns}".encode()).hexdigest()}"')
+            self.send_header("ETag", f'"{status.st_ino}-{num_bytes}-{status.st_mtime_ns}"')
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
-        self._send_body(name, data, begin, end)
+        file.seek(begin)
+        self._send_body(name, bytearray(file.read(end - begin)))
 
-    def _send_body(self, name: str, data: bytes, begin: int, end: int) -> None:
+    def _send_body(self, name: str, part: bytearray) -> None:
         state = self.server_state
         with state.lock:
-            is_wrong = end - begin > 1 and state.wrong_bodies[name] > 0
+            # Questions for one byte stay as they are.
+            is_wrong = len(part) > 1 and state.wrong_bodies[name] > 0
             state.wrong_bodies[name] -= is_wrong
-        part = bytearray(data[begin:end])
         if is_wrong:
             part[-1] ^= 1
         limit = len(part) if state.break_off_after is None else min(state.break_off_after, len(part))
@@ -146,8 +166,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
                 with state.lock:
                     state.sent_bytes[name] += len(block)
-                if state.delay_s:
-                    time.sleep(state.delay_s)
         except OSError:
             self.close_connection = True
             return
