@@ -27,6 +27,9 @@ from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.operations import OperationKind
 
+#: Less than this tells how long it takes to begin, not how fast a tier is.
+_TELLING_BYTES = 64 << 20
+
 
 def commit_success(session: Session, row: OperationRow, attempt: int, result: dict[str, Any], now: datetime) -> bool:
     """End an operation that worked and enter its result, both or neither; False if that attempt is over."""
@@ -61,9 +64,9 @@ def _measured(row: OperationRow, result: dict[str, Any], now: datetime) -> Itera
         for tier in (Tier.SSD, Tier.DRAM):
             measured = result[tier]
             yield load(tier, result["checkpoint"], measured["num_bytes"], measured["seconds"])
-    elif row.kind == OperationKind.FETCH and result.get("fetched_bytes"):
+    elif row.kind == OperationKind.FETCH and result.get("fetched_bytes", 0) >= _TELLING_BYTES:
         yield load(Tier.REMOTE, row.target, result["fetched_bytes"], result["seconds"])
-    elif row.kind == OperationKind.PREFETCH and result["read_bytes"]:
+    elif row.kind == OperationKind.PREFETCH and result["read_bytes"] >= _TELLING_BYTES:
         yield load(Tier.SSD, row.target, result["read_bytes"], result["seconds"])
 
 

@@ -17,6 +17,9 @@ from sllm_tasks.node_agent.room import Room, RoomKeeper
 from sllm_tasks.node_agent.store import CheckpointStore
 from sllm_tasks.operations import OperationKind
 
+#: Checkpoints that a calibration reads at most, as far as its time allows.
+_MAX_MEASURED = 64
+
 #: What an operation gave, as it goes into the ledger.
 Result = dict[str, Any]
 
@@ -144,9 +147,10 @@ class NodeOperations:
 
     def _calibrate(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
         del target, args
-        digest = max(self._store.digests(), key=self._store.num_bytes, default=None)
-        if digest is None:
+        # The largest first: what takes longest tells most.
+        digests = sorted(self._store.digests(), key=self._store.num_bytes, reverse=True)[:_MAX_MEASURED]
+        if not digests:
             message = f"node {self._node} has no checkpoint whose reading could be measured"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        partition = max(self._store.path(digest).glob("partition_*.bin"), key=lambda path: path.stat().st_size)
-        return {"checkpoint": digest, **work_apart(Work.CALIBRATE, {"path": str(partition)}, _Watch(lease))}
+        paths = [str(path) for digest in digests for path in sorted(self._store.path(digest).glob("partition_*.bin"))]
+        return {"checkpoint": digests[0], **work_apart(Work.CALIBRATE, {"paths": paths}, _Watch(lease))}

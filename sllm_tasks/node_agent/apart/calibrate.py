@@ -12,8 +12,8 @@ from sllm_tasks.node_agent.apart.link import Agent, serve
 
 
 def run(request: dict[str, Any], agent: Agent) -> dict[str, Any]:
-    """Measure the disk that the file `path` is on, and memory."""
-    disk = measure_disk(Path(request["path"]))
+    """Measure the disk that the files `paths` are on, and memory."""
+    disk = measure_disk([Path(path) for path in request["paths"]])
     agent.progress(1, 2)
     return {"ssd": asdict(disk), "dram": asdict(measure_memory())}
 
