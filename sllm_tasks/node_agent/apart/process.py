@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any, Protocol
@@ -60,6 +60,11 @@ class _Process:
     stdout: IO[bytes]
     stderr: IO[bytes]
 
+    def tell(self, line: str) -> None:
+        """Write a line to it; that it has died is found out by reading."""
+        with suppress(BrokenPipeError):
+            self.stdin.write(line.encode() + b"\n")
+
     def lines(self, watcher: Watcher) -> Iterator[dict[str, Any]]:
         """Give every line it writes, until it closes its output; raises WorkCanceledError."""
         buffered, heard_s = b"", time.monotonic()
@@ -94,15 +99,13 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher) -> dict[st
 
     """
     with _started(work) as process:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
+        process.tell(json.dumps(request))
         for line in process.lines(watcher):
             if "progress" in line:
                 watcher.note(*line["progress"])
             elif "needs" in line:
                 watcher.grant(line["needs"])
-                process.stdin.write(b"granted\n")
-                process.stdin.flush()
+                process.tell("granted")
             elif "error" in line:
                 raise ModelUnusableError(ErrorCode(line["error"]["code"]), line["error"]["message"])
             else:
@@ -122,6 +125,7 @@ def _started(work: Work) -> Iterator[_Process]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            bufsize=0,
             env=environ,
         )
         # Leaving it closes the pipes and waits for the end, which is at hand: what is to be kept is on the disk.

@@ -20,6 +20,7 @@ from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.config import Settings
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.node_agent.apart.process import Work, work_apart
 from sllm_tasks.node_agent.dram import DramTier
 from sllm_tasks.node_agent.lease import OperationLease
 from sllm_tasks.node_agent.operations import NodeOperations
@@ -29,7 +30,7 @@ from sllm_tasks.node_agent.store import CheckpointStore
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Trigger
 from tests.integration.livestate.world import FAR_MS
-from tests.integration.node_agent.conftest import publish
+from tests.integration.node_agent.conftest import Watch, publish
 from tests.integration.node_agent.test_peers import damage
 from tests.support.processes import wait_until
 from tests.support.valkey import live_url, valkey_server
@@ -167,6 +168,11 @@ def test_a_checkpoint_that_no_live_node_has_is_missing(node: Node) -> None:
     node.peers = [NodeInfo(name="n1", checkpoints=frozenset(), url="http://127.0.0.1:1")]
     with pytest.raises(ModelUnusableError, match="no live node has"):
         node.run(OperationKind.FETCH, "0" * 64)
+
+
+def test_what_a_process_died_of_is_told(store: CheckpointStore) -> None:
+    with pytest.raises(ModelUnusableError, match="verify_checkpoint died with status 1: KeyError: 'path'"):
+        work_apart(Work.VERIFY, {}, Watch())
 
 
 def test_work_that_runs_apart_ends_with_its_agent(store: CheckpointStore) -> None:
