@@ -234,7 +234,7 @@ def main() -> None:
         tensors = {f"layers.{index}.weight": torch.randn(_TENSOR_BYTES // 4) for index in range(num_tensors)}
         num_bytes = convert(tensors, folder / "source").num_bytes
         del tensors
-        shutil.copy(folder / "source" / partition_name(0), os.devnull)  # into the page cache
+        shutil.copyfile(folder / "source" / partition_name(0), os.devnull)  # into the page cache
         with _server(folder) as port, Pool.open(Path(pool_name), num_bytes + (32 << 20)) as pool:
             pool.prepare()
             bench = _Bench(folder, port, arguments.connections)
