@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import GpuId
+from sllm_tasks.control.results import ask_to_verify
 from sllm_tasks.endings import completed_event, recorded_outcome
-from sllm_tasks.errors import UnavailableError
+from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.attempts import NewAttempt, end_attempt, start_attempt
 from sllm_tasks.ledger.database import Database, IllegalRowError
@@ -89,6 +90,7 @@ class LedgerWriter:
             for report in reports:
                 if report.kind == "job_ended":
                     _close_attempt(session, report.data)
+                    _suspect_copy(session, endings[report.data["job_id"]], GpuId.parse(report.data["gpu"]))
         for job_id in ended:
             mark("job.ended", job_id)
             self._live.jobs.end(job_id, endings[job_id].outcome.status, completed_event(endings[job_id].outcome))
@@ -202,3 +204,10 @@ def _close_attempt(session: Session, data: dict[str, Any]) -> None:
     )
     if data.get("decision") and data.get("first_token_ms"):
         note_actual_start(session, data["decision"], (data["first_token_ms"] - data["assigned_ms"]) / 1000)
+
+
+def _suspect_copy(session: Session, ending: Ending, gpu: GpuId) -> None:
+    """Have a copy looked at that a job could not be loaded from: a damaged one is put aside and fetched again."""
+    error, job = ending.outcome.error, get_job(session, ending.job_id)
+    if job is not None and error is not None and error.code is ErrorCode.CHECKPOINT_CORRUPT:
+        ask_to_verify(session, job.checkpoint, gpu.node, now=ending.at)

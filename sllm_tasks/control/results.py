@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from sllm_tasks.engines.registry import engine_names
 from sllm_tasks.errors import ErrorCode
+from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.inventory import (
@@ -22,13 +23,16 @@ from sllm_tasks.ledger.inventory import (
     note_deployed,
 )
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
-from sllm_tasks.ledger.operations import fail_operation, succeed_operation
+from sllm_tasks.ledger.operations import NewOperation, add_operation, fail_operation, list_operations, succeed_operation
+from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.operations import OperationKind
 
 #: Less than this tells how long it takes to begin, not how fast a tier is.
 _TELLING_BYTES = 64 << 20
+#: Reading gigabytes once more for every job that fails would keep the disk from those that wait for it.
+_VERIFY_AGAIN_AFTER = timedelta(minutes=5)
 
 
 def commit_success(session: Session, row: OperationRow, attempt: int, result: dict[str, Any], now: datetime) -> bool:
@@ -79,6 +83,23 @@ def commit_failure(session: Session, row: OperationRow, attempt: int, error: Job
         return False
     note_deploy_failed(session, row.target, error.message, deployment=row.id, now=now)
     return True
+
+
+def ask_to_verify(session: Session, checkpoint: str, node: str, *, now: datetime) -> None:
+    """Have a node read its copy of a checkpoint, unless it is doing so or did a moment ago."""
+    for row in list_operations(session, PageRequest(limit=50), target=checkpoint).rows:
+        is_same = row.kind == OperationKind.VERIFY and row.args.get("node") == node
+        if is_same and (row.ended_at is None or now - row.ended_at < _VERIFY_AGAIN_AFTER):
+            return
+    new = NewOperation(
+        id=new_id("op"),
+        kind=OperationKind.VERIFY,
+        target=checkpoint,
+        args={"node": node},
+        requested_by="control",
+        created_at=now,
+    )
+    add_operation(session, new)
 
 
 def enter_checkpoint(session: Session, row: OperationRow, result: dict[str, Any], now: datetime) -> None:

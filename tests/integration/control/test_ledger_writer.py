@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 import pytest
 
 from sllm_tasks.control.ledger_writer import LedgerWriter
-from sllm_tasks.errors import UnavailableError
-from sllm_tasks.jobs import JobPhase, JobStatus
+from sllm_tasks.errors import ErrorCode, UnavailableError
+from sllm_tasks.jobs import JobError, JobPhase, JobStatus, Outcome
 from sllm_tasks.ledger.attempts import list_attempts
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
 from sllm_tasks.ledger.keys import ensure_tenant
+from sllm_tasks.ledger.operations import list_operations
+from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.ledger.tables import JobRow
 from tests.integration.livestate.world import SUCCEEDED, World, job_spec
@@ -100,6 +102,20 @@ def test_the_same_report_twice_changes_nothing(database: Database, world: World,
     writer.write(reports)
     assert row_of(database).version == version
     assert completed(world) == ["succeeded"]
+
+
+def test_a_copy_that_could_not_be_loaded_is_verified_once_however_many_jobs_it_fails(
+    database: Database, world: World, writer: LedgerWriter
+) -> None:
+    broken = JobError(code=ErrorCode.CHECKPOINT_CORRUPT, message="a wrong digest")
+    for job_id in ("job_1", "job_2"):
+        accept(database, job_id)
+        world.live.jobs.finish(world.running_job(job_id), Outcome(status=JobStatus.FAILED, error=broken))
+        write_everything(writer, world)
+    with database.reading() as session:
+        asked = list_operations(session, PageRequest()).rows
+    checkpoint = row_of(database).checkpoint
+    assert [(row.kind, row.target, row.args) for row in asked] == [("verify", checkpoint, {"node": "node0"})]
 
 
 def test_a_report_about_a_job_that_the_ledger_does_not_know_holds_up_no_other(
