@@ -6,14 +6,12 @@ import http.client
 import socket
 import ssl
 import threading
-from base64 import b64encode
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from loaders.errors import LoadCanceledError, RemoteError, RemoteUnavailableError
+from loaders.remote.proxies import proxy_of
 from loaders.remote.url import RemoteUrl
 
 #: How long a server may say nothing before it counts as lost.
@@ -101,6 +99,11 @@ class Connections:
         link = _connect(url, self._timeout_s)
         with self._lock:
             self._busy.add(link)
+            # Whoever aborted while this was being made did not see it.
+            is_late = self._aborted
+        if is_late:
+            self._drop(link)
+            self._check_not_aborted()
         return link, True
 
     def _check_not_aborted(self) -> None:
@@ -156,10 +159,10 @@ def _reason(error: Exception) -> str:
 
 
 def _connect(url: RemoteUrl, timeout_s: float) -> _Link:
-    proxy = _proxy_of(url)
+    proxy = proxy_of(url)
     address, headers = url.host, {}
     if proxy is not None:
-        address, headers = proxy.host, _proxy_headers(proxy)
+        address, headers = proxy.host, proxy.headers
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(address, timeout=timeout_s)
     if proxy is not None and url.scheme == "https":
@@ -183,25 +186,3 @@ def _not_connected(url: RemoteUrl, error: OSError) -> RemoteError:
     if isinstance(error, TimeoutError):
         return RemoteUnavailableError(f"{url}: no connection in time")
     return RemoteUnavailableError(f"{url}: no connection: {_reason(error)}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    host: str
-    #: `user:password`, if it wants one.
-    credentials: str | None
-
-
-def _proxy_of(url: RemoteUrl) -> _Proxy | None:
-    """The proxy that the environment names (`http_proxy`, `https_proxy`, `no_proxy`)."""
-    text = getproxies().get(url.scheme)
-    if not text or proxy_bypass(url.host):
-        return None
-    credentials, _, host = urlsplit(text if "://" in text else f"http://{text}").netloc.rpartition("@")
-    return _Proxy(host, credentials or None)
-
-
-def _proxy_headers(proxy: _Proxy) -> dict[str, str]:
-    if proxy.credentials is None:
-        return {}
-    return {"Proxy-Authorization": f"Basic {b64encode(proxy.credentials.encode()).decode()}"}
