@@ -17,7 +17,12 @@ from sllm_tasks.livestate.fleet import LoadState
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 0.5
-_TIERS = {LoadedFrom.POOL: "dram", LoadedFrom.PAGE_CACHE: "dram", LoadedFrom.DISK: "ssd"}
+_TIERS = {
+    LoadedFrom.POOL: "dram",
+    LoadedFrom.PAGE_CACHE: "dram",
+    LoadedFrom.DISK: "ssd",
+    LoadedFrom.REMOTE: "remote",
+}
 
 
 class LoadProgress:
