@@ -43,6 +43,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, tests of one file stay together, and so do all that share the one cluster of faults."""
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group("faults" if folder.name == "faults" else str(item.path)))
+
+
 def _is_ci() -> bool:
     return os.environ.get("CI") == "true"
 
