@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import shutil
 from collections.abc import Generator, Iterator
@@ -52,16 +51,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_ci() -> bool:
     return os.environ.get("CI") == "true"
-
-
-@pytest.fixture(autouse=True)
-def _logging_stays_as_it_was() -> Iterator[None]:
-    """What starts a process's logging within a test (Celery does, too) must not silence the tests after it."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-
-from importlinter import cli
 
 _ROOT = Path(__file__).parents[2]
 
 
 def test_imports_go_down_only() -> None:
-    assert cli.lint_imports(config_filename=str(_ROOT / "setup.cfg"), no_cache=True) == cli.EXIT_STATUS_SUCCESS
+    # In a process of its own: it silences every logger of the one it runs in.
+    check = "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", check], cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
