@@ -19,8 +19,10 @@ from statistics import median
 import torch
 
 from loaders.errors import PoolError
+from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
 from loaders.memory.pool_folder import remove_pool
+from loaders.reading.pipeline import DEFAULT_THREADS
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.load.ablation import ablation
 from scripts.load.checkpoints import CHECKPOINTS, make
@@ -73,8 +75,8 @@ def main() -> int:
         "rounds": arguments.rounds,
         "device": arguments.device,
         "pool pages": ", ".join(sorted(kinds)),
-        "chunk_bytes": 16 << 20,
-        "reader threads": 4,
+        "chunk_bytes": CHUNK_BYTES,
+        "reader threads": DEFAULT_THREADS,
         "digests": "all chunks",
     }
     finish(Report(settings=settings, rows=rows, figures=figures), arguments.json)

@@ -22,6 +22,8 @@ def load_on_cpu(
     plan: LoadPlan, pool: Pool | None, options: ReadOptions, control: LoadControl, on_tensors: OnTensors
 ) -> Loaded:
     """Make the tensors of a plan views of the pool, of the page cache, or of memory of their own."""
+    if not plan.chunks:
+        return _into_private_memory(plan, options, control, on_tensors)
     in_pool = pool is not None and _has(pool, plan)
     if not in_pool and options.page_cache and are_cached(plan):
         return _from_page_cache(plan, on_tensors)

@@ -221,6 +221,13 @@ def test_a_canceled_load_gives_everything_back(converted: Path, pool: Pool) -> N
     assert pool.load_queue.loads() == ()
 
 
+@pytest.mark.parametrize("pooled", [False, True], ids=["private", "pooled"])
+def test_a_checkpoint_without_a_byte_is_one(tmp_path: Path, pool: Pool, pooled: bool) -> None:
+    convert({"empty": torch.zeros(0, 4)}, tmp_path / "c")
+    with load(tmp_path / "c", pool=pool if pooled else None) as loaded:
+        assert loaded.tensors["empty"].shape == (0, 4)
+
+
 def test_progress_ends_with_all_bytes_done(converted: Path) -> None:
     seen: list[Progress] = []
     with load(converted, options=_DISK, on_progress=seen.append) as loaded:
