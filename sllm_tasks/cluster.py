@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Tier(StrEnum):
+    """Where the bytes of a checkpoint are, slowest first."""
+
+    REMOTE = "remote"
+    SSD = "ssd"
+    DRAM = "dram"
+    GPU = "gpu"
+
+
 class GpuState(StrEnum):
     """Whether a gpu takes work."""
 
@@ -156,6 +165,13 @@ class ModelInfo:
     min_replicas: int = 0
     max_replicas: int = 8
     engine: str = "steploop"
+    #: What a load has to move; 0 while that is not known.
+    checkpoint_bytes: int = 0
+
+    @property
+    def bytes_to_load(self) -> int:
+        """What a load has to move, at most."""
+        return self.checkpoint_bytes or self.bytes_per_gpu * self.num_gpus
 
     @property
     def shape(self) -> ReplicaShape:

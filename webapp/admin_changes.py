@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from flask import g
 from sqlalchemy.orm import Session
 
+from sllm_tasks.cluster import Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger import inventory, keys, operations, placements
@@ -17,7 +18,6 @@ from sllm_tasks.ledger.audit import AuditEntry, add_audit
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import ApiKey
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.repeats import KeyedRequest

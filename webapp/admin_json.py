@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sllm_tasks.cluster import Gpu, TierUsage
+from sllm_tasks.cluster import Gpu, Tier, TierUsage
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from sllm_tasks.cluster import GpuId
+from sllm_tasks.cluster import GpuId, Tier
 from sllm_tasks.control.results import ask_to_verify
 from sllm_tasks.endings import completed_event, recorded_outcome
 from sllm_tasks.errors import ErrorCode, UnavailableError
@@ -21,7 +21,7 @@ from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_sta
 from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, get_job, note_started
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
-from sllm_tasks.ledger.states import AttemptExit, Tier
+from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.codec import decode_outcome
 from sllm_tasks.livestate.reports import Report

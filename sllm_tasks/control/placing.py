@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sllm_tasks.cluster import NodeInfo
-from sllm_tasks.ledger.states import Tier
+from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.operations import OperationKind
 
 

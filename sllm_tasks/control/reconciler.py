@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.placing import Placed, next_operation
 from sllm_tasks.errors import UnavailableError
@@ -28,7 +28,6 @@ from sllm_tasks.ledger.placements import (
     served_checkpoints,
     want_placement,
 )
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from sllm_tasks.cluster import Tier
 from sllm_tasks.engines.registry import engine_names
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
@@ -25,7 +26,6 @@ from sllm_tasks.ledger.inventory import (
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
 from sllm_tasks.ledger.operations import NewOperation, add_operation, fail_operation, list_operations, succeed_operation
 from sllm_tasks.ledger.pages import PageRequest
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.operations import OperationKind
 

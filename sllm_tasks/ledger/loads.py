@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from sllm_tasks.ledger.states import Tier
+from sllm_tasks.cluster import Tier
 from sllm_tasks.ledger.tables import MeasuredLoadRow
 from sllm_tasks.ledger.writes import AS_READ, insert_if_absent
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from sllm_tasks.ledger.states import Tier
+from sllm_tasks.cluster import Tier
 from sllm_tasks.ledger.tables import JobRow, ModelRow, PlacementRow
 from sllm_tasks.ledger.writes import insert_if_absent, took_place
 

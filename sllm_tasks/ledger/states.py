@@ -6,15 +6,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Tier(StrEnum):
-    """Where the bytes of a checkpoint are, slowest first."""
-
-    REMOTE = "remote"
-    SSD = "ssd"
-    DRAM = "dram"
-    GPU = "gpu"
-
-
 class ModelState(StrEnum):
     """Whether a model takes jobs."""
 

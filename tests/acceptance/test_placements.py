@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from loaders.writer.convert import convert
-from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.config import load_settings
 from sllm_tasks.ledger import inventory, placements
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.placement_progress import placement_progress
 from sllm_tasks.ledger.schema import upgrade
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.node_agent.store import CheckpointStore
 from tests.integration.ledger.factories import make_checkpoint

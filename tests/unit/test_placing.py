@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.placing import Placed, next_operation
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.operations import OperationKind
 
 NOWHERE = Placed(tier=None)

@@ -7,9 +7,10 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from sllm_tasks.cluster import Tier
 from sllm_tasks.jobs import Exactness
 from sllm_tasks.ledger.columns import JSON_VALUE, Base, Message, by_value
-from sllm_tasks.ledger.states import ModelState, Tier
+from sllm_tasks.ledger.states import ModelState
 
 
 class CheckpointRow(Base):

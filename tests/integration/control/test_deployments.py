@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from sllm_tasks.app import make_app
-from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.config import Settings
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
@@ -25,7 +25,7 @@ from sllm_tasks.ledger.inventory import ModelSettings
 from sllm_tasks.ledger.jobs import Ending, NewJob, end_job, insert_job
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.pages import PageRequest
-from sllm_tasks.ledger.states import ModelState, Tier
+from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import ModelRow, OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sllm_tasks.app import make_app
-from sllm_tasks.cluster import NodeInfo, TierUsage
+from sllm_tasks.cluster import NodeInfo, Tier, TierUsage
 from sllm_tasks.config import Settings
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
@@ -18,7 +18,7 @@ from sllm_tasks.ledger import inventory, operations, placements
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.placement_progress import PlacementProgress, placement_progress
-from sllm_tasks.ledger.states import OperationStatus, Tier
+from sllm_tasks.ledger.states import OperationStatus
 from sllm_tasks.ledger.tables import OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind

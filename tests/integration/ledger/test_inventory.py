@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
+from sllm_tasks.cluster import Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import Exactness
@@ -15,7 +16,7 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import ModelSettings, ServingSettings
 from sllm_tasks.ledger.jobs import end_job
 from sllm_tasks.ledger.loads import MeasuredLoad
-from sllm_tasks.ledger.states import ModelState, Tier
+from sllm_tasks.ledger.states import ModelState
 from tests.integration.ledger.factories import DEPLOYED, NOW, add_job, make_checkpoint, make_model, success
 
 DIGEST = "sha256:c"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sllm_tasks.cluster import NodeInfo, TierUsage
+from sllm_tasks.cluster import NodeInfo, Tier, TierUsage
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobError
@@ -18,7 +18,6 @@ from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
 from sllm_tasks.ledger.operations import NewOperation, add_operation, begin_operation, fail_operation
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.placements import note_placement
-from sllm_tasks.ledger.states import Tier
 from sllm_tasks.operations import OperationKind
 from tests.support.web import DIGEST, Web, add_key
 
