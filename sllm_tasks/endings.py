@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import FinishReason, JobError, JobStatus, Outcome, Usage
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.jobs import Ending, end_job, get_job
+from sllm_tasks.ledger.jobs import Ending, end_job, get_job, note_canceling
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
 
@@ -58,3 +59,16 @@ def end_unowned(
     if ended:
         live.jobs.end(job_id, status, completed_event(outcome))
     return ended
+
+
+def cancel_job(ledger: Database, live: LiveState, job_id: str) -> None:
+    """Ask the worker that runs a job to stop; a job that nobody runs ends at once. Harmless when repeated.
+
+    Raises UnavailableError; once the ledger has taken the wish, the sweeper sees to the rest.
+    """
+    with ledger.transaction() as session:
+        # First of all, so that no loss of the live state loses the wish.
+        note_canceling(session, job_id)
+    if live.jobs.cancel(job_id, "user") != "asked":
+        error = JobError(code=ErrorCode.CANCELED_BY_USER, message="canceled by its user before it ran")
+        end_unowned(ledger, live, job_id, JobStatus.CANCELED, error)

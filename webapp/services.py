@@ -17,6 +17,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.signing import Signer
 from webapp.catalog import Catalog
+from webapp.job_maker import JobMaker
 from webapp.keyring import Keyring
 from webapp.prompts import PromptBuilder
 from webapp.wait_slots import WaitSlots
@@ -40,6 +41,7 @@ class WebServices:
     admission: Admission
     catalog: Catalog
     prompts: PromptBuilder
+    job_maker: JobMaker
     keyring: Keyring
     wait_slots: WaitSlots
     #: Set when the process is told to stop, so that requests that wait end soon.
@@ -63,14 +65,16 @@ def open_services(settings: Settings) -> WebServices:
         "socket_connect_timeout": LIVE_TIMEOUT_S,
     }
     dispatcher = Dispatcher(app, Signer(cluster_secret(settings)), live)
+    catalog, prompts = Catalog(ledger), PromptBuilder(ledger)
     return WebServices(
         settings=settings,
         ledger=ledger,
         live=live,
         dispatcher=dispatcher,
         admission=Admission(ledger, live, dispatcher, fast_path=settings.fast_path),
-        catalog=Catalog(ledger),
-        prompts=PromptBuilder(ledger),
+        catalog=catalog,
+        prompts=prompts,
+        job_maker=JobMaker(catalog, prompts, live, settings.max_attempts, settings.result_ttl_s),
         keyring=Keyring(ledger),
         wait_slots=WaitSlots(settings.web_threads),
     )

@@ -44,3 +44,10 @@ def entries(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
     elif len(answer[0]) == 2 and isinstance(answer[0][1], list):
         answer = answer[0][1]
     return [(text(entry_id), fields) for entry_id, fields in answer]
+
+
+def entries_by_stream(answer: Any) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
+    """Stream entries of an XREAD of several streams, by key, whichever protocol version is spoken."""
+    if isinstance(answer, dict):
+        answer = [(key, chunks[0]) for key, chunks in answer.items()]
+    return {text(key): [(text(entry_id), fields) for entry_id, fields in found] for key, found in answer or ()}

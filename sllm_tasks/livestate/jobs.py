@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,7 +13,7 @@ from redis import Redis
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.jobs import JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
 from sllm_tasks.livestate import codec
-from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
+from sllm_tasks.livestate.connection import PREFIX, entries, entries_by_stream, number, text, translated
 from sllm_tasks.livestate.scripts import Scripts
 
 #: A reserved job whose worker has not claimed it after this time is sent to it again.
@@ -252,12 +252,20 @@ class JobStore:
 
     def events(self, job_id: str, after: str = "0", *, block_ms: int | None = None) -> list[JobEvent]:
         """Events after an id, at most 1,000; waits up to `block_ms` (None: not at all) for the first."""
+        return self.events_of({job_id: after}, block_ms=block_ms)[job_id]
+
+    def events_of(self, after: Mapping[str, str], block_ms: int | None = None) -> dict[str, list[JobEvent]]:
+        """The same of several jobs at once, by their ids; waits for the first event of any."""
+        keys = {f"{_key(job_id)}:events": job_id for job_id in after}
+        found: dict[str, list[JobEvent]] = {job_id: [] for job_id in after}
         with translated():
-            answer = self._redis.xread({f"{_key(job_id)}:events": after}, count=1000, block=block_ms)
-        return [
-            JobEvent(id=entry_id, kind=text(fields[b"kind"]), data=json.loads(fields[b"data"]))
-            for entry_id, fields in entries(answer)
-        ]
+            answer = self._redis.xread({key: after[job_id] for key, job_id in keys.items()}, count=1000, block=block_ms)
+        for key, events in entries_by_stream(answer).items():
+            found[keys[key]] = [
+                JobEvent(id=entry_id, kind=text(fields[b"kind"]), data=json.loads(fields[b"data"]))
+                for entry_id, fields in events
+            ]
+        return found
 
     def last_event_id(self, job_id: str) -> str:
         """Id of the newest event, `0` when there is none."""

@@ -10,7 +10,8 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.keys import Scope
 from webapp.auth import bearer, caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
-from webapp.job_events import BEGINNING, parse_event_id, stream_events
+from webapp.job_events import stream_events
+from webapp.job_follower import BEGINNING, parse_event_id
 from webapp.job_views import JobView, find_job
 from webapp.services import WebServices, services
 

@@ -10,6 +10,7 @@ from typing import Final
 from flask import Blueprint, Response, jsonify, request
 
 from sllm_tasks.admission import Accepted
+from sllm_tasks.endings import cancel_job as stop_job
 from sllm_tasks.errors import ConflictError, ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.attempts import list_attempts
@@ -18,9 +19,9 @@ from sllm_tasks.ledger.keys import Scope
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError, JobFailedError
 from webapp.incoming import keyed_request, named_request, page_request, read_body, read_query, wait_s
-from webapp.job_changes import cancel, retry_of
 from webapp.job_intake import accept_once, new_job
 from webapp.job_json import attempt_json, job_json, result_json
+from webapp.job_retry import retry_of
 from webapp.job_views import JobView, find_job, views_of
 from webapp.job_waits import wait_until
 from webapp.outgoing import list_json, replayed
@@ -118,7 +119,7 @@ def cancel_job(job_id: str) -> Response:
     """Stop a job; whoever runs it is asked to, and what waits ends here."""
     view = find_job(services(), caller().tenant, job_id)
     if not _has_ended(view):
-        cancel(services(), view.row.id)
+        stop_job(services().ledger, services().live, view.row.id)
         view = find_job(services(), caller().tenant, job_id)
     response = jsonify(job_json(view))
     response.status_code = HTTPStatus.OK if _has_ended(view) else HTTPStatus.ACCEPTED

@@ -1,4 +1,4 @@
-"""What a user may do to a job that exists: stop it, or submit it once more."""
+"""Submit a job that exists once more."""
 
 from __future__ import annotations
 
@@ -6,27 +6,16 @@ from dataclasses import replace
 
 from flask import g
 
-from sllm_tasks.endings import end_unowned
-from sllm_tasks.errors import ConflictError, ErrorCode
+from sllm_tasks.errors import ConflictError
 from sllm_tasks.ids import new_id
-from sllm_tasks.jobs import JobError, JobStatus
+from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.encoding import job_spec
-from sllm_tasks.ledger.jobs import NewJob, note_canceling
-from webapp.job_intake import cluster_ms
+from sllm_tasks.ledger.jobs import NewJob
+from webapp.job_maker import cluster_ms
 from webapp.job_views import JobView
 from webapp.services import WebServices
 
 _RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED})
-
-
-def cancel(services: WebServices, job_id: str) -> None:
-    """Ask the worker that runs a job to stop; a job that nobody runs ends at once. Harmless when repeated."""
-    with services.ledger.transaction() as session:
-        # First of all, so that no loss of the live state loses the wish.
-        note_canceling(session, job_id)
-    if services.live.jobs.cancel(job_id, "user") != "asked":
-        error = JobError(code=ErrorCode.CANCELED_BY_USER, message="canceled by its user before it ran")
-        end_unowned(services.ledger, services.live, job_id, JobStatus.CANCELED, error)
 
 
 def retry_of(services: WebServices, view: JobView) -> NewJob:

@@ -1,0 +1,110 @@
+"""From a checked request to a job that can be accepted; knows nothing of HTTP, because batches are made here too."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.ids import new_id
+from sllm_tasks.jobs import JobSpec, SamplingParams
+from sllm_tasks.ledger.jobs import NewJob
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.repeats import NamedRequest
+from webapp.catalog import Catalog, ServedModel
+from webapp.errors import ContextLengthError
+from webapp.prompts import PromptBuilder
+from webapp.schemas.jobs import JobParams, JobRequest
+
+#: Output tokens where the user does not say how many, if there is room for so many.
+_DEFAULT_MAX_TOKENS: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Whose job it is, and how it came in."""
+
+    tenant: str
+    request_id: str | None = None
+    traceparent: str | None = None
+    named: NamedRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobMaker:
+    """Checks requests against their models; safe to use from many threads."""
+
+    catalog: Catalog
+    prompts: PromptBuilder
+    live: LiveState
+    max_attempts: int
+    result_ttl_s: int
+
+    def make(self, body: JobRequest, origin: Origin) -> NewJob:
+        """Make a job of a request; raises SllmError of a kind that `webapp.problems` has a status for."""
+        model = self.catalog.served(body.model)
+        return self.make_of_ids(body, origin, model, self.prompts.prompt_ids(model, body.input))
+
+    def make_of_ids(self, body: JobRequest, origin: Origin, model: ServedModel, prompt_ids: tuple[int, ...]) -> NewJob:
+        """Make a job whose prompt is tokenised already; raises ContextLengthError."""
+        created_ms = cluster_ms(self.live)
+        spec = JobSpec(
+            job_id=new_id("job"),
+            tenant=origin.tenant,
+            model=model.name,
+            checkpoint=model.checkpoint,
+            shape=model.shape,
+            prompt_ids=prompt_ids,
+            params=sampling_params(body.params, model, len(prompt_ids)),
+            priority=body.priority,
+            job_class=body.job_class,
+            created_ms=created_ms,
+            deadline_ms=None if body.deadline_s is None else created_ms + int(body.deadline_s * 1000),
+            exactness=model.exactness,
+            traceparent=origin.traceparent,
+        )
+        messages, named = body.input.messages, origin.named
+        return NewJob(
+            spec=spec,
+            prompt=body.input.prompt,
+            messages=None if messages is None else [message.model_dump() for message in messages],
+            metadata=body.metadata,
+            client_id=None if named is None else named.client_id,
+            fingerprint=None if named is None else named.fingerprint,
+            request_id=origin.request_id,
+            max_attempts=self.max_attempts,
+            result_ttl_s=body.result_ttl_s or self.result_ttl_s,
+        )
+
+
+def sampling_params(params: JobParams, model: ServedModel, num_prompt_tokens: int) -> SamplingParams:
+    """Fill in what a user left out; raises ContextLengthError."""
+    room = model.context - num_prompt_tokens
+    wanted = params.max_tokens
+    if room < 1 or (wanted is not None and wanted > room):
+        output = "" if wanted is None else f" and {wanted} of output"
+        raise ContextLengthError(
+            f"{num_prompt_tokens} tokens of prompt{output} do not fit into a context of {model.context}"
+        )
+    defaults = model.defaults
+    return SamplingParams(
+        max_tokens=min(_DEFAULT_MAX_TOKENS, room) if wanted is None else wanted,
+        seed=secrets.randbits(63) if params.seed is None else params.seed,
+        temperature=defaults.temperature if params.temperature is None else params.temperature,
+        top_p=defaults.top_p if params.top_p is None else params.top_p,
+        top_k=defaults.top_k if params.top_k is None else params.top_k,
+        stop=params.stop,
+        stop_token_ids=params.stop_token_ids,
+        ignore_eos=params.ignore_eos,
+        logprobs=params.logprobs,
+    )
+
+
+def cluster_ms(live: LiveState) -> int:
+    """Cluster time; this machine's while the live state has never answered."""
+    try:
+        return live.now_ms()
+    except UnavailableError:
+        return time.time_ns() // 1_000_000
