@@ -1,42 +1,20 @@
-"""Where a waiting job should run: the first policy, in the order in which places cost more time.
-
-A warm replica with room; one that is being loaded; a gpu with free memory; the gpu whose idle replicas were unused
-longest; else wait. The estimators of startup time will price these same options.
-"""
+"""Where a waiting job should run: every option priced, the cheapest taken."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-
-from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, ModelInfo, Replica, ReplicaState
+from sllm_tasks.estimators.base import Estimates
+from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
+from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
 
-class AssignmentPath(StrEnum):
-    """How a job gets its replica."""
-
-    WARM = "warm"
-    LOAD_DRAM = "load_dram"
-    LOAD_SSD = "load_ssd"
-    LOAD_REMOTE = "load_remote"
-    MIGRATE = "migrate"
-    WAIT = "wait"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """The decision for one job: a replica, or gpus for a new one after its victims are gone, or neither (wait)."""
-
-    path: AssignmentPath
-    replica_id: str | None = None
-    gpus: tuple[GpuId, ...] = ()
-    victims: tuple[str, ...] = ()
-    reason: str = ""
-
-
-def assign(view: ClusterView, job: WaitingJob) -> Assignment:
+def assign(view: ClusterView, job: WaitingJob, estimates: Estimates, settings: PolicySettings) -> Decision:  # noqa: ARG001
     """Decide for one job."""
+    return Decision(choice=_choose(view, job))
+
+
+def _choose(view: ClusterView, job: WaitingJob) -> Assignment:
     if job.model not in view.models:
         return _wait(f"model {job.model} is not deployed")
     # A job keeps the checkpoint and the shape it was accepted for, also when its model was deployed again since.
@@ -80,7 +58,7 @@ def _evicting(view: ClusterView, model: ModelInfo, gpus: list[Gpu]) -> Assignmen
     options = []
     for gpu in gpus:
         free_bytes, victims = gpu.free_bytes, []
-        for replica in view.idle_replicas_on(gpu.id):
+        for replica in _idle_on(view, gpu):
             if free_bytes >= model.bytes_per_gpu:
                 break
             free_bytes += replica.bytes_per_gpu
@@ -92,6 +70,13 @@ def _evicting(view: ClusterView, model: ModelInfo, gpus: list[Gpu]) -> Assignmen
         return _wait("no gpu has the memory, and what is loaded is in use")
     _, gpu_id, victim_ids = min(options)
     return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(gpu_id,), victims=victim_ids)
+
+
+def _idle_on(view: ClusterView, gpu: Gpu) -> list[Replica]:
+    """Loaded replicas without jobs on a gpu: those that take no more first, then those unused longest."""
+    loaded = {ReplicaState.READY, ReplicaState.DRAINING}
+    idle = [replica for replica in view.replicas.on_gpu(gpu.id) if replica.state in loaded and replica.num_jobs == 0]
+    return sorted(idle, key=lambda replica: (replica.takes_jobs, replica.idle_since_ms, replica.id))
 
 
 def _needed(victims: list[Replica], surplus_bytes: int) -> list[Replica]:

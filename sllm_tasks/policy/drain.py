@@ -44,9 +44,8 @@ def _bytes_to_come(view: ClusterView, gpu: GpuId) -> int:
     """Memory that is idle, or will be without anybody doing anything."""
     return sum(
         replica.bytes_per_gpu
-        for replica in view.replicas.values()
-        if gpu in replica.gpus
-        and (replica.state is ReplicaState.DRAINING or (replica.state is ReplicaState.READY and replica.num_jobs == 0))
+        for replica in view.replicas.on_gpu(gpu)
+        if (replica.state is ReplicaState.DRAINING or (replica.state is ReplicaState.READY and replica.num_jobs == 0))
     )
 
 
@@ -54,11 +53,8 @@ def _drainable(view: ClusterView, gpu: GpuId) -> list[Replica]:
     """Busy replicas that have had their turn, those with the fewest jobs first."""
     busy = [
         replica
-        for replica in view.replicas.values()
-        if gpu in replica.gpus
-        and replica.state is ReplicaState.READY
-        and replica.num_jobs
-        and view.now_ms - replica.ready_ms >= TURN_MS
+        for replica in view.replicas.on_gpu(gpu)
+        if replica.state is ReplicaState.READY and replica.num_jobs and view.now_ms - replica.ready_ms >= TURN_MS
     ]
     return sorted(busy, key=lambda replica: (replica.num_jobs, replica.id))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaShape, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaShape, ReplicaState, Tier
+from sllm_tasks.policy.replica_table import ReplicaTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,44 @@ class WaitingJob:
     created_ms: int = 0
     #: One more dead worker and it ends as poison, so it does not share a gpu with another suspect.
     suspect: bool = False
+    prompt_tokens: int = 0
+    max_tokens: int = 0
+    #: Whose it is, and in which class: together with priority and age they say whose turn it is.
+    tenant: str = ""
+    job_class: str = "interactive"
+    #: Cluster time in ms after which it is not to be started any more.
+    deadline_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningJob:
+    """A job that has its place."""
+
+    id: str
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+    #: Cluster time in ms of its first token; None before that.
+    started_ms: int | None
+    #: Tokens that it has produced, None where nobody counted them: then its age tells.
+    num_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadUnderWay:
+    """A replica that is being loaded, or waits for its turn."""
+
+    replica_id: str
+    gpus: tuple[GpuId, ...]
+    #: The slowest one on its way.
+    tier: Tier
+    #: Still to come.
+    remaining_bytes: int
+
+    @property
+    def node(self) -> str:
+        """Whose loader it uses."""
+        return self.gpus[0].node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +69,22 @@ class ClusterView:
 
     now_ms: int
     gpus: Mapping[GpuId, Gpu] = field(default_factory=dict)
-    replicas: Mapping[str, Replica] = field(default_factory=dict)
+    replicas: ReplicaTable = field(default_factory=ReplicaTable)
     nodes: Mapping[str, NodeInfo] = field(default_factory=dict)
     models: Mapping[str, ModelInfo] = field(default_factory=dict)
+    #: Jobs of replicas, as far as they are known: a replica that is not here has `num_jobs` of which nothing is.
+    running: Mapping[str, tuple[RunningJob, ...]] = field(default_factory=dict)
+    #: Loads by node.
+    loads: Mapping[str, tuple[LoadUnderWay, ...]] = field(default_factory=dict)
+    #: Jobs of a model that wait for a place and come first.
+    num_waiting: Mapping[str, int] = field(default_factory=dict)
 
     def model_of(self, job: WaitingJob) -> ModelInfo:
         """A job's model as it was when the job was accepted; KeyError if it is not served any more."""
         model = self.models[job.model]
         shape = job.shape or model.shape
+        if shape == model.shape and job.checkpoint in {None, model.checkpoint}:
+            return model
         return replace(
             model,
             checkpoint=job.checkpoint or model.checkpoint,
@@ -50,53 +97,73 @@ class ClusterView:
 
     def replicas_of(self, model: str) -> list[Replica]:
         """Replicas of a model that are not on their way out."""
-        return [replica for replica in self.replicas.values() if replica.model == model and replica.takes_jobs]
+        return [replica for replica in self.replicas.of_model(model) if replica.takes_jobs]
 
-    def idle_replicas_on(self, gpu: GpuId) -> list[Replica]:
-        """Loaded replicas without jobs on a gpu: those that take no more first, then those unused longest."""
-        loaded = {ReplicaState.READY, ReplicaState.DRAINING}
-        idle = [
-            replica
-            for replica in self.replicas.values()
-            if gpu in replica.gpus and replica.state in loaded and replica.num_jobs == 0
-        ]
-        return sorted(idle, key=lambda replica: (replica.takes_jobs, replica.idle_since_ms, replica.id))
+    def serving(self, model: ModelInfo) -> list[Replica]:
+        """Replicas that a job of that checkpoint and shape may run on."""
+        return [replica for replica in self.replicas_of(model.name) if replica.serves(model.checkpoint, model.shape)]
 
     def takes(self, gpu: GpuId, job: WaitingJob) -> bool:
         """Whether a job may run on a gpu, as far as other jobs there are concerned."""
         return not (job.suspect and gpu in self.gpus and self.gpus[gpu].suspect)
 
+    def tiers_of(self, checkpoint: str) -> dict[str, Tier]:
+        """The slowest tier that a load of a checkpoint passes, for each node that can load it.
+
+        What a node has in DRAM counts if its SSD has it as well: a worker opens the files there.
+        """
+        tiers = {
+            name: Tier.DRAM if checkpoint in node.in_dram else Tier.SSD
+            for name, node in self.nodes.items()
+            if checkpoint in node.checkpoints
+        }
+        if any(self.nodes[name].url is not None for name in tiers):
+            tiers |= {name: Tier.REMOTE for name in self.nodes if name not in tiers}
+        return tiers
+
     def usable_gpus(self, checkpoint: str) -> list[Gpu]:
         """Gpus that take work, on nodes that have the checkpoint."""
-        return [
-            gpu
-            for gpu in self.gpus.values()
-            if gpu.state is GpuState.UP
-            and (node := self.nodes.get(gpu.id.node)) is not None
-            and checkpoint in node.checkpoints
-        ]
+        nodes = {name for name, node in self.nodes.items() if checkpoint in node.checkpoints}
+        return [gpu for gpu in self.gpus.values() if gpu.state is GpuState.UP and gpu.id.node in nodes]
 
     def with_job_on(self, replica_id: str) -> ClusterView:
         """The view after a job was reserved on a replica."""
         replica = self.replicas[replica_id]
-        return replace(self, replicas={**self.replicas, replica_id: replace(replica, num_jobs=replica.num_jobs + 1)})
+        return replace(self, replicas=self.replicas.with_replicas([replace(replica, num_jobs=replica.num_jobs + 1)]))
 
-    def with_draining(self, replica_ids: tuple[str, ...]) -> ClusterView:
+    def with_waiting(self, model: str) -> ClusterView:
+        """The view after a job of a model was left to wait."""
+        return replace(self, num_waiting={**self.num_waiting, model: self.num_waiting.get(model, 0) + 1})
+
+    def with_draining(self, replica_ids: Iterable[str]) -> ClusterView:
         """The view after replicas stopped taking jobs."""
-        draining = {id_: replace(self.replicas[id_], state=ReplicaState.DRAINING) for id_ in replica_ids}
-        return replace(self, replicas={**self.replicas, **draining})
+        draining = [replace(self.replicas[id_], state=ReplicaState.DRAINING) for id_ in replica_ids]
+        return replace(self, replicas=self.replicas.with_replicas(draining)) if draining else self
 
     def with_suspect(self, gpu: GpuId, job_id: str) -> ClusterView:
         """The view after a suspect job was sent to a gpu."""
         return replace(self, gpus={**self.gpus, gpu: replace(self.gpus[gpu], suspect=job_id)})
 
-    def with_replica(self, new: Replica, victims: tuple[str, ...]) -> ClusterView:
-        """The view after victims were evicted and a replica took their place."""
-        replicas = {id_: replica for id_, replica in self.replicas.items() if id_ not in victims}
+    def with_running(self, running: Mapping[str, tuple[RunningJob, ...]]) -> ClusterView:
+        """The view with what is known of the jobs of replicas."""
+        return replace(self, running=running)
+
+    def with_replica(self, new: Replica, victims: Iterable[str], load: LoadUnderWay | None = None) -> ClusterView:
+        """The view after victims were evicted, a replica took their place, and its load joined its node's queue.
+
+        The memory of a victim that is being unloaded already was promised to somebody before.
+        """
+        gone = [self.replicas[id_] for id_ in victims]
         gpus = dict(self.gpus)
-        for victim in (self.replicas[id_] for id_ in victims):
+        for victim in gone:
+            if victim.state is ReplicaState.UNLOADING:
+                continue
             for gpu in victim.gpus:
                 gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes - victim.bytes_per_gpu)
         for gpu in new.gpus:
             gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes + new.bytes_per_gpu)
-        return replace(self, gpus=gpus, replicas={**replicas, new.id: new})
+        replicas = self.replicas.without(victim.id for victim in gone).with_replicas([new])
+        loads = self.loads
+        if load is not None:
+            loads = {**loads, load.node: (*loads.get(load.node, ()), load)}
+        return replace(self, gpus=gpus, replicas=replicas, loads=loads)

@@ -9,14 +9,17 @@ from dataclasses import asdict
 from sllm_tasks.cluster import Replica, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
+from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import LiveSpec
 from sllm_tasks.livestate.router import Applied, NewReplica
-from sllm_tasks.policy.assign import Assignment, AssignmentPath, assign
+from sllm_tasks.policy.assign import assign
+from sllm_tasks.policy.decision import Assignment, AssignmentPath
 from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.snapshot import Snapshot
 
@@ -24,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 #: How often a decision is made anew because the world had changed under it.
 _MAX_TRIES = 4
+
+#: Workers can neither move a running job nor load what their node does not have.
+_SETTINGS = PolicySettings(migrate=False, load_remote=False)
 
 _START_KINDS = {
     AssignmentPath.WARM: StartKind.WARM,
@@ -51,6 +57,7 @@ class Router:
         self._snapshot = snapshot
         self._epoch = epoch
         self._max_attempts = max_attempts
+        self._estimates = LearnedEstimates()
         # The last decision to wait that was reported, by job: a job that waits on is not reported again.
         self._reported_waits: dict[str, str] = {}
 
@@ -84,7 +91,8 @@ class Router:
             self._snapshot.read_models()
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
-            decision, decision_id = assign(view, job), new_id("decision")
+            decision = assign(view, job, self._estimates, _SETTINGS).choice
+            decision_id = new_id("decision")
             if decision.path is AssignmentPath.WAIT:
                 if self._reported_waits.get(job.id) != decision.reason:
                     self._reported_waits[job.id] = decision.reason

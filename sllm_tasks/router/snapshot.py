@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, Replica
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import list_models, model_info
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.view import ClusterView
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Snapshot:
         self._ledger = ledger
         self._position = ""
         self._gpus: dict[GpuId, Gpu] = {}
-        self._replicas: dict[str, Replica] = {}
+        self._replicas = ReplicaTable()
         self._nodes: dict[str, NodeInfo] = {}
         self._models: dict[str, ModelInfo] = {}
         self._models_read_s = float("-inf")
@@ -42,7 +43,7 @@ class Snapshot:
         return ClusterView(
             now_ms=now_ms,
             gpus=dict(self._gpus),
-            replicas=dict(self._replicas),
+            replicas=self._replicas,
             nodes=dict(self._nodes),
             models=dict(self._models),
         )
@@ -70,8 +71,7 @@ class Snapshot:
         for change in changes:
             if change.kind == "gpu":
                 self._read_gpu(GpuId.parse(change.id))
-            elif change.kind == "replica":
-                self._read_replica(change.id)
+        self._read_replicas([change.id for change in changes if change.kind == "replica"])
         # A node that falls silent leaves no change behind.
         overdue = now_ms - self._nodes_read_ms > _NODES_LIFE_MS
         if overdue or any(change.kind == "node" for change in changes):
@@ -81,10 +81,9 @@ class Snapshot:
         # The position first: what changes while we read is read once more.
         self._position = self._live.router.feed_end()
         self._gpus = {gpu.id: gpu for gpu in self._live.fleet.gpus()}
-        self._replicas = {}
-        for gpu in self._gpus:
-            for replica_id in self._live.fleet.replicas_on(gpu):
-                self._read_replica(replica_id)
+        ids = {id_ for gpu in self._gpus for id_ in self._live.fleet.replicas_on(gpu)}
+        orders = [self._live.fleet.replica(id_) for id_ in sorted(ids)]
+        self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
         self._read_nodes(now_ms)
         logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
 
@@ -95,12 +94,11 @@ class Snapshot:
         else:
             self._gpus[gpu_id] = gpu
 
-    def _read_replica(self, replica_id: str) -> None:
-        order = self._live.fleet.replica(replica_id)
-        if order is None:
-            self._replicas.pop(replica_id, None)
-        else:
-            self._replicas[replica_id] = order.replica
+    def _read_replicas(self, replica_ids: list[str]) -> None:
+        orders = {replica_id: self._live.fleet.replica(replica_id) for replica_id in replica_ids}
+        gone = [replica_id for replica_id, order in orders.items() if order is None]
+        changed = [order.replica for order in orders.values() if order is not None]
+        self._replicas = self._replicas.without(gone).with_replicas(changed)
 
     def _read_nodes(self, now_ms: int) -> None:
         self._nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}

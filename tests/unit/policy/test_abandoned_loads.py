@@ -2,6 +2,7 @@
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.view import ClusterView
 
 
@@ -13,7 +14,7 @@ def _view(now_ms: int, num_jobs: int) -> ClusterView:
     model = ModelInfo(
         name="m", checkpoint="c", num_gpus=1, bytes_per_gpu=10, max_jobs=4, context=64, keep_alive_s=60, min_replicas=1
     )
-    return ClusterView(now_ms=now_ms, replicas={replica.id: replica}, models={"m": model})
+    return ClusterView(now_ms=now_ms, replicas=ReplicaTable([replica]), models={"m": model})
 
 
 def test_a_load_whose_jobs_have_gone_is_given_up_after_a_while() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaState
-from sllm_tasks.policy.assign import AssignmentPath, assign
+from sllm_tasks.policy.decision import AssignmentPath
+from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.view import ClusterView, WaitingJob
-from tests.unit.policy.views import make_model, make_replica, make_view, views, waiting_job
+from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
 _FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
 _Key = TypeVar("_Key")
@@ -24,7 +25,7 @@ _MODELS = st.sampled_from(["m", "n", "o", "unknown"])
 def test_a_warm_replica_is_better_than_loading_one() -> None:
     model = make_model()
     view = make_view(make_replica("warm", _FIRST, model, num_jobs=3), models=[model], gpus=[_FIRST, _SECOND])
-    decision = assign(view, waiting_job())
+    decision = choose(view, waiting_job())
     assert (decision.path, decision.replica_id, decision.gpus) == (AssignmentPath.WARM, "warm", ())
 
 
@@ -32,27 +33,27 @@ def test_of_two_warm_replicas_the_one_with_fewer_jobs_is_taken() -> None:
     model = make_model()
     busy, free = make_replica("a", _FIRST, model, num_jobs=2), make_replica("b", _SECOND, model, num_jobs=1)
     view = make_view(busy, free, models=[model], gpus=[_FIRST, _SECOND])
-    assert assign(view, waiting_job()).replica_id == "b"
+    assert choose(view, waiting_job()).replica_id == "b"
 
 
 def test_a_replica_that_loads_is_joined_before_another_one_is_loaded() -> None:
     model = make_model()
     loading = make_replica("loading", _FIRST, model, state=ReplicaState.LOADING, num_jobs=1)
     view = make_view(loading, models=[model], gpus=[_FIRST, _SECOND])
-    assert assign(view, waiting_job()).replica_id == "loading"
+    assert choose(view, waiting_job()).replica_id == "loading"
 
 
 def test_a_new_replica_goes_to_the_emptiest_gpu() -> None:
     model, other = make_model(), make_model("n")
     view = make_view(make_replica("other", _FIRST, other), models=[model, other], gpus=[_FIRST, _SECOND])
-    assert assign(view, waiting_job()).gpus == (_SECOND,)
+    assert choose(view, waiting_job()).gpus == (_SECOND,)
 
 
 def test_only_nodes_that_have_the_checkpoint_load_it() -> None:
     model = make_model()
     view = make_view(models=[model], gpus=[_FIRST, _SECOND])
     nodes = {**view.nodes, "node1": replace(view.nodes["node1"], checkpoints=frozenset())}
-    assert assign(replace(view, nodes=nodes), waiting_job()).gpus == (_FIRST,)
+    assert choose(replace(view, nodes=nodes), waiting_job()).gpus == (_FIRST,)
 
 
 def test_the_replica_that_was_unused_longest_is_evicted() -> None:
@@ -60,7 +61,7 @@ def test_the_replica_that_was_unused_longest_is_evicted() -> None:
     recent = make_replica("recent", _FIRST, other, idle_since_ms=20)
     old = make_replica("old", _SECOND, other, idle_since_ms=10)
     view = make_view(recent, old, models=[model, other], gpus=[_FIRST, _SECOND])
-    decision = assign(view, waiting_job())
+    decision = choose(view, waiting_job())
     assert (decision.gpus, decision.victims) == ((_SECOND,), ("old",))
 
 
@@ -69,20 +70,20 @@ def test_a_small_old_replica_is_spared_when_evicting_a_large_one_is_needed_and_e
     small = make_replica("small", _FIRST, other, bytes_per_gpu=10, idle_since_ms=10)
     large = make_replica("large", _FIRST, other, bytes_per_gpu=85, idle_since_ms=20)
     view = make_view(small, large, models=[model, other], gpus=[_FIRST])
-    assert assign(view, waiting_job()).victims == ("large",)
+    assert choose(view, waiting_job()).victims == ("large",)
 
 
 def test_a_model_at_its_most_replicas_waits_for_room_in_them() -> None:
     model = make_model(max_replicas=1)
     view = make_view(make_replica("full", _FIRST, model, num_jobs=4), models=[model], gpus=[_FIRST, _SECOND])
-    decision = assign(view, waiting_job())
+    decision = choose(view, waiting_job())
     assert decision.path is AssignmentPath.WAIT
     assert "max_replicas" in decision.reason
 
 
 @given(views(), _MODELS)
 def test_no_gpu_is_promised_more_memory_than_it_has(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     for gpu_id in decision.gpus:
         freed = sum(view.replicas[victim].bytes_per_gpu for victim in decision.victims)
         needed = view.models[model_name].bytes_per_gpu
@@ -91,7 +92,7 @@ def test_no_gpu_is_promised_more_memory_than_it_has(view: ClusterView, model_nam
 
 @given(views(), _MODELS)
 def test_only_idle_loaded_replicas_of_the_chosen_gpu_are_evicted(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     for victim in (view.replicas[victim_id] for victim_id in decision.victims):
         assert (victim.num_jobs, victim.gpus) == (0, decision.gpus)
         assert victim.state in {ReplicaState.READY, ReplicaState.DRAINING}
@@ -99,7 +100,7 @@ def test_only_idle_loaded_replicas_of_the_chosen_gpu_are_evicted(view: ClusterVi
 
 @given(views(), _MODELS)
 def test_no_victim_could_have_been_spared(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     for spared in decision.victims:
         freed = sum(view.replicas[victim].bytes_per_gpu for victim in decision.victims if victim != spared)
         assert view.gpus[decision.gpus[0]].free_bytes + freed < view.models[model_name].bytes_per_gpu
@@ -107,7 +108,7 @@ def test_no_victim_could_have_been_spared(view: ClusterView, model_name: str) ->
 
 @given(views(), _MODELS)
 def test_a_replica_that_is_chosen_has_room_and_is_not_closing(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     if decision.replica_id is not None:
         replica = view.replicas[decision.replica_id]
         assert replica.model == model_name
@@ -117,7 +118,7 @@ def test_a_replica_that_is_chosen_has_room_and_is_not_closing(view: ClusterView,
 
 @given(views(), _MODELS)
 def test_nothing_is_loaded_while_a_replica_has_room(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     if decision.gpus:
         assert not any(replica.has_room for replica in view.replicas_of(model_name))
         assert view.gpus[decision.gpus[0]].state is GpuState.UP
@@ -125,7 +126,7 @@ def test_nothing_is_loaded_while_a_replica_has_room(view: ClusterView, model_nam
 
 @given(views(), _MODELS)
 def test_every_decision_is_one_of_three_and_waiting_has_a_reason(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     assert (decision.replica_id is not None) + bool(decision.gpus) + (decision.path is AssignmentPath.WAIT) == 1
     assert (decision.path is AssignmentPath.WAIT) == bool(decision.reason)
 
@@ -140,13 +141,15 @@ def _shuffled(records: Mapping[_Key, _Value], random: Random) -> dict[_Key, _Val
 def test_the_decision_does_not_depend_on_the_order_of_the_records(
     view: ClusterView, model_name: str, random: Random
 ) -> None:
-    other = replace(view, gpus=_shuffled(view.gpus, random), replicas=_shuffled(view.replicas, random))
-    assert assign(other, waiting_job(model_name)) == assign(view, waiting_job(model_name))
+    other = replace(
+        view, gpus=_shuffled(view.gpus, random), replicas=ReplicaTable(_shuffled(view.replicas, random).values())
+    )
+    assert choose(other, waiting_job(model_name)) == choose(view, waiting_job(model_name))
 
 
 @given(views(), _MODELS)
 def test_the_view_after_a_decision_keeps_its_books(view: ClusterView, model_name: str) -> None:
-    decision = assign(view, waiting_job(model_name))
+    decision = choose(view, waiting_job(model_name))
     if decision.gpus:
         model = view.models[model_name]
         new = make_replica("new", decision.gpus[0], model, state=ReplicaState.LOADING, num_jobs=1)
@@ -167,12 +170,12 @@ def test_a_job_runs_on_no_replica_that_is_too_small_for_it_and_loads_the_shape_i
     view = make_view(make_replica("small", _FIRST, model), models=[model], gpus=[_FIRST])
     larger = replace(model.shape, context=64, bytes_per_gpu=60)
     job = replace(waiting_job(), checkpoint=model.checkpoint, shape=larger)
-    assert assign(view, job).gpus == (_FIRST,)
+    assert choose(view, job).gpus == (_FIRST,)
     assert view.model_of(job).shape == larger
     too_large = replace(job, shape=replace(larger, bytes_per_gpu=101))
-    assert assign(view, too_large).path is AssignmentPath.WAIT
+    assert choose(view, too_large).path is AssignmentPath.WAIT
     small_enough = replace(job, shape=replace(larger, context=32))
-    assert assign(view, small_enough).replica_id == "small"
+    assert choose(view, small_enough).replica_id == "small"
 
 
 def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
@@ -190,17 +193,19 @@ def test_a_job_keeps_the_checkpoint_it_was_accepted_for() -> None:
     model = ModelInfo(name="m", checkpoint="new", num_gpus=1, bytes_per_gpu=1, max_jobs=8, context=64, keep_alive_s=60)
     gpu = Gpu(id=GpuId("n", 0), worker_id="w", device="cpu", capacity_bytes=10, reserved_bytes=1)
     node = NodeInfo(name="n", checkpoints=frozenset({"new", "old"}))
-    view = ClusterView(now_ms=1, gpus={gpu.id: gpu}, replicas={"newer": newer}, nodes={"n": node}, models={"m": model})
+    view = ClusterView(
+        now_ms=1, gpus={gpu.id: gpu}, replicas=ReplicaTable([newer]), nodes={"n": node}, models={"m": model}
+    )
     accepted_before = WaitingJob(id="job_1", model="m", attempt=1, checkpoint="old")
-    assert assign(view, accepted_before).path is AssignmentPath.LOAD_SSD
+    assert choose(view, accepted_before).path is AssignmentPath.LOAD_SSD
     accepted_after = WaitingJob(id="job_2", model="m", attempt=1, checkpoint="new")
-    assert assign(view, accepted_after).replica_id == "newer"
+    assert choose(view, accepted_after).replica_id == "newer"
 
 
 def test_a_gpu_never_loads_a_second_copy_of_what_it_holds() -> None:
     model = make_model(bytes_per_gpu=20)
     full = make_replica("full", _FIRST, model, num_jobs=4)
-    decision = assign(make_view(full, models=[model], gpus=[_FIRST]), waiting_job())
+    decision = choose(make_view(full, models=[model], gpus=[_FIRST]), waiting_job())
     assert decision.path is AssignmentPath.WAIT
     assert "full" in decision.reason
-    assert assign(make_view(full, models=[model], gpus=[_FIRST, _SECOND]), waiting_job()).gpus == (_SECOND,)
+    assert choose(make_view(full, models=[model], gpus=[_FIRST, _SECOND]), waiting_job()).gpus == (_SECOND,)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
-from sllm_tasks.policy.assign import AssignmentPath, assign
+from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.policy.drain import TURN_MS, replicas_to_drain
 from sllm_tasks.policy.view import ClusterView, WaitingJob
-from tests.unit.policy.views import make_model, make_replica, make_view, views, waiting_job
+from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
 _FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
 _LARGE, _OTHER = make_model(bytes_per_gpu=90), make_model("n", bytes_per_gpu=60)
@@ -64,25 +64,23 @@ def test_a_draining_replica_takes_no_jobs_and_is_the_first_to_be_evicted() -> No
     draining = make_replica("draining", _FIRST, _OTHER, state=ReplicaState.DRAINING, idle_since_ms=2)
     idle = make_replica("idle", _FIRST, _OTHER, bytes_per_gpu=40, idle_since_ms=1)
     view = make_view(draining, idle, models=[_LARGE, _OTHER], gpus=[_FIRST])
-    assert assign(view, waiting_job("n")).replica_id == "idle"
-    assert assign(replace(view, models={"m": make_model(bytes_per_gpu=60)}), waiting_job()).victims == ("draining",)
+    assert choose(view, waiting_job("n")).replica_id == "idle"
+    assert choose(replace(view, models={"m": make_model(bytes_per_gpu=60)}), waiting_job()).victims == ("draining",)
 
 
 @given(views())
 def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None:
     job = WaitingJob(id="job_1", model="m", attempt=1, created_ms=view.now_ms - TURN_MS)
-    if assign(view, job).path is not AssignmentPath.WAIT:
+    if choose(view, job).path is not AssignmentPath.WAIT:
         return
     drained = replicas_to_drain(view, job)
     if not drained:
         return
     assert all(view.replicas[id_].state is ReplicaState.READY for id_ in drained)
     after = view.with_draining(drained)
-    emptied = {id_: replace(replica, num_jobs=0) for id_, replica in after.replicas.items() if id_ in drained}
-    ended = replace(after, replicas={**after.replicas, **emptied})
+    emptied = [replace(after.replicas[id_], num_jobs=0) for id_ in drained]
+    ended = replace(after, replicas=after.replicas.with_replicas(emptied))
     assert replicas_to_drain(ended, job) == ()
-    others_idle = {
-        id_: replace(replica, num_jobs=0) if replica.state is ReplicaState.DRAINING else replica
-        for id_, replica in ended.replicas.items()
-    }
-    assert assign(replace(ended, replicas=others_idle), job).path is not AssignmentPath.WAIT
+    draining = [replica for replica in ended.replicas.values() if replica.state is ReplicaState.DRAINING]
+    others_idle = ended.replicas.with_replicas(replace(replica, num_jobs=0) for replica in draining)
+    assert choose(replace(ended, replicas=others_idle), job).path is not AssignmentPath.WAIT

@@ -5,6 +5,11 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaState
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.policy.assign import assign
+from sllm_tasks.policy.decision import Assignment
+from sllm_tasks.policy.replica_table import ReplicaTable
+from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
 CAPACITY_BYTES = 100
@@ -63,7 +68,7 @@ def make_view(
     return ClusterView(
         now_ms=now_ms,
         gpus=records,
-        replicas={replica.id: replica for replica in replicas},
+        replicas=ReplicaTable(replicas),
         nodes={gpu.node: NodeInfo(name=gpu.node, checkpoints=checkpoints) for gpu in gpus},
         models={model.name: model for model in models},
     )
@@ -72,6 +77,11 @@ def make_view(
 def waiting_job(model: str = "m") -> WaitingJob:
     """A job that nobody has served yet."""
     return WaitingJob(id="job_1", model=model, attempt=1)
+
+
+def choose(view: ClusterView, job: WaitingJob, **settings: bool) -> Assignment:
+    """Decide with nothing learned and nobody moved."""
+    return assign(view, job, LearnedEstimates(), PolicySettings(**{"migrate": False, **settings})).choice
 
 
 @st.composite
@@ -88,7 +98,7 @@ def views(draw: st.DrawFn) -> ClusterView:
         for name in ("m", "n", "o")
     ]
     gpus = [GpuId(f"node{i}", 0) for i in range(draw(st.integers(1, 3)))]
-    replicas = []
+    replicas: list[Replica] = []
     for gpu in gpus:
         free_bytes = CAPACITY_BYTES
         for _ in range(draw(st.integers(0, 4))):

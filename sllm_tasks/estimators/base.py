@@ -1,0 +1,33 @@
+"""What a decision asks about the future: the seam between the policy and whatever has learned from the past."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.estimate import Estimate
+
+
+class Estimates(Protocol):
+    """Answers depend on nothing but the questions and on what was learned before; asking changes nothing."""
+
+    def loading(self, node: str, tier: Tier, num_bytes: int, *, queued_bytes: int = 0) -> Estimate:
+        """Time to load `num_bytes` of a checkpoint to a gpu: `q + n/b + start`.
+
+        `tier` is the slowest one on the way. `queued_bytes` have to pass through it first.
+        """
+
+    def first_token(self, model: str, prompt_tokens: int) -> Estimate:
+        """Time from the moment a job reaches a loaded replica to its first token."""
+
+    def token_time(self, model: str, batch: int) -> Estimate:
+        """Time from one token of a job to its next while so many jobs are decoded together."""
+
+    def migration(self, model: str, batch: int, num_tokens: int) -> Estimate:
+        """Time to move a running job of so many tokens, prompt included, to a loaded replica: `a·tokens + b`."""
+
+    def tokens_left(self, model: str, num_tokens: int, max_tokens: int) -> float:
+        """Mean number of tokens that a job will still produce after `num_tokens`."""
+
+    def wanted(self, model: str, within_s: float, idle_s: float) -> float:
+        """Probability that a job of the model comes within a time, when none has come for `idle_s`."""

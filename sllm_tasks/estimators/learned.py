@@ -1,0 +1,62 @@
+"""All estimators together: facts in, estimates out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.decoding import TokenTimes
+from sllm_tasks.estimators.demand import Demand
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
+from sllm_tasks.estimators.loading import LoadTimes
+
+
+class LearnedEstimates:
+    """Implements `Estimates`; it keeps nothing that the facts, told again in their order, would not bring back."""
+
+    def __init__(self, facts: Iterable[Fact] = ()) -> None:
+        self._loads = LoadTimes()
+        self._tokens = TokenTimes()
+        self._demand = Demand()
+        for fact in facts:
+            self.learn(fact)
+
+    def learn(self, fact: Fact) -> None:
+        """Add a fact."""
+        match fact:
+            case LoadFact():
+                self._loads.learn(fact)
+            case JobFact():
+                self._tokens.learn_job(fact)
+            case MigrationFact():
+                self._tokens.learn_migration(fact)
+            case ArrivalFact():
+                self._demand.learn(fact.model, fact.at_s)
+            case _:
+                assert_never(fact)
+
+    def loading(self, node: str, tier: Tier, num_bytes: int, *, queued_bytes: int = 0) -> Estimate:
+        """See `Estimates.loading`."""
+        return self._loads.estimate(node, tier, num_bytes, queued_bytes)
+
+    def first_token(self, model: str, prompt_tokens: int) -> Estimate:
+        """See `Estimates.first_token`."""
+        return self._tokens.first_token(model, prompt_tokens)
+
+    def token_time(self, model: str, batch: int) -> Estimate:
+        """See `Estimates.token_time`."""
+        return self._tokens.token_time(model, batch)
+
+    def migration(self, model: str, batch: int, num_tokens: int) -> Estimate:
+        """See `Estimates.migration`."""
+        return self._tokens.migration(model, batch, num_tokens)
+
+    def tokens_left(self, model: str, num_tokens: int, max_tokens: int) -> float:
+        """See `Estimates.tokens_left`."""
+        return self._tokens.tokens_left(model, num_tokens, max_tokens)
+
+    def wanted(self, model: str, within_s: float, idle_s: float) -> float:
+        """See `Estimates.wanted`."""
+        return self._demand.wanted(model, within_s, idle_s)

@@ -1,0 +1,49 @@
+"""Loading times by node and tier."""
+
+from __future__ import annotations
+
+from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.facts import LoadFact
+from sllm_tasks.estimators.line import LearnedLine, Line
+
+#: What is assumed before anything was measured anywhere: one NVMe drive, a network of 10 Gbit/s, PCIe 4.0. The start
+#: is what the demo model took to begin and to end a load.
+_PRIORS = {
+    Tier.REMOTE: Line(0.2, 1 / 1.0e9),
+    Tier.SSD: Line(0.1, 1 / 2.5e9),
+    Tier.DRAM: Line(0.05, 1 / 12.0e9),
+}
+
+
+class LoadTimes:
+    """Learns from loads to gpus; where there were none, from what moved bytes without one: calibration, prefetches."""
+
+    def __init__(self) -> None:
+        self._to_gpu: dict[tuple[str, Tier], LearnedLine] = {}
+        self._of_tier: dict[tuple[str, Tier], LearnedLine] = {}
+        # All nodes together, for a node that has loaded nothing yet.
+        self._anywhere = {tier: LearnedLine(prior) for tier, prior in _PRIORS.items()}
+
+    def learn(self, fact: LoadFact) -> None:
+        """Add a measurement; a tier that nothing is loaded from is ignored."""
+        if fact.tier not in _PRIORS or fact.num_bytes <= 0:
+            return
+        key = (fact.node, fact.tier)
+        lines = self._to_gpu if fact.to_gpu else self._of_tier
+        if key not in lines:
+            lines[key] = LearnedLine(_PRIORS[fact.tier])
+        lines[key].learn(fact.num_bytes, fact.seconds)
+        if fact.to_gpu:
+            self._anywhere[fact.tier].learn(fact.num_bytes, fact.seconds)
+
+    def estimate(self, node: str, tier: Tier, num_bytes: int, queued_bytes: int) -> Estimate:
+        """`q + n/b + start`: what waits before it passes the same tier at the same rate."""
+        return self._line(node, tier).at(num_bytes + queued_bytes)
+
+    def _line(self, node: str, tier: Tier) -> LearnedLine:
+        key = (node, tier)
+        for lines in (self._to_gpu, self._of_tier):
+            if key in lines:
+                return lines[key]
+        return self._anywhere[tier]

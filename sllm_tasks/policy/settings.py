@@ -1,0 +1,24 @@
+"""What the policy may do, and how far it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """The same for every decision of a router or of a simulated one."""
+
+    #: Move running jobs to other gpus to make room.
+    migrate: bool = True
+    #: Several replicas on one gpu as long as they fit; otherwise each gpu belongs to one replica.
+    share_gpus: bool = True
+    #: Load on nodes that would have to fetch the checkpoint first.
+    load_remote: bool = True
+    #: Evicting a model costs its reload, weighed by how likely it is wanted within this time: what is wanted later
+    #: would most likely be evicted by then anyway.
+    wanted_within_s: float = 60.0
+    #: How many candidates a decision keeps for those who want to know why.
+    max_candidates: int = 5
+    #: Gpus without enough free memory for which victims are sought, the most promising first: bounds the work.
+    max_gpus_searched: int = 128
