@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from loaders.architecture import eos_token_ids, read_config
 from loaders.building import Building
 from loaders.devices.cpu import load_on_cpu
-from loaders.devices.cuda import load_on_gpu
+from loaders.devices.cuda import load_on_gpus
 from loaders.devices.loaded import LoadedFrom
+from loaders.devices.parts import split_plan
 from loaders.errors import CheckpointMissingError, LoaderError
 from loaders.memory.load_queue import Ticket
 from loaders.memory.pool import Pool
@@ -54,7 +55,7 @@ class LoadReport:
 
 
 class LoadedCheckpoint:
-    """The tensors of a checkpoint on one device.
+    """The tensors of a checkpoint on a device, or on several.
 
     `close` drops them; a model made from them, and any tensor taken out, keeps the memory that it needs.
     """
@@ -92,7 +93,7 @@ class LoadedCheckpoint:
         return sum(tensor.nbytes for tensor in set(self._tensors.values()))
 
     def model(self) -> PreTrainedModel:
-        """Build a model over the tensors: on their device, in the stored type, in eval mode, without gradients."""
+        """Build a model over the tensors: on their devices, in the stored type, in eval mode, without gradients."""
         if self._model is not None:
             model, self._model = self._model, None
             return model
@@ -117,7 +118,7 @@ class LoadedCheckpoint:
 
 def load(  # noqa: PLR0913 - all but the path have defaults that are right for almost everybody
     path: Path,
-    device: str = "cpu",
+    device: str | Sequence[str] = "cpu",
     *,
     pool: Pool | None = None,
     with_model: bool = False,
@@ -126,6 +127,9 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
     cancel: Cancel | None = None,
 ) -> LoadedCheckpoint:
     """Read a checkpoint to `device`: a directory of our own format or of .safetensors files, or one such file.
+
+    Several devices get whole layers, in their order and about as many bytes each, and are filled at once; a model over
+    them wants its inputs on the first. The same device twice counts once.
 
     `pool` is the node's DRAM tier: what it has is not read again, and what is read stays there. Without one, or when it
     is too small, the memory is this load's own. `with_model` builds the model while the bytes come, for `model()` to
@@ -145,7 +149,13 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
 
 
 def load_source(
-    source: Source, device: str, *, pool: Pool | None, with_model: bool, options: ReadOptions, control: LoadControl
+    source: Source,
+    device: str | Sequence[str],
+    *,
+    pool: Pool | None,
+    with_model: bool,
+    options: ReadOptions,
+    control: LoadControl,
 ) -> LoadedCheckpoint:
     """Read an open checkpoint, wherever its files are; raises what `load` raises."""
     started_s = time.monotonic()
@@ -158,13 +168,16 @@ def load_source(
         if building is not None:
             building.start(made)
 
+    names = (device,) if isinstance(device, str) else device
+    devices = list(dict.fromkeys(torch.device(name) for name in names))
     with ExitStack() as resources:
         if pool is not None and control.turn is None:
             control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
-        if torch.device(device).type == "cpu":
+        if len(devices) == 1 and devices[0].type == "cpu":
             loaded = load_on_cpu(source.plan, pool, options, control, on_tensors)
         else:
-            loaded = load_on_gpu(source.plan, torch.device(device), pool, options, control, on_tensors)
+            parts = split_plan(source.plan, devices, by_partition=source.is_converted)
+            loaded = load_on_gpus(source.plan, parts, pool, options, control, on_tensors)
     report = LoadReport(
         loaded_from=loaded.loaded_from,
         num_bytes=source.plan.num_bytes,

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from loaders.architecture import model_class
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, CheckpointUnsupportedError
 from loaders.reading.plan import StoredTensor
+from loaders.spreading import spread
 from loaders.tensors import torch_dtype
 
 
@@ -46,13 +47,17 @@ class _NoAllocation(TorchDispatchMode):
 def restore(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
     """Build a model over `tensors`, without copying those that its class takes as they are.
 
-    Buffers that no checkpoint stores are computed on the CPU and follow the tensors to their device.
+    Buffers that no checkpoint stores are computed on the CPU and follow the tensors to their devices.
     """
     model, report = _from_tensors(config, tensors, dtype)
     _check_report(report)
     _unwrap(model)
     model.requires_grad_(requires_grad=False)
-    model.to(next(iter(tensors.values())).device)  # type: ignore[arg-type] # its stub knows no device alone
+    devices = {tensor.device for tensor in tensors.values()}
+    if len(devices) == 1:
+        model.to(devices.pop())  # type: ignore[arg-type] # its stub knows no device alone
+    else:
+        spread(model, cast("torch.nn.Embedding", model.get_input_embeddings()).weight.device)
     _check_materialised(model)
     model.eval()
     return model

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import accumulate
 from types import TracebackType
 from typing import Self
@@ -26,19 +25,6 @@ _POLL_S = 0.002
 _SWEEP_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentImage:
-    """A content in order in one range of addresses.
-
-    The addresses stay mapped as long as any view of them lives. What is at them stays the content only while the
-    lease is held: a model whose tensors are views of it holds the lease until it is gone.
-    """
-
-    address: int
-    #: All bytes of the content, without what follows them in the last chunk.
-    view: memoryview
-
-
 class ContentLease:
     """A share in one content; dies with the process. Threads may share it.
 
@@ -57,7 +43,6 @@ class ContentLease:
         self._record = record
         self._fills = Fills(database, record)
         self._ends = list(accumulate(extent.num_chunks for extent in record.extents))
-        self._image: ContentImage | None = None
         # Both for the one thread that waits: the point in the order of filling that it has heard of, and when it
         # looks for dead fillers next.
         self._heard = 0
@@ -81,11 +66,6 @@ class ContentLease:
         return self._ends[-1] if self._ends else 0
 
     @property
-    def is_contiguous(self) -> bool:
-        """Whether the chunks lie side by side in the pool, so that `image` maps nothing."""
-        return len(self._record.extents) <= 1
-
-    @property
     def is_complete(self) -> bool:
         """Whether all chunks are filled."""
         if not self._complete:
@@ -100,21 +80,12 @@ class ContentLease:
         self._check_open()
         return self._memory.chunk(self._slot(index))
 
-    def image(self) -> ContentImage:
-        """The content in order; the same one each time. Raises PoolError.
-
-        Makes the page tables of all chunks, so it is cheapest when they are filled. An image of a content that is
-        scattered over the pool has addresses of its own, which are not registered with any gpu: copy from `chunk`.
-        """
-        self._check_open()
-        if self._image is None:
-            self._image = self._make_image()
-        return self._image
-
     def map_image(self) -> Mapping:
         """Map the content in order, copy on write: what is written to it is seen nowhere else. Raises PoolError.
 
-        Chunks appear in it as they are filled. Nothing is mapped page by page beforehand.
+        Whole chunks, which appear in it as they are filled; nothing is mapped page by page beforehand. It stays mapped
+        as long as any view of it lives, and stays the content only while the lease is held. Its addresses are its own
+        and not registered with any gpu: copy from `chunk` there.
         """
         self._check_open()
         return self._memory.assemble([self._slot(index) for index in range(self.num_chunks)], copy_on_write=True)
@@ -178,7 +149,6 @@ class ContentLease:
         if self._closed:
             return
         self._closed = True
-        self._image = None
         if self._process.is_owner and not self._process.is_closed:
             self._contents.release(self._record)
 
@@ -208,17 +178,3 @@ class ContentLease:
         place = bisect_right(self._ends, index)
         extent = self._record.extents[place]
         return extent.stop - (self._ends[place] - index)
-
-    def _make_image(self) -> ContentImage:
-        if self.num_chunks == 0:
-            return ContentImage(address=self._memory.mapping.address, view=memoryview(b""))
-        if self.is_contiguous:
-            (extent,) = self._record.extents
-            self._memory.make_resident(extent.start, extent.stop)
-            start = self._memory.offset(extent.start)
-            return ContentImage(
-                address=self._memory.mapping.address + start,
-                view=self._memory.mapping.view[start : start + self.num_bytes],
-            )
-        mapping = self._memory.assemble([self._slot(index) for index in range(self.num_chunks)])
-        return ContentImage(address=mapping.address, view=mapping.view[: self.num_bytes])

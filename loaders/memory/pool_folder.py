@@ -11,8 +11,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,27 +70,51 @@ def join_pool(folder: Path, capacity_bytes: int, chunk_bytes: int) -> JoinedPool
 
 
 def remove_pool(folder: Path) -> None:
-    """Give a pool's memory back to the machine, if there is one. Raises PoolBusyError while a process has it open."""
+    """Give a pool's memory back to the machine, if there is one, and delete its folder.
+
+    Raises PoolBusyError while a process has it open.
+    """
     if not folder.is_dir():
         return
     with _locked(folder):
         if any(living(folder / _PROCESSES)):
             raise PoolBusyError(f"{folder}: a process has the pool open")
         _wipe(folder)
+        shutil.rmtree(folder / _PROCESSES, ignore_errors=True)
+        # The lock last: whoever waits for it finds that it is gone, and makes another one.
+        (folder / _LOCK).unlink()
+        with suppress(OSError):  # something else is in there
+            folder.rmdir()
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = _lock(folder)
+        while fd is None:
+            fd = _lock(folder)
     except OSError as error:
         raise PoolError(f"{folder}: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(folder: Path) -> int | None:
+    """Take the folder's lock; None when the folder was removed meanwhile, and the lock with it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / _LOCK
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
+    os.close(fd)
+    return None
 
 
 def _open(

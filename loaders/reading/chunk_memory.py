@@ -41,30 +41,23 @@ class ChunkMemory(Protocol):
         ...
 
 
-class PrivateMemory:
-    """Memory of one load only: a whole number of chunks, whose pages are made as they are needed."""
+class OwnChunks:
+    """The chunks of a content that one load fills alone: which are claimed, and which have been filled.
 
-    def __init__(self, mapping: Mapping, chunk_bytes: int) -> None:
-        self._mapping = mapping
-        self._view = mapping.view
-        self._chunk_bytes = chunk_bytes
-        self._num_missing = mapping.num_bytes // chunk_bytes
+    Where they are is for the kinds of memory to say that build on it.
+    """
+
+    def __init__(self, num_chunks: int) -> None:
         # The last one first, because claims are popped from the end.
-        self._unclaimed = list(reversed(range(self._num_missing)))
+        self._unclaimed = list(reversed(range(num_chunks)))
+        self._num_missing = num_chunks
         self._fresh: set[int] = set()
         self._changed = threading.Condition()
 
     @property
     def is_complete(self) -> bool:
-        """Whether every chunk is filled."""
+        """Whether every chunk has been filled."""
         return self._num_missing == 0
-
-    def chunk(self, index: int) -> memoryview:
-        """Memory of a chunk."""
-        begin, end = index * self._chunk_bytes, (index + 1) * self._chunk_bytes
-        # Made here, by many readers at once, rather than page by page inside a direct read: that took 4 times as long.
-        self._mapping.populate(begin, end)
-        return self._view[begin:end]
 
     def claim(self) -> int | None:
         """Take the next chunk; None when all are taken."""
@@ -92,3 +85,20 @@ class PrivateMemory:
 
     def discard(self) -> None:
         """Nobody else has it."""
+
+
+class PrivateMemory(OwnChunks):
+    """Memory of one load only: a whole number of chunks, whose pages are made as they are needed."""
+
+    def __init__(self, mapping: Mapping, chunk_bytes: int) -> None:
+        super().__init__(mapping.num_bytes // chunk_bytes)
+        self._mapping = mapping
+        self._view = mapping.view
+        self._chunk_bytes = chunk_bytes
+
+    def chunk(self, index: int) -> memoryview:
+        """Memory of a chunk."""
+        begin, end = index * self._chunk_bytes, (index + 1) * self._chunk_bytes
+        # Made here, by many readers at once, rather than page by page inside a direct read: that took 4 times as long.
+        self._mapping.populate(begin, end)
+        return self._view[begin:end]

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-
 from loaders.memory.mapping import Mapping
+from loaders.reading.chunk_memory import OwnChunks
 
 
-class RingMemory:
+class RingMemory(OwnChunks):
     """Memory of one load. A filled chunk keeps its place until `release`; until then fewer can be claimed."""
 
     def __init__(self, mapping: Mapping, chunk_bytes: int, num_chunks: int) -> None:
         """Use a mapping of some whole chunks for a content of `num_chunks`."""
+        super().__init__(num_chunks)
         self._view = mapping.view
         self._chunk_bytes = chunk_bytes
-        # The last one first, because both are popped from the end.
+        # The last one first, because places are popped from the end.
         self._free_slots = list(reversed(range(mapping.num_bytes // chunk_bytes)))
-        self._unclaimed = list(reversed(range(num_chunks)))
-        self._num_missing = num_chunks
         self._slots: dict[int, int] = {}
-        self._fresh: set[int] = set()
-        self._changed = threading.Condition()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every chunk has been filled."""
-        return self._num_missing == 0
 
     def chunk(self, index: int) -> memoryview:
         """Memory of a chunk that was claimed and not released."""
@@ -41,13 +32,6 @@ class RingMemory:
             self._slots[index] = self._free_slots.pop()
             return index
 
-    def filled(self, index: int) -> None:
-        """Say that a chunk is there."""
-        with self._changed:
-            self._fresh.add(index)
-            self._num_missing -= 1
-            self._changed.notify_all()
-
     def give_back(self, index: int) -> None:
         """Take a chunk later."""
         with self._changed:
@@ -58,13 +42,3 @@ class RingMemory:
         """Let the place of a filled chunk be used for another one."""
         with self._changed:
             self._free_slots.append(self._slots.pop(index))
-
-    def wait(self, timeout_s: float) -> set[int]:
-        """Wait for chunks that were filled since the last call."""
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._fresh), timeout_s)
-            fresh, self._fresh = self._fresh, set()
-            return fresh
-
-    def discard(self) -> None:
-        """Nobody else has it."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from loaders.devices.cuda import load_on_gpu
+from loaders.devices.cuda import load_on_gpus
 from loaders.devices.loaded import Loaded, LoadedFrom
+from loaders.devices.parts import split_plan
 from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
@@ -69,7 +70,8 @@ def pool() -> Iterator[Pool]:
 def load(path: Path, device: str, pool: Pool | None) -> tuple[dict[str, torch.Tensor], Loaded]:
     tensors: dict[str, torch.Tensor] = {}
     with open_source(path) as source:
-        loaded = load_on_gpu(source.plan, torch.device(device), pool, ReadOptions(), LoadControl(), tensors.update)
+        parts = split_plan(source.plan, [torch.device(device)], by_partition=True)
+        loaded = load_on_gpus(source.plan, parts, pool, ReadOptions(), LoadControl(), tensors.update)
     return tensors, loaded
 
 

@@ -6,7 +6,8 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,23 @@ def test_a_pool_is_removed_only_when_nobody_has_it_open(folder: Path) -> None:
     with Pool.open(folder, 8 * _CHUNK, _CHUNK), pytest.raises(PoolBusyError, match="has the pool open"):
         remove_pool(folder)
     remove_pool(folder)
-    assert not (folder / "memory").exists()
+    assert not folder.exists()
     with Pool.open(folder, 9 * _CHUNK, _CHUNK) as pool:
         assert pool.num_chunks == 9
+
+
+def test_pools_are_opened_and_removed_by_many_at_once(folder: Path) -> None:
+    def open_and_remove(_: int) -> None:
+        for _ in range(25):
+            with Pool.open(folder, 8 * _CHUNK, _CHUNK) as pool:
+                pool.check()
+            with suppress(PoolBusyError):
+                remove_pool(folder)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(open_and_remove, range(4)))
+    remove_pool(folder)
+    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def whoever_holds_a_lease_sees_what_was_filled(self) -> None:
         for lease, content in self._of.items():
-            view = lease.image().view
+            view = lease.map_image().view
             for index, byte in content.bytes_at.items():
                 assert view[index * _CHUNK : (index + 1) * _CHUNK] == bytes([byte]) * _CHUNK
 

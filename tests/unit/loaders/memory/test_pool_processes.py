@@ -34,7 +34,7 @@ def _check(pool: Pool, key: str = "content") -> None:
     assert pool.usage.leased_bytes == 0
     with leased(pool, key, _NUM_CHUNKS) as lease:
         assert lease.is_complete
-        assert bytes(lease.image().view) == b"".join(pattern(key, index) for index in range(_NUM_CHUNKS))
+        assert bytes(lease.map_image().view) == b"".join(pattern(key, index) for index in range(_NUM_CHUNKS))
 
 
 def test_two_processes_that_want_one_content_fill_each_chunk_once(folder: Path) -> None:
