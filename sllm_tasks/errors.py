@@ -56,6 +56,14 @@ class ConfigError(SllmError):
     code = ErrorCode.INVALID_REQUEST
 
 
+class TraceError(ConfigError):
+    """A trace of requests holds what no trace can; the message says where."""
+
+
+class SimulationError(ConfigError):
+    """A cluster, a model or a policy to be simulated does not exist or cannot work; the message says which."""
+
+
 class NotFoundError(SllmError):
     """Nothing has that name or id."""
 

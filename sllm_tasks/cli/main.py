@@ -31,6 +31,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "job": ("jobs:job", "List, read, watch, cancel and retry jobs."),
     "ckpt": ("ckpt:ckpt", "Import, convert, verify, inspect and time checkpoints on this machine."),
     "place": ("placements:place", "Say where checkpoints should be."),
+    "trace": ("trace:trace", "Make traces of requests, and read public ones."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "db": ("database:db", "Upgrade and check the ledger's schema."),
     "config": ("configuration:config", "Show the settings and where each is from."),
