@@ -25,9 +25,7 @@ class Shares:
     #: What the counters are as of: each tenant's service since the live state was made.
     served: Mapping[str, int] = field(default_factory=dict)
 
-    def brought_up(
-        self, served: Mapping[str, int], waiting: AbstractSet[str], weights: Mapping[str, float]
-    ) -> Shares:
+    def brought_up(self, served: Mapping[str, int], waiting: AbstractSet[str], weights: Mapping[str, float]) -> Shares:
         """Count what was served since, let tenants in whose jobs wait now, and those out that have been forgotten.
 
         `served` only grows, save for what jobs that ended early give back, or when the live state was lost.

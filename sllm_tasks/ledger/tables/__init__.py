@@ -6,6 +6,7 @@ from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, M
 from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
 from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
 from sllm_tasks.ledger.tables.operations import OperationRow
+from sllm_tasks.ledger.tables.queues import PausedQueueRow
 
 __all__ = [
     "ApiKeyRow",
@@ -21,6 +22,7 @@ __all__ = [
     "MigrationRow",
     "ModelRow",
     "OperationRow",
+    "PausedQueueRow",
     "PlacementRow",
     "TenantRow",
     "WebhookRow",

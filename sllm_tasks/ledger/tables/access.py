@@ -17,6 +17,7 @@ class TenantRow(Base):
     __table_args__ = (
         CheckConstraint("weight > 0", name="weight_positive"),
         CheckConstraint("max_queued_jobs >= 0", name="max_queued_jobs"),
+        CheckConstraint("max_running_jobs >= 1", name="max_running_jobs"),
         CheckConstraint("max_requests_per_min >= 0", name="max_requests_per_min"),
         CheckConstraint("max_tokens_per_min >= 0", name="max_tokens_per_min"),
     )
@@ -24,6 +25,7 @@ class TenantRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     weight: Mapped[float] = mapped_column(default=1.0, comment="share of the cluster when tenants compete")
     max_queued_jobs: Mapped[int | None] = mapped_column(comment="null: the server's default")
+    max_running_jobs: Mapped[int | None] = mapped_column(comment="null: the server's default")
     max_requests_per_min: Mapped[int | None] = mapped_column(comment="per key; null: the server's default")
     max_tokens_per_min: Mapped[int | None] = mapped_column(comment="per key; null: the server's default")
     created_at: Mapped[datetime]
