@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import ceil, floor, isfinite
 from statistics import median
 
@@ -92,24 +91,26 @@ class LearnedLine:
 
 
 def _fit(samples: Sequence[tuple[float, float]], prior: Line) -> Line:
-    """Draw a line by the median of the slopes between all pairs (Theil-Sen): three in ten may be nonsense.
+    """Draw a line by the median of slopes, each of a small sample and a large one: one in seven may be nonsense.
 
-    Where all sizes are about the same only their sum is known; then the prior tells how much of it is the start.
+    Pairing halves costs a tenth of all pairs (Theil-Sen) and is as steady, since pairs of like sizes tell least. Where
+    all sizes are about the same only their sum is known; then the prior tells how much of it is the start.
     """
+    ranked = sorted(samples)
+    half = len(ranked) // 2
     slopes = [
-        (seconds - other_s) / (size - other)
-        for index, (size, seconds) in enumerate(samples)
-        for other, other_s in islice(samples, index)
-        if max(size, other) >= _TELLING_RATIO * min(size, other) and size != other
+        (large_s - small_s) / (large - small)
+        for (small, small_s), (large, large_s) in zip(ranked[:half], ranked[len(ranked) - half :], strict=True)
+        if large > small and large >= _TELLING_RATIO * small
     ]
     if len(slopes) >= _MIN_SAMPLES and (slope := median(slopes)) > 0:
         start_s = median(seconds - slope * size for size, seconds in samples)
         if start_s >= 0:
             return Line(start_s, slope)
-    return _through_the_origin(samples, prior)
+    return _scaled(prior, samples)
 
 
-def _through_the_origin(samples: Sequence[tuple[float, float]], prior: Line) -> Line:
+def _scaled(prior: Line, samples: Sequence[tuple[float, float]]) -> Line:
     """Scale the prior to what was measured, start and slope alike."""
     factor = median(seconds / prior.at(size) for size, seconds in samples)
     return Line(prior.start_s * factor, prior.per_unit_s * factor)

@@ -1,0 +1,151 @@
+"""Facts in, estimates out: what each of them teaches, and that their order and their number are all that counts."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
+from sllm_tasks.estimators.learned import LearnedEstimates
+
+_GB = 10**9
+
+
+def load(node: str = "a", tier: Tier = Tier.SSD, gb: int = 10, seconds: float = 5.0, *, to_gpu: bool = True) -> Fact:
+    return LoadFact(node=node, tier=tier, num_bytes=gb * _GB, seconds=seconds, to_gpu=to_gpu)
+
+
+def job(model: str = "m", prompt: int = 100, output: int = 100, **times: float) -> Fact:
+    return JobFact(
+        model=model,
+        prompt_tokens=prompt,
+        completion_tokens=output,
+        first_token_s=times.get("first_token_s"),
+        token_s=times.get("token_s"),
+        batch=int(times.get("batch", 1)),
+    )
+
+
+def random_facts(seed: int, num: int) -> list[Fact]:
+    random = Random(seed)
+    facts: list[Fact] = []
+    for index in range(num):
+        model, size = random.choice("mno"), random.randint(1, 60)
+        facts.append(
+            random.choice(
+                [
+                    load(
+                        random.choice("ab"), random.choice([Tier.SSD, Tier.DRAM]), size, size * random.uniform(0.1, 0.3)
+                    ),
+                    job(model, size, size, first_token_s=random.random(), token_s=random.random(), batch=size % 8 + 1),
+                    ArrivalFact(model=model, at_s=index + random.random()),
+                    MigrationFact(model=model, batch=size % 8 + 1, num_tokens=size, seconds=random.random()),
+                ]
+            )
+        )
+    return facts
+
+
+def answers(estimates: LearnedEstimates) -> list[object]:
+    return [
+        answer
+        for model in "mnop"
+        for answer in (
+            estimates.loading("a", Tier.SSD, 10 * _GB, queued_bytes=_GB),
+            estimates.loading("b", Tier.DRAM, 10 * _GB),
+            estimates.loading("c", Tier.SSD, 10 * _GB),
+            estimates.first_token(model, 77),
+            estimates.token_time(model, 3),
+            estimates.migration(model, 2, 300),
+            estimates.tokens_left(model, 10, 200),
+            estimates.wanted(model, 60.0, 3.0),
+        )
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_learning_fact_by_fact_and_all_at_once_is_the_same(seed: int) -> None:
+    facts = random_facts(seed, 300)
+    one_by_one = LearnedEstimates(facts[:100])
+    for fact in facts[100:]:
+        answers(one_by_one)
+        one_by_one.learn(fact)
+    assert answers(one_by_one) == answers(LearnedEstimates(facts))
+
+
+def test_what_waits_before_a_load_passes_at_the_same_rate() -> None:
+    estimates = LearnedEstimates(load(gb=gb, seconds=0.5 + gb / 2) for gb in (4, 8, 16, 32, 6, 12, 24, 48, 5, 10))
+    assert estimates.loading("a", Tier.SSD, 10 * _GB).seconds == pytest.approx(5.5)
+    assert estimates.loading("a", Tier.SSD, 10 * _GB, queued_bytes=20 * _GB).seconds == pytest.approx(15.5)
+
+
+def test_a_node_that_has_loaded_nothing_is_taken_for_one_of_the_others() -> None:
+    estimates = LearnedEstimates(load("a", seconds=7.0) for _ in range(4))
+    assert estimates.loading("b", Tier.SSD, 10 * _GB).seconds == pytest.approx(7.0)
+
+
+def test_what_a_calibration_found_counts_until_something_is_loaded() -> None:
+    estimates = LearnedEstimates([load("a", seconds=7.0), load("b", seconds=3.0, to_gpu=False)])
+    assert estimates.loading("b", Tier.SSD, 10 * _GB).seconds == pytest.approx(3.0)
+    estimates.learn(load("b", seconds=4.0))
+    assert estimates.loading("b", Tier.SSD, 10 * _GB).seconds == pytest.approx(4.0)
+
+
+def test_tiers_are_learned_apart() -> None:
+    estimates = LearnedEstimates([load(tier=Tier.SSD, seconds=5.0), load(tier=Tier.DRAM, seconds=0.5)])
+    assert estimates.loading("a", Tier.DRAM, 10 * _GB).seconds == pytest.approx(0.5)
+
+
+def test_a_larger_batch_takes_longer_for_each_token() -> None:
+    estimates = LearnedEstimates(job(token_s=0.02 + 0.01 * batch, batch=batch) for batch in range(1, 17))
+    assert estimates.token_time("m", 8).seconds == pytest.approx(0.1)
+
+
+def test_a_migration_costs_a_prefill_until_one_was_measured() -> None:
+    estimates = LearnedEstimates(job(prompt=prompt, first_token_s=prompt / 1000) for prompt in range(100, 1000, 50))
+    assert estimates.migration("m", 1, 500).seconds == pytest.approx(0.5)
+    estimates.learn(MigrationFact(model="m", batch=1, num_tokens=500, seconds=2.0))
+    assert estimates.migration("m", 1, 500).seconds == pytest.approx(2.0)
+    assert estimates.migration("m", 8, 500).seconds == pytest.approx(0.5)
+
+
+def test_outputs_that_became_longer_tell_what_is_left() -> None:
+    estimates = LearnedEstimates(job(output=output) for output in (10, 20, 100, 200))
+    assert estimates.tokens_left("m", 50, 1_000) == pytest.approx(100)
+    assert estimates.tokens_left("m", 50, 60) == pytest.approx(10)
+    assert estimates.tokens_left("m", 500, 600) == pytest.approx(50)
+    assert estimates.tokens_left("unknown", 0, 64) == pytest.approx(32)
+
+
+def test_a_model_that_is_asked_for_every_second_is_wanted_soon_and_less_the_longer_it_is_not() -> None:
+    estimates = LearnedEstimates(ArrivalFact(model="m", at_s=float(second)) for second in range(60))
+    probabilities = [estimates.wanted("m", 10.0, idle_s) for idle_s in (0.0, 5.0, 60.0, 600.0)]
+    assert probabilities[0] > 0.95
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert probabilities[-1] < 0.05
+
+
+def test_of_models_that_nobody_knows_the_longer_idle_one_is_less_wanted() -> None:
+    estimates = LearnedEstimates()
+    assert estimates.wanted("m", 60.0, 10.0) > estimates.wanted("m", 60.0, 20.0)
+
+
+def test_arrivals_may_come_in_any_order() -> None:
+    times = [float(second) for second in range(50)]
+    shuffled = Random(0).sample(times, len(times))
+    in_order = LearnedEstimates(ArrivalFact(model="m", at_s=at_s) for at_s in times)
+    other = LearnedEstimates(ArrivalFact(model="m", at_s=at_s) for at_s in shuffled)
+    assert in_order.wanted("m", 5.0, 1.0) == other.wanted("m", 5.0, 1.0)
+
+
+def test_times_one_after_the_other_have_independent_errors() -> None:
+    both = Estimate(seconds=3.0, low_s=0.0, high_s=6.0) + Estimate(seconds=4.0, low_s=0.0, high_s=8.0)
+    assert (both.seconds, both.low_s, both.high_s) == (7.0, 2.0, 12.0)
+
+
+def test_an_estimate_is_a_time_inside_of_its_interval() -> None:
+    with pytest.raises(ValueError, match="not an estimate"):
+        Estimate(seconds=1.0, low_s=2.0, high_s=3.0)
