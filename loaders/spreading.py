@@ -47,7 +47,8 @@ class _Crossing:
 
 def _spread(module: torch.nn.Module, home: torch.device, crossing: _Crossing, *, is_layer: bool) -> None:
     stored = {tensor.device for tensor in module.state_dict(keep_vars=True).values()}
-    if len(stored) > 1:
+    # A list is never called, its members are.
+    if len(stored) > 1 or isinstance(module, torch.nn.ModuleList):
         _move_buffers(module, home)
         for child in module.children():
             _spread(child, home, crossing, is_layer=isinstance(module, torch.nn.ModuleList))

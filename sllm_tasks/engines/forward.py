@@ -67,9 +67,11 @@ class ForwardModel:
         self.batch = BatchCache(self._probe(), max_rows=limits.max_jobs, max_columns=limits.context)
 
     @classmethod
-    def load(cls, path: Path, device: str, limits: EngineLimits, load: CheckpointLoader | None) -> ForwardModel:
+    def load(
+        cls, path: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None
+    ) -> ForwardModel:
         """Load a checkpoint and allocate its cache; raises ModelUnusableError, OutOfMemoryError or StaleError."""
-        load = load or partial(checkpoint.load, device=device)
+        load = load or partial(checkpoint.load, device=devices)
         try:
             with load(path, with_model=True) as loaded:
                 return cls(loaded.model(), limits, loaded.model_files.eos_token_ids)
@@ -79,7 +81,7 @@ class ForwardModel:
             raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise OutOfMemoryError(f"{path} does not fit on {device}: {error}") from error
+                raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error
             raise
 
     @torch.inference_mode()
@@ -130,6 +132,10 @@ class ForwardModel:
             lengths = {part.shape[-2] for pair in keys_and_values(prefill.cache) for part in pair}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise self._not_supported(str(error)) from error
+        except RuntimeError as error:
+            if "on the same device" not in str(error):
+                raise
+            raise self._not_supported(f"its layers do not run on several devices: {error}") from error
         if lengths != {2}:
             raise self._not_supported("its cache does not hold every token")
         return prefill.cache

@@ -86,8 +86,9 @@ class BatchCache:
             for keys, values in keys_and_values(like)
         ]
         # Moves must not fail for lack of memory, half of the layers moved and the other half not.
-        largest = max((buffer for layer in self._layers for buffer in layer.buffers), key=torch.numel)
-        self._scratch = torch.empty_like(largest).flatten()
+        buffers = sorted((buffer for layer in self._layers for buffer in layer.buffers), key=torch.numel)
+        largest = {buffer.device: buffer for buffer in buffers}
+        self._scratch = {device: torch.empty_like(buffer).flatten() for device, buffer in largest.items()}
         #: What `model.forward` takes as `past_key_values`.
         self.cache = Cache(layers=list(self._layers))
 
@@ -157,7 +158,7 @@ class BatchCache:
         for layer in self._layers:
             for buffer in layer.buffers:
                 tokens = buffer[:rows, :, window.start : window.end]
-                copy = self._scratch[: tokens.numel()].view(tokens.shape).copy_(tokens)
+                copy = self._scratch[buffer.device][: tokens.numel()].view(tokens.shape).copy_(tokens)
                 tokens.zero_()
                 buffer[:rows, :, new_start:new_end] = copy
         window.start, window.end = new_start, new_end

@@ -26,7 +26,6 @@ from sllm_tasks.engines.base import (
 from sllm_tasks.engines.finish import check_request, end_token_ids, finish_reason
 from sllm_tasks.engines.forward import ForwardModel, Prefill, is_out_of_memory, release_memory
 from sllm_tasks.engines.sampling import Choice, Draw, choose
-from sllm_tasks.errors import ErrorCode, ModelUnusableError
 
 _log = logging.getLogger(__name__)
 
@@ -85,14 +84,10 @@ class StepLoopEngine:
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
     ) -> None:
-        """Load a checkpoint on the one device given, `cpu` or `cuda:<i>`."""
+        """Load a checkpoint on devices, `cpu` or `cuda:<i>`: several share its layers."""
         if self._loaded is not None:
             raise EngineError("the engine has a model already")
-        if len(devices) != 1:
-            raise ModelUnusableError(
-                ErrorCode.CHECKPOINT_UNSUPPORTED, f"the steploop engine runs on one device, not on {len(devices)}"
-            )
-        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices[0], limits, load), limits)
+        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices, limits, load), limits)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""
