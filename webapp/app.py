@@ -12,6 +12,8 @@ from flask import Flask, Response, g, request
 from sllm_tasks.ids import new_id
 from webapp import problems
 from webapp.api import checkpoints, health, job_events, jobs, keys, models, nodes, operations, placements
+from webapp.openai import completions as openai_completions
+from webapp.openai import models as openai_models
 from webapp.services import EXTENSION, WebServices
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ def create_app(services: WebServices) -> Flask:
     problems.init_app(app)
     for resource in (health, jobs, job_events, models, operations, nodes, checkpoints, placements, keys):
         app.register_blueprint(resource.blueprint)
+    for openai_resource in (openai_models, openai_completions):
+        app.register_blueprint(openai_resource.blueprint)
     return app
 
 

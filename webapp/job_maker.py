@@ -42,13 +42,14 @@ class JobMaker:
     max_attempts: int
     result_ttl_s: int
 
-    def make(self, body: JobRequest, origin: Origin) -> NewJob:
-        """Make a job of a request; raises SllmError of a kind that `webapp.problems` has a status for."""
-        model = self.catalog.served(body.model)
-        return self.make_of_ids(body, origin, model, self.prompts.prompt_ids(model, body.input))
+    def make(self, body: JobRequest, origin: Origin, *, fills_context: bool = False) -> NewJob:
+        """Make a job of a request; an output that nobody limits may take all the room if it `fills_context`.
 
-    def make_of_ids(self, body: JobRequest, origin: Origin, model: ServedModel, prompt_ids: tuple[int, ...]) -> NewJob:
-        """Make a job whose prompt is tokenised already; raises ContextLengthError."""
+        Raises SllmError of a kind that `webapp.problems` has a status for.
+        """
+        model = self.catalog.served(body.model)
+        prompt_ids = self.prompts.prompt_ids(model, body.input)
+        default_max_tokens = model.context if fills_context else _DEFAULT_MAX_TOKENS
         created_ms = cluster_ms(self.live)
         spec = JobSpec(
             job_id=new_id("job"),
@@ -57,7 +58,7 @@ class JobMaker:
             checkpoint=model.checkpoint,
             shape=model.shape,
             prompt_ids=prompt_ids,
-            params=sampling_params(body.params, model, len(prompt_ids)),
+            params=sampling_params(body.params, model, len(prompt_ids), default_max_tokens),
             priority=body.priority,
             job_class=body.job_class,
             created_ms=created_ms,
@@ -79,7 +80,9 @@ class JobMaker:
         )
 
 
-def sampling_params(params: JobParams, model: ServedModel, num_prompt_tokens: int) -> SamplingParams:
+def sampling_params(
+    params: JobParams, model: ServedModel, num_prompt_tokens: int, default_max_tokens: int
+) -> SamplingParams:
     """Fill in what a user left out; raises ContextLengthError."""
     room = model.context - num_prompt_tokens
     wanted = params.max_tokens
@@ -90,7 +93,7 @@ def sampling_params(params: JobParams, model: ServedModel, num_prompt_tokens: in
         )
     defaults = model.defaults
     return SamplingParams(
-        max_tokens=min(_DEFAULT_MAX_TOKENS, room) if wanted is None else wanted,
+        max_tokens=min(default_max_tokens, room) if wanted is None else wanted,
         seed=secrets.randbits(63) if params.seed is None else params.seed,
         temperature=defaults.temperature if params.temperature is None else params.temperature,
         top_p=defaults.top_p if params.top_p is None else params.top_p,

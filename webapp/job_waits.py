@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -24,20 +25,33 @@ def wait_until(
         return view, patience_s > 0
     if not services.wait_slots.try_acquire():
         return view, False
+    until_s = time.monotonic() + patience_s
     try:
-        return _wait(services, view, is_done, time.monotonic() + patience_s), True
+        return _wait(services, view, is_done, services.stopping.is_set, until_s), True
     finally:
         services.wait_slots.release()
 
 
-def _wait(services: WebServices, view: JobView, is_done: Callable[[JobView], bool], until_s: float) -> JobView:
+def wait_for_end(services: WebServices, view: JobView, gives_up: Callable[[], bool]) -> JobView:
+    """The job once it has ended, or as it is when `gives_up` says so; the caller holds a slot."""
+    return _wait(services, view, lambda now: now.row.status.is_terminal, gives_up, math.inf)
+
+
+def _wait(
+    services: WebServices,
+    view: JobView,
+    is_done: Callable[[JobView], bool],
+    gives_up: Callable[[], bool],
+    until_s: float,
+) -> JobView:
     tenant, job_id = view.row.tenant, view.row.id
     position = _newest_event(services, job_id)
     while True:
         view = find_job(services, tenant, job_id)
-        if is_done(view) or services.stopping.is_set() or time.monotonic() >= until_s:
+        if is_done(view) or gives_up() or time.monotonic() >= until_s:
             return view
-        position = _next_change(services, job_id, position, min(until_s, time.monotonic() + LEDGER_EVERY_S))
+        look_again_s = min(until_s, time.monotonic() + LEDGER_EVERY_S)
+        position = _next_change(services, job_id, position, gives_up, look_again_s)
 
 
 def _newest_event(services: WebServices, job_id: str) -> str:
@@ -47,9 +61,11 @@ def _newest_event(services: WebServices, job_id: str) -> str:
         return "0"
 
 
-def _next_change(services: WebServices, job_id: str, position: str, until_s: float) -> str:
+def _next_change(
+    services: WebServices, job_id: str, position: str, gives_up: Callable[[], bool], until_s: float
+) -> str:
     """Position after the next event that is not a token, or after whatever came until the time is over."""
-    while (left_s := until_s - time.monotonic()) > 0 and not services.stopping.is_set():
+    while (left_s := until_s - time.monotonic()) > 0 and not gives_up():
         block_ms = max(1, min(BLOCK_MS, int(left_s * 1000)))
         try:
             events = services.live.jobs.events(job_id, position, block_ms=block_ms)

@@ -1,4 +1,4 @@
-"""How errors become answers: RFC 9457 problem documents, from one table."""
+"""How errors become answers: RFC 9457 problem documents, from one table; below `/v1` those of OpenAI instead."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from sllm_tasks.errors import (
 )
 from sllm_tasks.repeats import IdempotencyMismatchError
 from webapp import errors
+from webapp.openai import problems as openai_problems
+from webapp.openai.errors import described, described_status
 from webapp.refusal_log import RefusalLog
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,8 @@ def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
         return _answer_unknown(error)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         refusals.note(error.code, f"{g.request_id} {request.method} {request.path}: {error}")
+    if _speaks_openai() and (told := described(error)) is not None:
+        return openai_problems.answer(told)
     field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
     return problem(status, error.code, str(error), field_errors=field_errors)
 
@@ -107,7 +111,11 @@ def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
 def _answer_http(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or 500)
     code = _CODE_OF_STATUS.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.INVALID_REQUEST)
-    response = problem(status, code, error.description or status.phrase)
+    detail = error.description or status.phrase
+    if _speaks_openai():
+        response = openai_problems.answer(described_status(status, detail))
+    else:
+        response = problem(status, code, detail)
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
@@ -117,4 +125,11 @@ def _answer_http(error: HTTPException) -> Response:
 def _answer_unknown(error: Exception) -> Response:
     # The process edge: whatever was not foreseen is logged whole and told in one word.
     logger.error("%s %s %s failed", g.request_id, request.method, request.path, exc_info=error)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, "the server has failed; its log says why")
+    status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, "the server has failed; its log says why"
+    if _speaks_openai():
+        return openai_problems.answer(described_status(status, detail))
+    return problem(status, ErrorCode.INTERNAL, detail)
+
+
+def _speaks_openai() -> bool:
+    return request.path.startswith(openai_problems.PREFIX)

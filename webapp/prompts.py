@@ -35,10 +35,15 @@ class PromptFiles:
         """Token ids of a prompt or a conversation.
 
         Raises:
-            PromptError: The model has no chat template, the template refuses the messages, or nothing is left.
+            PromptError: The model has no chat template, the template refuses the messages, nothing is left, or a token
+                id is none of the model's.
             ContextLengthError: The text is so long that it cannot fit, whatever its tokens are.
 
         """
+        if job_input.prompt_ids is not None:
+            if max(job_input.prompt_ids) >= self.tokenizer.get_vocab_size():
+                raise PromptError(f"this model has {self.tokenizer.get_vocab_size()} tokens, and a token id is beyond")
+            return job_input.prompt_ids
         if job_input.messages is None:
             text = job_input.prompt or ""
         elif self.chat_template is None:
@@ -66,6 +71,10 @@ class PromptBuilder:
     def prompt_ids(self, model: ServedModel, job_input: JobInput) -> tuple[int, ...]:
         """Token ids of what a user sent; raises PromptError, ContextLengthError or TokenizerMissingError."""
         return self._of(model.checkpoint).encode(job_input, model.context)
+
+    def tokenizer(self, checkpoint: str) -> Tokenizer:
+        """The tokenizer of a checkpoint; raises TokenizerMissingError."""
+        return self._of(checkpoint).tokenizer
 
     def _of(self, digest: str) -> PromptFiles:
         files = self._files.get(digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,6 +61,11 @@ def list_jobs(session: Session, tenant: str | None, wanted: JobFilter, request: 
         searched = (JobRow.id, JobRow.client_id, JobRow.model)
         query = query.where(or_(*(column.contains(wanted.text, autoescape=True) for column in searched)))
     return read_page(session, query, JobRow.id, request)
+
+
+def group_jobs(session: Session, group_id: str) -> Sequence[JobRow]:
+    """List the jobs of a group in their order."""
+    return session.scalars(select(JobRow).filter_by(group_id=group_id).order_by(JobRow.group_index)).all()
 
 
 def purge_expired(session: Session, now: datetime, limit: int = 500) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -10,20 +11,34 @@ from sllm_tasks.ledger.keys import Scope
 from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text
 from webapp.schemas.jobs import Query
 
+_SCHEMES = ("http", "https", "s3")
 
-def _directory(value: str) -> str:
-    if "://" in value:
-        raise ValueError("must be the absolute path of a directory on a node; URLs are not supported")
-    if not value.startswith("/"):
-        raise ValueError("must be the absolute path of a directory on a node, such as /models/opt-125m")
+
+def _source(value: str) -> str:
+    scheme, separator, _ = value.partition("://")
+    if not separator and not value.startswith("/"):
+        raise ValueError("must be the absolute path of a directory on a node, such as /models/opt-125m, or a URL")
+    if separator:
+        _check_url(scheme, value)
     return value
+
+
+def _check_url(scheme: str, value: str) -> None:
+    if scheme.lower() not in _SCHEMES:
+        raise ValueError(f"must be a URL that begins with one of {', '.join(f'{known}://' for known in _SCHEMES)}")
+    parts = urlsplit(value)
+    if not parts.hostname:
+        raise ValueError("must name a host")
+    if parts.username is not None or parts.password is not None or parts.query:
+        # It is shown to whoever may read models and operations.
+        raise ValueError("must hold no user, password or query; credentials belong into the environment of the node")
 
 
 class ModelRequest(Body):
     """What a model is served from and how; what is left out is decided by the deploy operation."""
 
-    #: A directory on a node: agents run in folders of their own, so only an absolute path says which.
-    source: Annotated[Text, StringConstraints(min_length=1, max_length=4096), AfterValidator(_directory)]
+    #: A directory on a node (agents run in folders of their own, so only an absolute path says which), or a URL.
+    source: Annotated[Text, StringConstraints(min_length=1, max_length=4096), AfterValidator(_source)]
     #: The node whose agent can read the source; default: any.
     node: NodeName | None = None
     engine: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "steploop"

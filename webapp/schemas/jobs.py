@@ -12,6 +12,7 @@ from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATUR
 from webapp.schemas.fields import Body, JobCursor, ModelName, OperationCursor, ShortText, Text
 
 _Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+_TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 _LabelValue = Annotated[Text, StringConstraints(max_length=512)]
 
 
@@ -23,15 +24,16 @@ class ChatMessage(Body):
 
 
 class JobInput(Body):
-    """Either a prompt, taken as it is, or messages for the model's chat template."""
+    """A prompt, taken as it is; or messages for the model's chat template; or a prompt's token ids."""
 
     prompt: Annotated[Text, StringConstraints(min_length=1)] | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)] | None = None
+    prompt_ids: Annotated[tuple[_TokenId, ...], Field(min_length=1, max_length=MAX_TOKENS)] | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either prompt or messages")
+        if [self.prompt, self.messages, self.prompt_ids].count(None) != 2:
+            raise ValueError("give one of prompt, messages and prompt_ids")
         return self
 
 
@@ -44,7 +46,7 @@ class JobParams(Body):
     top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     stop: Annotated[tuple[ShortText, ...], Field(max_length=16)] = ()
-    stop_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(max_length=64)] = ()
+    stop_token_ids: Annotated[tuple[_TokenId, ...], Field(max_length=64)] = ()
     ignore_eos: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 

@@ -117,7 +117,7 @@ def test_a_lone_surrogate_is_refused_where_it_is(web: Web, fields: dict[str, Any
         ({"params": []}, "/params: must be an object, found an empty list"),
         ({"class": "fast"}, "/class: must be 'interactive' or 'batch', found a text of 4 characters"),
         ({"colour": "red"}, "/colour: is not known here"),
-        ({"input": {}}, "/input: give either prompt or messages"),
+        ({"input": {}}, "/input: give one of prompt, messages and prompt_ids"),
     ],
 )  # fmt: skip
 def test_a_field_error_says_what_was_expected_and_what_was_found(web: Web, fields: dict[str, Any], detail: str) -> None:
