@@ -1,94 +1,65 @@
-"""Where a waiting job should run: every option priced, the cheapest taken."""
+"""Where a waiting job should run: every option priced in seconds until its first token, the cheapest taken."""
 
 from __future__ import annotations
 
-from sllm_tasks.cluster import Gpu, ModelInfo, Replica, ReplicaState
+from collections.abc import Iterable
+
 from sllm_tasks.estimators.base import Estimates
-from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
+from sllm_tasks.policy.decision import Assignment, AssignmentPath, Candidate, Decision
+from sllm_tasks.policy.options import Options
+from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
-
-def assign(view: ClusterView, job: WaitingJob, estimates: Estimates, settings: PolicySettings) -> Decision:  # noqa: ARG001
-    """Decide for one job."""
-    return Decision(choice=_choose(view, job))
+#: Of options that cost the same, the one that takes least from others.
+_ORDER = tuple(AssignmentPath)
 
 
-def _choose(view: ClusterView, job: WaitingJob) -> Assignment:
+def assign(view: ClusterView, job: WaitingJob, estimates: Estimates, settings: PolicySettings) -> Decision:
+    """Decide for one job; the same arguments give the same decision."""
     if job.model not in view.models:
-        return _wait(f"model {job.model} is not deployed")
+        return Decision(choice=_wait(f"model {job.model} is not deployed"))
     # A job keeps the checkpoint and the shape it was accepted for, also when its model was deployed again since.
-    model = view.model_of(job)
-    replicas = [replica for replica in view.replicas_of(model.name) if replica.serves(model.checkpoint, model.shape)]
-    if (replica := _with_room([replica for replica in replicas if view.takes(replica.leader, job)])) is not None:
-        return Assignment(path=AssignmentPath.WARM, replica_id=replica.id)
-    if len(replicas) >= model.max_replicas:
-        return _wait(f"all {len(replicas)} replicas are full and max_replicas is {model.max_replicas}")
-    gpus = view.usable_gpus(model.checkpoint)
-    if not gpus:
-        return _wait("no live node has the checkpoint")
-    gpus = [gpu for gpu in gpus if view.takes(gpu.id, job)]
-    if not gpus:
-        return _wait("every gpu runs a job that may have killed workers, as this one may have")
-    # A second copy beside the first would take memory and give no speed: one engine thread steps both.
-    occupied = {gpu for replica in replicas for gpu in replica.gpus}
-    gpus = [gpu for gpu in gpus if gpu.id not in occupied]
-    if not gpus:
-        return _wait("its replicas are full, and every gpu that could load another has one")
-    fitting = [gpu for gpu in gpus if gpu.free_bytes >= model.bytes_per_gpu]
-    if fitting:
-        # Spread: the emptiest gpu keeps the most room for the others.
-        best = max(fitting, key=lambda gpu: (gpu.free_bytes, gpu.id))
-        return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(best.id,))
-    return _evicting(view, model, gpus)
+    options = Options(Prices(view, estimates, settings), job, view.model_of(job))
+    warm = options.warm()
+    if warm is not None:
+        return Decision(choice=warm.assignment, candidates=(warm,))
+    return _decide(options, settings)
 
 
-def _with_room(replicas: list[Replica]) -> Replica | None:
-    """Pick the ready replica with the fewest jobs, else one that is still being loaded."""
-    open_replicas = [replica for replica in replicas if replica.has_room]
-    return min(
-        open_replicas,
-        key=lambda replica: (replica.state is not ReplicaState.READY, replica.num_jobs, replica.id),
-        default=None,
-    )
+def explain(view: ClusterView, job: WaitingJob, estimates: Estimates, settings: PolicySettings) -> Decision:
+    """Decide as `assign` does, and price also what a warm replica makes superfluous."""
+    decision = assign(view, job, estimates, settings)
+    if decision.choice.path is not AssignmentPath.WARM:
+        return decision
+    options = Options(Prices(view, estimates, settings), job, view.model_of(job))
+    others = [*decision.candidates, *options.joins(), *options.loads().candidates]
+    return Decision(choice=decision.choice, candidates=_kept(others, decision.candidates[0], settings))
 
 
-def _evicting(view: ClusterView, model: ModelInfo, gpus: list[Gpu]) -> Assignment:
-    """Evict idle replicas from the gpu where the newest of the victims was unused longest."""
-    options = []
-    for gpu in gpus:
-        free_bytes, victims = gpu.free_bytes, []
-        for replica in _idle_on(view, gpu):
-            if free_bytes >= model.bytes_per_gpu:
-                break
-            free_bytes += replica.bytes_per_gpu
-            victims.append(replica)
-        if free_bytes >= model.bytes_per_gpu:
-            needed = _needed(victims, free_bytes - model.bytes_per_gpu)
-            options.append((needed[-1].idle_since_ms, gpu.id, tuple(victim.id for victim in needed)))
-    if not options:
-        return _wait("no gpu has the memory, and what is loaded is in use")
-    _, gpu_id, victim_ids = min(options)
-    return Assignment(path=AssignmentPath.LOAD_SSD, gpus=(gpu_id,), victims=victim_ids)
+def _decide(options: Options, settings: PolicySettings) -> Decision:
+    loads = options.loads()
+    present, new = _ranked([*options.joins(), *options.slot(loads)]), _ranked(loads.candidates)
+    if not present:
+        new = _ranked([*new, *options.memory(loads)])
+    if present and not (new and new[0].price_s < settings.worth * present[0].price_s):
+        best = present[0]
+    elif new:
+        best = new[0]
+    else:
+        return Decision(choice=_wait(loads.reason, fits_nowhere=loads.fits_nowhere))
+    return Decision(choice=best.assignment, candidates=_kept([*present, *new], best, settings))
 
 
-def _idle_on(view: ClusterView, gpu: Gpu) -> list[Replica]:
-    """Loaded replicas without jobs on a gpu: those that take no more first, then those unused longest."""
-    loaded = {ReplicaState.READY, ReplicaState.DRAINING}
-    idle = [replica for replica in view.replicas.on_gpu(gpu.id) if replica.state in loaded and replica.num_jobs == 0]
-    return sorted(idle, key=lambda replica: (replica.takes_jobs, replica.idle_since_ms, replica.id))
+def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: (candidate.price_s, _ORDER.index(candidate.assignment.path)))
 
 
-def _needed(victims: list[Replica], surplus_bytes: int) -> list[Replica]:
-    """Spare victims that need not go after all, the most recently used first; the last one always has to."""
-    needed = []
-    for victim in reversed(victims):
-        if victim.bytes_per_gpu <= surplus_bytes:
-            surplus_bytes -= victim.bytes_per_gpu
-        else:
-            needed.append(victim)
-    return needed[::-1]
+def _kept(candidates: Iterable[Candidate], best: Candidate, settings: PolicySettings) -> tuple[Candidate, ...]:
+    """Keep the best few, the chosen one among them, cheapest first."""
+    others = [candidate for candidate in _ranked(candidates) if candidate.assignment != best.assignment]
+    return tuple(_ranked([best, *others[: settings.max_candidates - 1]]))
 
 
-def _wait(reason: str) -> Assignment:
-    return Assignment(path=AssignmentPath.WAIT, reason=reason)
+def _wait(reason: str, *, fits_nowhere: bool = False) -> Assignment:
+    return Assignment(path=AssignmentPath.WAIT, reason=reason, fits_nowhere=fits_nowhere)

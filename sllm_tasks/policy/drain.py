@@ -27,7 +27,7 @@ def replicas_to_drain(view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
         return ()
     occupied = {gpu for replica in replicas for gpu in replica.gpus}
     options: list[tuple[int, GpuId, tuple[str, ...]]] = []
-    for gpu in view.usable_gpus(model.checkpoint):
+    for gpu in view.usable_gpus({name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}):
         if gpu.id in occupied or not view.takes(gpu.id, job):
             continue
         missing_bytes = model.bytes_per_gpu - gpu.free_bytes - _bytes_to_come(view, gpu.id)

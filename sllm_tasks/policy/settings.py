@@ -15,6 +15,9 @@ class PolicySettings:
     share_gpus: bool = True
     #: Load on nodes that would have to fetch the checkpoint first.
     load_remote: bool = True
+    #: Another replica of a model is loaded if its price is below this share of what the present ones offer: a little
+    #: gain is not worth the memory.
+    worth: float = 0.8
     #: Evicting a model costs its reload, weighed by how likely it is wanted within this time: what is wanted later
     #: would most likely be evicted by then anyway.
     wanted_within_s: float = 60.0

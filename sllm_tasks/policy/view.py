@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaShape, ReplicaState, Tier
@@ -76,7 +76,7 @@ class ClusterView:
     running: Mapping[str, tuple[RunningJob, ...]] = field(default_factory=dict)
     #: Loads by node.
     loads: Mapping[str, tuple[LoadUnderWay, ...]] = field(default_factory=dict)
-    #: Jobs of a model that wait for a place and come first.
+    #: Jobs of a model that wait for a place.
     num_waiting: Mapping[str, int] = field(default_factory=dict)
 
     def model_of(self, job: WaitingJob) -> ModelInfo:
@@ -113,27 +113,28 @@ class ClusterView:
         What a node has in DRAM counts if its SSD has it as well: a worker opens the files there.
         """
         tiers = {
-            name: Tier.DRAM if checkpoint in node.in_dram else Tier.SSD
-            for name, node in self.nodes.items()
-            if checkpoint in node.checkpoints
+            name: self.tier_on(name, checkpoint) for name, node in self.nodes.items() if checkpoint in node.checkpoints
         }
         if any(self.nodes[name].url is not None for name in tiers):
             tiers |= {name: Tier.REMOTE for name in self.nodes if name not in tiers}
         return tiers
 
-    def usable_gpus(self, checkpoint: str) -> list[Gpu]:
-        """Gpus that take work, on nodes that have the checkpoint."""
-        nodes = {name for name, node in self.nodes.items() if checkpoint in node.checkpoints}
+    def tier_on(self, node: str, checkpoint: str) -> Tier:
+        """The slowest tier that a load on one node passes."""
+        here = self.nodes.get(node)
+        if here is None or checkpoint not in here.checkpoints:
+            return Tier.REMOTE
+        return Tier.DRAM if checkpoint in here.in_dram else Tier.SSD
+
+    def usable_gpus(self, nodes: Container[str]) -> list[Gpu]:
+        """Gpus of some nodes that take work."""
         return [gpu for gpu in self.gpus.values() if gpu.state is GpuState.UP and gpu.id.node in nodes]
 
-    def with_job_on(self, replica_id: str) -> ClusterView:
-        """The view after a job was reserved on a replica."""
+    def with_jobs_on(self, replica_id: str, num_jobs: int = 1) -> ClusterView:
+        """The view after jobs were reserved on a replica."""
         replica = self.replicas[replica_id]
-        return replace(self, replicas=self.replicas.with_replicas([replace(replica, num_jobs=replica.num_jobs + 1)]))
-
-    def with_waiting(self, model: str) -> ClusterView:
-        """The view after a job of a model was left to wait."""
-        return replace(self, num_waiting={**self.num_waiting, model: self.num_waiting.get(model, 0) + 1})
+        changed = replace(replica, num_jobs=replica.num_jobs + num_jobs)
+        return replace(self, replicas=self.replicas.with_replicas([changed]))
 
     def with_draining(self, replica_ids: Iterable[str]) -> ClusterView:
         """The view after replicas stopped taking jobs."""
@@ -148,22 +149,28 @@ class ClusterView:
         """The view with what is known of the jobs of replicas."""
         return replace(self, running=running)
 
-    def with_replica(self, new: Replica, victims: Iterable[str], load: LoadUnderWay | None = None) -> ClusterView:
-        """The view after victims were evicted, a replica took their place, and its load joined its node's queue.
-
-        The memory of a victim that is being unloaded already was promised to somebody before.
-        """
-        gone = [self.replicas[id_] for id_ in victims]
+    def without_replicas(self, replica_ids: Iterable[str]) -> ClusterView:
+        """The view after replicas were told to go: their memory may be promised to others at once."""
+        gone = [self.replicas[id_] for id_ in replica_ids]
         gpus = dict(self.gpus)
-        for victim in gone:
-            if victim.state is ReplicaState.UNLOADING:
-                continue
-            for gpu in victim.gpus:
-                gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes - victim.bytes_per_gpu)
-        for gpu in new.gpus:
-            gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes + new.bytes_per_gpu)
-        replicas = self.replicas.without(victim.id for victim in gone).with_replicas([new])
+        for replica in gone:
+            # What is being unloaded has given its memory away already.
+            if replica.state is not ReplicaState.UNLOADING:
+                _reserve(gpus, replica, -replica.bytes_per_gpu)
+        return replace(self, gpus=gpus, replicas=self.replicas.without(replica.id for replica in gone))
+
+    def with_replica(self, new: Replica, load: LoadUnderWay | None = None) -> ClusterView:
+        """The view after a replica got its memory, and its load joined its node's queue."""
+        gpus = dict(self.gpus)
+        _reserve(gpus, new, new.bytes_per_gpu)
         loads = self.loads
         if load is not None:
             loads = {**loads, load.node: (*loads.get(load.node, ()), load)}
-        return replace(self, gpus=gpus, replicas=replicas, loads=loads)
+        return replace(self, gpus=gpus, replicas=self.replicas.with_replicas([new]), loads=loads)
+
+
+def _reserve(gpus: dict[GpuId, Gpu], replica: Replica, num_bytes: int) -> None:
+    for gpu in replica.gpus:
+        # The gpu of a worker that died a moment ago may be gone already.
+        if gpu in gpus:
+            gpus[gpu] = replace(gpus[gpu], reserved_bytes=gpus[gpu].reserved_bytes + num_bytes)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 
-from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.cluster import Replica
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
@@ -18,6 +18,7 @@ from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import assign
 from sllm_tasks.policy.decision import Assignment, AssignmentPath
 from sllm_tasks.policy.drain import replicas_to_drain
+from sllm_tasks.policy.effects import carry_out
 from sllm_tasks.policy.keepalive import expired_replicas
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
@@ -122,45 +123,24 @@ class Router:
     def _apply(
         self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str
     ) -> tuple[Applied, ClusterView]:
-        model = view.model_of(job)
-        if decision.replica_id is not None:
-            replica = view.replicas[decision.replica_id]
-            start_kind = StartKind.WARM if replica.state is ReplicaState.READY else StartKind.COLD_SSD
-            new = None
-            view_after = view.with_job_on(replica.id)
-        else:
-            start_kind = _START_KINDS[decision.path]
-            new = NewReplica(model=model, gpus=decision.gpus, victims=decision.victims)
-            replica = Replica(
-                id=new_id("replica"),
-                model=model.name,
-                checkpoint=model.checkpoint,
-                gpus=decision.gpus,
-                state=ReplicaState.LOADING,
-                bytes_per_gpu=model.bytes_per_gpu,
-                max_jobs=model.max_jobs,
-                engine=model.engine,
-                context=model.context,
-                num_jobs=1,
-                idle_since_ms=view.now_ms,
-            )
-            view_after = view.with_replica(replica, decision.victims)
-        if job.suspect:
-            view_after = view_after.with_suspect(replica.leader, job.id)
+        model, replica_id = view.model_of(job), decision.replica_id or new_id("replica")
+        view_after = carry_out(view, job, decision, lambda: replica_id)
+        leader = view_after.replicas[replica_id].leader
+        new = NewReplica(model=model, gpus=decision.gpus, victims=decision.victims) if decision.gpus else None
         applied = self._live.router.apply(
             epoch=self._epoch(),
             job_id=job.id,
             attempt=job.attempt,
-            replica_id=replica.id,
-            start_kind=start_kind,
+            replica_id=replica_id,
+            start_kind=_START_KINDS[decision.path],
             decision_id=decision_id,
             suspect=job.suspect,
             new=new,
         )
         if applied is Applied.OK:
-            self._dispatcher.run_job(replica.leader, job.id, job.attempt)
+            self._dispatcher.run_job(leader, job.id, job.attempt)
             if new is not None:
-                logger.info("job %s: load %s on %s, evicting %d", job.id, model.name, replica.leader, len(new.victims))
+                logger.info("job %s: load %s on %s, evicting %d", job.id, model.name, leader, len(new.victims))
         return applied, view_after
 
     def _unload(self, replica: Replica) -> None:

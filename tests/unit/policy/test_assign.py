@@ -58,9 +58,9 @@ def test_only_nodes_that_have_the_checkpoint_load_it() -> None:
 
 def test_the_replica_that_was_unused_longest_is_evicted() -> None:
     model, other = make_model(bytes_per_gpu=90), make_model("n", bytes_per_gpu=60)
-    recent = make_replica("recent", _FIRST, other, idle_since_ms=20)
-    old = make_replica("old", _SECOND, other, idle_since_ms=10)
-    view = make_view(recent, old, models=[model, other], gpus=[_FIRST, _SECOND])
+    recent = make_replica("recent", _FIRST, other, idle_since_ms=20_000)
+    old = make_replica("old", _SECOND, other, idle_since_ms=10_000)
+    view = make_view(recent, old, models=[model, other], gpus=[_FIRST, _SECOND], now_ms=30_000)
     decision = choose(view, waiting_job())
     assert (decision.gpus, decision.victims) == ((_SECOND,), ("old",))
 
@@ -153,9 +153,9 @@ def test_the_view_after_a_decision_keeps_its_books(view: ClusterView, model_name
     if decision.gpus:
         model = view.models[model_name]
         new = make_replica("new", decision.gpus[0], model, state=ReplicaState.LOADING, num_jobs=1)
-        after = view.with_replica(new, decision.victims)
+        after = view.without_replicas(decision.victims).with_replica(new)
     elif decision.replica_id is not None:
-        after = view.with_job_on(decision.replica_id)
+        after = view.with_jobs_on(decision.replica_id)
         assert after.replicas[decision.replica_id].num_jobs == view.replicas[decision.replica_id].num_jobs + 1
     else:
         return

@@ -1,0 +1,121 @@
+"""What the parts of an option cost, in seconds of startup: asked by everything that makes options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState, Tier
+from sllm_tasks.estimators.base import Estimates
+from sllm_tasks.estimators.estimate import ZERO, Estimate
+from sllm_tasks.policy.settings import PolicySettings
+from sllm_tasks.policy.view import ClusterView, LoadUnderWay, RunningJob
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices in one view of the cluster."""
+
+    view: ClusterView
+    estimates: Estimates
+    settings: PolicySettings
+
+    def loading(self, model: ModelInfo, gpus: tuple[GpuId, ...], tier: Tier) -> Estimate:
+        """Time until a replica would be loaded, those that go before it on the node's loader included."""
+        num_bytes, node = _bytes_through(model, tier), gpus[0].node
+        queued_bytes, before = 0, ZERO
+        for load in self.view.loads.get(node, ()):
+            if not _are_apart(load.gpus, gpus):
+                # A worker loads one replica after the other.
+                before += self.estimates.loading(node, load.tier, load.remaining_bytes)
+            elif load.tier is tier and tier is not Tier.DRAM and load.remaining_bytes <= num_bytes:
+                # The node's disk or link serves the smaller rest first; DRAM has a way to each gpu.
+                queued_bytes += load.remaining_bytes
+        return before + self.estimates.loading(node, tier, num_bytes, queued_bytes=queued_bytes)
+
+    def overtaking_s(self, model: ModelInfo, gpus: tuple[GpuId, ...], tier: Tier) -> float:
+        """What a load costs larger ones of its node, which it goes before."""
+        if tier is Tier.DRAM:
+            return 0.0
+        num_bytes = _bytes_through(model, tier)
+        larger = [
+            load
+            for load in self.view.loads.get(gpus[0].node, ())
+            if load.tier is tier and load.remaining_bytes > num_bytes and _are_apart(load.gpus, gpus)
+        ]
+        return len(larger) * self.estimates.loading(gpus[0].node, tier, num_bytes).seconds if larger else 0.0
+
+    def rest_of_load(self, replica: Replica) -> Estimate:
+        """Time until a replica that is being loaded is ready."""
+        loads = self.view.loads.get(replica.leader.node, ())
+        own = next((load for load in loads if load.replica_id == replica.id), None)
+        if own is None:
+            return ZERO
+        rest = self.estimates.loading(own.node, own.tier, own.remaining_bytes)
+        for load in loads:
+            smaller = load.tier is own.tier is not Tier.DRAM and load.remaining_bytes < own.remaining_bytes
+            if load.replica_id != own.replica_id and smaller and _are_apart(load.gpus, own.gpus):
+                rest += self.estimates.loading(load.node, load.tier, load.remaining_bytes)
+        return rest + self._loads_before(own, loads)
+
+    def eviction_s(self, replica: Replica) -> float:
+        """What evicting an idle replica costs: its reload, weighed by how likely somebody will wait for it."""
+        if replica.state is ReplicaState.DRAINING:
+            return 0.0
+        ready = [other for other in self.view.replicas_of(replica.model) if other.state is ReplicaState.READY]
+        model = self.view.models.get(replica.model)
+        if model is None:
+            return 0.0
+        idle_s = max(0, self.view.now_ms - replica.idle_since_ms) / 1000
+        wanted = self.estimates.wanted(replica.model, self.settings.wanted_within_s, idle_s)
+        if len(ready) <= model.min_replicas:
+            # The operator says so.
+            wanted = 1.0
+        node = replica.leader.node
+        tier = self.view.tier_on(node, replica.checkpoint)
+        return wanted * self.estimates.loading(node, tier, _bytes_through(model, tier)).seconds / max(1, len(ready))
+
+    def num_tokens(self, job: RunningJob, batch: int) -> int:
+        """Tokens that a running job has produced: counted, or its age divided by the mean time of a token."""
+        if job.num_tokens is not None:
+            return job.num_tokens
+        if job.started_ms is None:
+            return 0
+        elapsed_s = max(0, self.view.now_ms - job.started_ms) / 1000
+        return min(job.max_tokens, int(elapsed_s / max(1e-6, self.estimates.token_time(job.model, batch).seconds)))
+
+    def ends_s(self, replica: Replica) -> list[float]:
+        """When the jobs of a replica end, first to last.
+
+        Of jobs that nobody looked at, the next one ends when a share of a typical job's time has passed: they are at
+        any point of their lives.
+        """
+        token_s = self.estimates.token_time(replica.model, max(1, replica.num_jobs)).seconds
+        known = self.view.running.get(replica.id, ())
+        ends = [self._tokens_left(job, replica.num_jobs) * token_s for job in known]
+        num_unknown = max(0, replica.num_jobs - len(known))
+        whole_s = self.estimates.tokens_left(replica.model, 0, replica.context) * token_s
+        ends += [whole_s * (index + 1) / (num_unknown + 1) for index in range(num_unknown)]
+        load_s = self.rest_of_load(replica).seconds if replica.state is ReplicaState.LOADING else 0.0
+        return sorted(end_s + load_s for end_s in ends)
+
+    def _tokens_left(self, job: RunningJob, batch: int) -> float:
+        return self.estimates.tokens_left(job.model, self.num_tokens(job, batch), job.max_tokens)
+
+    def _loads_before(self, own: LoadUnderWay, loads: tuple[LoadUnderWay, ...]) -> Estimate:
+        """Time of the loads that the same workers have begun, or will, before this one."""
+        before = ZERO
+        for load in loads:
+            if load.replica_id == own.replica_id:
+                break
+            if not _are_apart(load.gpus, own.gpus):
+                before += self.estimates.loading(load.node, load.tier, load.remaining_bytes)
+        return before
+
+
+def _bytes_through(model: ModelInfo, tier: Tier) -> int:
+    """What has to pass the slowest tier: all of it, or out of DRAM what one gpu gets, each having a way of its own."""
+    return model.bytes_to_load if tier is not Tier.DRAM else -(-model.bytes_to_load // model.num_gpus)
+
+
+def _are_apart(some: tuple[GpuId, ...], others: tuple[GpuId, ...]) -> bool:
+    return not any(gpu in others for gpu in some)
