@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+#: Names the queue of all models together; no model can have this name.
+EVERY_MODEL: Final = "*"
 
 
 class Tier(StrEnum):

@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
     ssd_copies: int = Field(2, ge=1, description="Nodes whose SSD should have each deployed checkpoint.")
     fast_path: bool = Field(True, description="Send jobs straight to a warm replica; off, every job asks the router.")
+    max_queued_jobs: int = Field(5000, ge=1, description="Jobs of one tenant that may wait for a place.")
+    max_running_jobs: int | None = Field(
+        None, ge=1, description="Jobs of one tenant that may have a place at once; default: no limit."
+    )
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
     result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")

@@ -133,9 +133,5 @@ class Sweeper:
             return
         logger.warning("job %s has no live record; attempt %d begins", job.job_id, attempt)
         self._live.count("sweeper_republished")
-        # A job that may have killed workers gets its place from the router, which looks at who else is there.
-        placed = self._live.jobs.create(
-            job_spec(row), attempt=attempt, losses=job.worker_losses, again=True, fast_path=not job.worker_losses
-        )
-        if placed.gpu is not None:
-            self._dispatcher.run_job(placed.gpu, job.job_id, attempt)
+        # The router gives it a place, which knows whose turn it is, and looks at who else is there.
+        self._live.jobs.create(job_spec(row), attempt=attempt, losses=job.worker_losses, again=True, fast_path=False)

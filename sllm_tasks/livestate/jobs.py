@@ -92,17 +92,6 @@ class LiveJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveSpec:
-    """A job that wants a place."""
-
-    #: Without the prompt's ids.
-    spec: JobSpec
-    attempt: int
-    #: Workers that died while they ran it.
-    losses: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
     """One event of a job; ids are Redis stream ids and grow with time, over attempts and losses."""
 
@@ -135,11 +124,6 @@ def _fence(claim: Claim) -> tuple[str, int, int]:
     return claim.spec.job_id, claim.attempt, claim.epoch
 
 
-def order_of(spec: JobSpec) -> float:
-    """Score among waiting jobs, smallest first: priority, then age. Milliseconds stay below 10^13 until 2286."""
-    return (9 - spec.priority) * 1e13 + spec.created_ms
-
-
 class JobStore:
     """The jobs' room of the live state."""
 
@@ -152,7 +136,7 @@ class JobStore:
     ) -> Placed:
         """Make the record, reserve a warm place if there is one; a second call finds the first one's answer.
 
-        Without `fast_path` the place is left to the router in any case.
+        Without `fast_path` the place is left to the router in any case, as it is while others wait for the model.
 
         `again` tells readers that what they were shown so far is replaced (a `snapshot` event).
         """
@@ -160,9 +144,10 @@ class JobStore:
             now_ms, replica, gpu = self._scripts["create_job"](
                 args=[
                     spec.job_id, attempt, codec.encode_spec(spec), codec.pack_ids(spec.prompt_ids),
-                    f"{order_of(spec):.0f}", spec.model, losses, CLAIM_MS, "again" if again else "new",
+                    spec.created_ms, spec.model, losses, CLAIM_MS, "again" if again else "new",
                     "warm" if fast_path else "",
                     spec.checkpoint, spec.shape.engine, spec.shape.context,
+                    spec.tenant, len(spec.prompt_ids), spec.params.max_tokens,
                 ]
             )  # fmt: skip
         return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)
@@ -238,18 +223,6 @@ class JobStore:
                 pipeline.hmget(_key(job_id), _VIEW_FIELDS)
             return [_live_job(values) for values in pipeline.execute()]
 
-    def specs(self, job_ids: Sequence[str]) -> list[LiveSpec | None]:
-        """What the router has to know of jobs, None for those without a record."""
-        with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipeline.hmget(_key(job_id), ("spec", "attempt", "losses"))
-            answers = pipeline.execute()
-        return [
-            LiveSpec(spec=codec.decode_spec(spec, b""), attempt=int(attempt), losses=int(losses)) if spec else None
-            for spec, attempt, losses in answers
-        ]
-
     def events(self, job_id: str, after: str = "0", *, block_ms: int | None = None) -> list[JobEvent]:
         """Events after an id, at most 1,000; waits up to `block_ms` (None: not at all) for the first."""
         return self.events_of({job_id: after}, block_ms=block_ms)[job_id]
@@ -296,7 +269,7 @@ class JobStore:
         return Due()
 
     def waiting(self, limit: int = 10_000) -> list[str]:
-        """Ids of waiting jobs, first to be served first."""
+        """Ids of waiting jobs, those that were accepted first at the beginning."""
         with translated():
             return [text(job) for job in self._redis.zrange(f"{PREFIX}waiting", 0, limit - 1)]
 

@@ -18,6 +18,7 @@ from sllm_tasks.livestate.connection import PREFIX, text, translated
 from sllm_tasks.livestate.fleet import FleetStore
 from sllm_tasks.livestate.jobs import JobStore
 from sllm_tasks.livestate.operations import OperationStore
+from sllm_tasks.livestate.queues import QueueStore
 from sllm_tasks.livestate.reports import ReportStore
 from sllm_tasks.livestate.router import RouterStore
 from sllm_tasks.livestate.scripts import Scripts
@@ -48,6 +49,7 @@ class LiveState:
         self.jobs = JobStore(self._redis, scripts)
         self.fleet = FleetStore(self._redis, scripts)
         self.operations = OperationStore(self._redis, scripts)
+        self.queues = QueueStore(self._redis, scripts)
         self.reports = ReportStore(self._redis)
         self.router = RouterStore(self._redis, scripts)
         # Guarded by the lock: server time minus our monotonic time, and when that was measured.

@@ -16,7 +16,9 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.router.leadership import Leadership
 from sllm_tasks.router.routing import Router, route
+from sllm_tasks.router.rules import QueueRules
 from sllm_tasks.router.snapshot import Snapshot
+from sllm_tasks.router.waiting import WaitingJobs
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected, register_task
 
@@ -36,12 +38,13 @@ def build_app(settings: Settings) -> Celery:
             logger.warning("no trigger: %s", error)
 
     leadership = Leadership(live, f"{settings.node}.{os.getpid()}", wake)
+    rules = QueueRules(live, ledger, max_running_jobs=settings.max_running_jobs)
     router = Router(
         live,
         services.dispatcher,
         Snapshot(live, ledger),
+        WaitingJobs(live, rules, max_attempts=settings.max_attempts),
         lambda: leadership.epoch,
-        max_attempts=settings.max_attempts,
     )
     register_task(app, ROUTE, lambda _: route(router), signer=services.signer, live=live)
     count_rejections(app, lambda: count_rejected(live))

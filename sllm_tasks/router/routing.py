@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sllm_tasks.cluster import Replica
 from sllm_tasks.dispatch import Dispatcher
@@ -13,16 +13,17 @@ from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate import LiveState
-from sllm_tasks.livestate.jobs import LiveSpec
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import assign
 from sllm_tasks.policy.decision import Assignment, AssignmentPath
 from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.effects import carry_out
 from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.queueing import Kind, Turn, Turns
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.snapshot import Snapshot
+from sllm_tasks.router.waiting import WaitingJobs
 
 logger = logging.getLogger(__name__)
 
@@ -49,64 +50,55 @@ class Router:
         live: LiveState,
         dispatcher: Dispatcher,
         snapshot: Snapshot,
+        waiting: WaitingJobs,
         epoch: Callable[[], int],
-        *,
-        max_attempts: int,
     ) -> None:
         self._live = live
         self._dispatcher = dispatcher
         self._snapshot = snapshot
         self._epoch = epoch
-        self._max_attempts = max_attempts
+        self._waiting = waiting
         self._estimates = LearnedEstimates()
-        # The last decision to wait that was reported, by job: a job that waits on is not reported again.
-        self._reported_waits: dict[str, str] = {}
 
     def run_pass(self) -> None:
-        """Serve the waiting jobs in their order, then close replicas whose keep-alive is over."""
+        """Serve the waiting jobs in their turns, then close replicas whose keep-alive is over."""
         self._live.router.kicked()
         view = self._snapshot.view()
-        job_ids = self._live.jobs.waiting()
-        specs = self._live.jobs.specs(job_ids)
-        for found in specs:
-            # A job without a chance left is the sweeper's to end.
-            if found is not None and found.losses < self._max_attempts:
-                view = self._serve(view, found)
-        self._reported_waits = {id_: self._reported_waits[id_] for id_ in job_ids if id_ in self._reported_waits}
+        turns, reasons = self._waiting.begin_pass(view.now_ms), dict[Kind, str]()
+        while (turn := turns.next()) is not None:
+            view = self._serve(view, turn, turns, reasons)
+        self._waiting.end_pass(turns, reasons)
         for replica in expired_replicas(view):
             self._unload(replica)
 
-    def _serve(self, view: ClusterView, found: LiveSpec) -> ClusterView:
-        spec = found.spec
-        job = WaitingJob(
-            id=spec.job_id,
-            model=spec.model,
-            checkpoint=spec.checkpoint,
-            shape=spec.shape,
-            attempt=found.attempt,
-            priority=spec.priority,
-            created_ms=spec.created_ms,
-            suspect=found.losses > 0 and found.losses >= self._max_attempts - 1,
-        )
+    def _serve(self, view: ClusterView, turn: Turn, turns: Turns, reasons: dict[Kind, str]) -> ClusterView:
+        job = turn.job
         if job.model not in view.models:
             self._snapshot.read_models()
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
+            view = replace(view, num_waiting={**view.num_waiting, job.model: turn.num_ahead})
             decision = assign(view, job, self._estimates, _SETTINGS).choice
             decision_id = new_id("decision")
             if decision.path is AssignmentPath.WAIT:
-                if self._reported_waits.get(job.id) != decision.reason:
-                    self._reported_waits[job.id] = decision.reason
+                turns.waits(job)
+                reasons.setdefault(Kind.of(job), decision.reason)
+                if self._waiting.tell(job, decision.reason):
                     self._report(view, job, decision, decision_id)
-                    self._live.router.note_wait(job.id, job.attempt, decision.reason)
-                return self._make_room(view, job)
+                # Not only for as long as this one has waited: others of its kind may have waited for its turn.
+                return self._make_room(view, replace(job, created_ms=turn.oldest_ms))
             applied, view_after = self._apply(view, job, decision, decision_id)
             if applied is Applied.OK:
+                turns.started(job)
+                self._waiting.forget(job.id)
                 self._report(view, job, decision, decision_id)
                 return view_after
             if applied in {Applied.GONE, Applied.STALE_ROUTER}:
+                turns.gone(job)
+                self._waiting.forget(job.id)
                 return view
             view = self._snapshot.view()
+        turns.waits(job)
         return view
 
     def _make_room(self, view: ClusterView, job: WaitingJob) -> ClusterView:

@@ -22,6 +22,7 @@ from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Append, Claim
+from sllm_tasks.livestate.queues import Gates
 from webapp.app import create_app
 from webapp.services import WebServices, open_services
 
@@ -91,13 +92,14 @@ class PlayedWorker:
         self.register()
 
     def register(self) -> None:
-        """Announce the gpu and its replica."""
+        """Announce the gpu and its replica and, as the router, that nothing keeps jobs off the fast path."""
         replica = Replica(
             id="replica_test", model=MODEL, checkpoint=DIGEST, gpus=(GPU,), state=ReplicaState.READY,
             bytes_per_gpu=1, max_jobs=64, engine="instant", context=CONTEXT,
         )  # fmt: skip
         gpu = Gpu(id=GPU, worker_id=self.worker_id, device="cpu", capacity_bytes=100)
         self._live.fleet.register_gpu(gpu, [ReplicaOrder(replica=replica)])
+        self._live.queues.set_gates(Gates(), "")
 
     def claim(self, job_id: str, attempt: int = 1) -> Claim:
         """Take a job."""

@@ -15,6 +15,7 @@ local function events_key(id) return P .. 'job:' .. id .. ':events' end
 local function replica_key(id) return P .. 'replica:' .. id end
 local function gpu_key(id) return P .. 'gpu:' .. id end
 local function warm_key(model) return P .. 'warm:' .. model end
+local function waiting_key(model) return P .. 'waiting:' .. model end
 
 local function changed(kind, id)
   redis.call('XADD', P .. 'feed', 'MAXLEN', '~', FEED_MAX, '*', 'kind', kind, 'id', id)
@@ -55,6 +56,31 @@ local function set_warm(id)
   end
 end
 
+local function start_waiting(job)
+  local h = redis.call('HMGET', job_key(job), 'order', 'model', 'tenant')
+  if redis.call('ZADD', P .. 'waiting', h[1], job) == 1 then
+    redis.call('ZADD', waiting_key(h[2]), h[1], job)
+    redis.call('HINCRBY', P .. 'tenants:waiting', h[3], 1)
+  end
+  changed('job', job)
+end
+
+-- Safe to call for a job that does not wait.
+local function stop_waiting(job)
+  if redis.call('ZREM', P .. 'waiting', job) == 0 then return end
+  local h = redis.call('HMGET', job_key(job), 'model', 'tenant')
+  redis.call('ZREM', waiting_key(h[1]), job)
+  redis.call('HINCRBY', P .. 'tenants:waiting', h[2], -1)
+end
+
+-- A job is charged all tokens that it may need when it starts, and gets back what it has not produced at the end.
+local function charge(job, sign)
+  local h = redis.call('HMGET', job_key(job), 'tenant', 'prompt_tokens', 'max_tokens', 'num_tokens')
+  local tokens = sign > 0 and h[2] + h[3] or h[4] - h[3]
+  redis.call('HINCRBY', P .. 'tenants:served', h[1], tokens)
+  redis.call('HINCRBY', P .. 'tenants:running', h[1], sign)
+end
+
 -- The job takes one slot of a replica and is due to be claimed by the worker that leads it.
 local function take_slot(job, replica, leader, claim_due_ms)
   redis.call('HINCRBY', replica_key(replica), 'num_jobs', 1)
@@ -63,7 +89,8 @@ local function take_slot(job, replica, leader, claim_due_ms)
   redis.call('HDEL', job_key(job), 'wait_reason')
   redis.call('SADD', gpu_key(leader) .. ':jobs', job)
   redis.call('ZADD', P .. 'leases', claim_due_ms, job)
-  redis.call('ZREM', P .. 'waiting', job)
+  stop_waiting(job)
+  charge(job, 1)
   changed('replica', replica)
 end
 
@@ -80,6 +107,7 @@ local function free_slot(job)
   end
   if held[1] and held[1] ~= '' then
     redis.call('HSET', job_key(job), 'replica', '', 'gpu', '')
+    charge(job, -1)
     if redis.call('EXISTS', replica_key(held[1])) == 1 then
       local left = redis.call('HINCRBY', replica_key(held[1]), 'num_jobs', -1)
       if left == 0 then redis.call('HSET', replica_key(held[1]), 'idle_since_ms', now_ms()) end
@@ -91,17 +119,16 @@ end
 
 -- Puts a job back among the waiting ones as a new attempt, its tokens kept.
 local function requeue(job, reason, worker_lost)
-  local held = redis.call('HMGET', job_key(job), 'attempt', 'order', 'cancel', 'num_tokens', 'status')
+  local held = redis.call('HMGET', job_key(job), 'attempt', 'cancel', 'num_tokens', 'status')
   free_slot(job)
   report('attempt_ended', cjson.encode({
     job_id = job, attempt = tonumber(held[1]), reason = reason, worker_lost = worker_lost,
-    canceling = held[3] and true or false, num_tokens = tonumber(held[4]), at_ms = now_ms()}))
+    canceling = held[2] and true or false, num_tokens = tonumber(held[3]), at_ms = now_ms()}))
   redis.call('HINCRBY', job_key(job), 'attempt', 1)
   if worker_lost then redis.call('HINCRBY', job_key(job), 'losses', 1) end
   redis.call('HSET', job_key(job), 'owner', '', 'resends', 0)
-  redis.call('ZADD', P .. 'waiting', held[2], job)
-  if held[5] ~= 'canceling' then status_event(job, 'queued', 'waiting_gpu') end
-  changed('job', job)
+  start_waiting(job)
+  if held[4] ~= 'canceling' then status_event(job, 'queued', 'waiting_gpu') end
 end
 
 -- Forgets a replica; its memory counts as free from now on.

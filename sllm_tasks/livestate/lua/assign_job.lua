@@ -9,7 +9,7 @@ if redis.call('GET', P .. 'router:epoch') ~= epoch then count('stale_router'); r
 local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'replica')
 if held[1] ~= attempt or held[2] ~= 'queued' or held[3] ~= '' then
   -- Decided for an earlier attempt, it may well be waiting again as a later one.
-  if held[2] ~= 'queued' or held[3] ~= '' then redis.call('ZREM', P .. 'waiting', job) end
+  if held[2] ~= 'queued' or held[3] ~= '' then stop_waiting(job) end
   return 'gone'
 end
 local gpus = #ARGV > 9 and ARGV[12] or redis.call('HGET', replica_key(replica), 'gpus')

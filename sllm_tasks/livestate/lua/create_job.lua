@@ -1,9 +1,12 @@
 -- Make the live record of an accepted job and, when a ready replica has room, reserve a place on it.
+-- Not if others wait for the same model: then it is the router that says whose turn it is. Nor while nobody has said
+-- yet what keeps jobs off this path (`gates`), or something there does.
 -- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again', 'warm' or '',
---       checkpoint, engine and context that the job was accepted for
+--       checkpoint, engine and context that the job was accepted for, tenant, tokens of its prompt, tokens it may produce
 -- Returns {now, replica, gpu}; replica and gpu are '' when the router has to decide.
 local job, attempt, spec, ids, order, model, losses, claim_ms, again =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'again'
+local tenant = ARGV[14]
 local now = now_ms()
 if redis.call('EXISTS', job_key(job)) == 1 then
   local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
@@ -11,10 +14,13 @@ if redis.call('EXISTS', job_key(job)) == 1 then
 end
 redis.call('HSET', job_key(job), 'spec', spec, 'ids', ids, 'order', order, 'model', model, 'attempt', attempt,
   'epoch', 0, 'owner', '', 'replica', '', 'gpu', '', 'num_tokens', 0, 'losses', losses, 'resends', 0, 'version', 0,
-  'status', 'queued', 'phase', 'waiting_gpu')
+  'status', 'queued', 'phase', 'waiting_gpu', 'tenant', tenant, 'prompt_tokens', ARGV[15], 'max_tokens', ARGV[16])
 if again then event(job, 'snapshot', cjson.encode({text = '', num_tokens = 0})) end
 status_event(job, 'queued', 'waiting_gpu')
-local best = ARGV[10] == 'warm' and redis.call('ZRANGE', warm_key(model), 0, 3) or {}
+local gates = redis.call('HMGET', P .. 'gates', 'version', 'all', 'model:' .. model, 'tenants', 'tenant:' .. tenant)
+local is_open = ARGV[10] == 'warm' and gates[1] and not (gates[2] or gates[3] or gates[4] or gates[5])
+  and redis.call('EXISTS', waiting_key(model)) == 0
+local best = is_open and redis.call('ZRANGE', warm_key(model), 0, 3) or {}
 for _, id in ipairs(best) do
   local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus', 'checkpoint', 'engine', 'context')
   local leader = r[3] and string.match(r[3], '[^,]+')
@@ -25,6 +31,5 @@ for _, id in ipairs(best) do
     return {now, id, leader}
   end
 end
-redis.call('ZADD', P .. 'waiting', order, job)
-changed('job', job)
+start_waiting(job)
 return {now, '', ''}

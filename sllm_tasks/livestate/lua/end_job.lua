@@ -5,7 +5,7 @@ local was = redis.call('HMGET', job_key(job), 'ended', 'gpu', 'owner')
 if was[1] then return 'again' end
 if was[3] and was[3] ~= '' then redis.call('PUBLISH', P .. 'bell:gpu:' .. was[2], job) end
 free_slot(job)
-redis.call('ZREM', P .. 'waiting', job)
+stop_waiting(job)
 redis.call('HSET', job_key(job), 'ended', 1, 'owner', '', 'status', status, 'phase', 'finishing')
 redis.call('HINCRBY', job_key(job), 'version', 1)
 event(job, 'completed', data)

@@ -34,5 +34,7 @@ def live(live_url: str, redis: Redis) -> Iterator[LiveState]:
 
 @pytest.fixture
 def world(live: LiveState, redis: Redis) -> World:
-    """A live state with the few things that most tests need to happen."""
-    return World(live, redis)
+    """A live state with the few things that most tests need to happen, whose router keeps nobody off the fast path."""
+    made = World(live, redis)
+    made.open_gates()
+    return made

@@ -90,10 +90,10 @@ def test_a_job_runs_only_where_its_context_fits_and_on_its_engine(
     assert (placed.gpu == GPU) is is_warm
 
 
-def test_waiting_jobs_are_served_by_priority_and_then_by_age(world: World) -> None:
-    for job_id, priority, created_ms in (("old", 5, 1), ("urgent", 9, 3), ("young", 5, 2), ("idle", 0, 0)):
+def test_waiting_jobs_are_listed_in_the_order_in_which_they_were_accepted(world: World) -> None:
+    for job_id, priority, created_ms in (("second", 5, 2), ("third", 9, 3), ("first", 0, 1)):
         world.live.jobs.create(job_spec(job_id, priority=priority, created_ms=created_ms))
-    assert world.live.jobs.waiting() == ["urgent", "old", "young", "idle"]
+    assert world.live.jobs.waiting() == ["first", "second", "third"]
 
 
 def test_a_record_made_again_tells_readers_that_what_they_saw_is_replaced(world: World) -> None:
@@ -116,6 +116,6 @@ def test_records_of_many_jobs_are_read_in_the_order_asked_for(world: World) -> N
     views = world.live.jobs.views(["job_none", "job_1"])
     assert views[0] is None
     assert views[1] is not None
-    specs = world.live.jobs.specs(["job_1", "job_none"])
+    specs = world.live.queues.specs(["job_1", "job_none"])
     assert specs[0] is not None
     assert (specs[0].spec.job_id, specs[0].attempt, specs[1]) == ("job_1", 1, None)

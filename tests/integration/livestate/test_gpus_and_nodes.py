@@ -140,6 +140,7 @@ def test_a_loaded_replica_takes_jobs_once_its_worker_says_so(world: World) -> No
     world.live.jobs.create(job_spec("first"))
     assert world.apply("first", "replica_1", NewReplica(model=model_info(), gpus=(GPU,))) is Applied.OK
     assert world.live.jobs.create(job_spec("early")).gpu is None
+    world.live.jobs.end("early", JobStatus.CANCELED, {})
     assert world.live.fleet.replica_ready("replica_1")
     assert not world.live.fleet.replica_ready("replica_1")
     assert world.live.jobs.create(job_spec("late")).gpu == GPU

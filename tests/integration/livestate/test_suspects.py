@@ -51,6 +51,6 @@ def test_a_suspect_that_loses_its_worker_is_no_longer_on_that_gpu(world: World) 
     world.claim("job_1")
     world.add_gpu(GPU, "worker_after", replica_order())
     assert _suspect(world) == ""
-    waiting = world.live.jobs.specs(["job_1"])[0]
+    waiting = world.live.queues.specs(["job_1"])[0]
     assert waiting is not None
     assert (waiting.attempt, waiting.losses) == (2, 1)

@@ -9,6 +9,7 @@ from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, Outcome, SamplingP
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Append, Claim
+from sllm_tasks.livestate.queues import Gates
 from sllm_tasks.livestate.router import Applied, NewReplica
 
 GPU = GpuId("node0", 0)
@@ -87,6 +88,10 @@ class World:
         record = Gpu(id=gpu, worker_id=worker, device="cpu", capacity_bytes=capacity_bytes)
         return self.live.fleet.register_gpu(record, orders)
 
+    def open_gates(self) -> None:
+        """Let jobs take the fast path, as a router does that has found no paused queue."""
+        self.live.queues.set_gates(Gates(), self.live.queues.look().version)
+
     def silence(self, gpu: GpuId) -> None:
         """Let a gpu's heartbeat run out."""
         self.redis.zadd("sllm:gpus", {str(gpu): 1})
@@ -103,6 +108,7 @@ class World:
 
     def running_job(self, job_id: str = "job_1") -> Claim:
         """A job that is claimed on a fresh gpu with a ready replica."""
+        self.open_gates()
         self.add_gpu(GPU, WORKER, replica_order())
         self.live.jobs.create(job_spec(job_id))
         return self.claim(job_id)
