@@ -28,7 +28,7 @@ from loaders.directory import (
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, TokenizerMissingError
 from loaders.reading.plan import StoredTensor
 from loaders.restore import check_tensors
-from loaders.source import open_source
+from loaders.source import Source, open_source
 from loaders.tensors import dominant_dtype, weights_bytes
 
 
@@ -65,9 +65,14 @@ class CheckpointSummary:
 def inspect(path: Path) -> CheckpointSummary:
     """Describe a checkpoint; raises LoaderError, saying what is wrong with it, when it cannot be served."""
     with open_source(Path(path)) as source:
-        if source.directory is None:
-            raise CheckpointMissingError(f"{path}: no {CONFIG}; these are tensors without a model")
-        return _summarise(source.directory, source.plan.tensors)
+        return inspect_source(source, str(path))
+
+
+def inspect_source(source: Source, where: str) -> CheckpointSummary:
+    """Describe an open checkpoint, wherever its weights are; raises LoaderError."""
+    if source.directory is None:
+        raise CheckpointMissingError(f"{where}: no {CONFIG}; these are tensors without a model")
+    return _summarise(source.directory, source.plan.tensors)
 
 
 def _summarise(directory: CheckpointDirectory, tensors: Mapping[str, StoredTensor]) -> CheckpointSummary:

@@ -26,7 +26,7 @@ from sllm_tasks.client.records import Json
 @click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
 @output_option
 def deploy(name: str, source: str, wait: bool, timeout: float, output: str, **settings: Any) -> None:
-    """Deploy the checkpoint directory SOURCE as the model NAME."""
+    """Deploy the checkpoint at SOURCE, a directory on a node or a URL (http, https, s3), as the model NAME."""
     if Path(source).exists():
         # The node agent may run in another folder.
         source = str(Path(source).resolve())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loaders.remote.url import is_url
 from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.node_agent.apart.process import Work, work_apart
@@ -80,13 +81,13 @@ class NodeOperations:
 
     def _deploy(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
         del target
-        source = Path(args["source"])
-        if not source.is_dir():
+        source = str(args["source"])
+        if not is_url(source) and not Path(source).is_dir():
             message = f"there is no directory {source} on node {self._node}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         # The same source grows in the same place: what died half-way goes on from there.
-        name = f"import-{hashlib.sha256(str(source).encode()).hexdigest()[:24]}"
-        request = {"source": str(source)}
+        name = f"import-{hashlib.sha256(source.encode()).hexdigest()[:24]}"
+        request = {"source": source}
         result = self._grow(Work.IMPORT, name, request, lease)
         self._store.publish(self._store.finished(name), result["digest"])
         return {**result, "num_bytes": self._store.num_bytes(result["digest"])}

@@ -111,7 +111,8 @@ class CheckpointStore:
 
     def work_name(self, aside: Path) -> str | None:
         """The name that something unfinished grows under, None for what does not."""
-        return None if aside.parent != self.work else aside.name.removeprefix(".").removesuffix(".partial")
+        # `.<name>.partial`, `.<name>.download` and the like; names have no dots of their own.
+        return None if aside.parent != self.work else aside.name.lstrip(".").partition(".")[0]
 
     def remove_aside(self, aside: Path) -> None:
         """Remove one of those."""

@@ -14,6 +14,7 @@ from scripts.demo_checkpoints import make_tiny
 from sllm_tasks.client import OperationFailedError
 from sllm_tasks.client.calls import get_operation
 from tests.support.cluster import MODEL, Cluster
+from tests.support.file_server import FileServer
 from tests.support.processes import wait_until
 
 _PROMPT = "tiny checkpoints"
@@ -54,6 +55,17 @@ def test_jobs_go_on_while_a_model_is_deployed_again_and_run_on_what_they_were_ac
     assert all(job.result(timeout=60).text.startswith(before) for job in old)
     longer = cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=280, ignore_eos=True)
     assert longer.result(timeout=60).usage.completion_tokens == 280
+
+
+def test_a_model_is_deployed_from_a_url_like_from_a_directory(cluster: Cluster, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "elsewhere", seed=3)
+    with FileServer(tmp_path) as server:
+        settings: dict[str, Any] = {"max_jobs": 4, "context": 128}
+        for name, source in (("near", str(tmp_path / "elsewhere")), ("far", f"{server.url}/elsewhere")):
+            cluster.client.wait_for(cluster.client.deploy(name, source, **settings), timeout=60)
+    jobs = [cluster.client.submit(model=name, prompt=_PROMPT, max_tokens=8) for name in ("near", "far")]
+    near, far = (job.result(timeout=60).text for job in jobs)
+    assert near == far
 
 
 def test_a_model_serves_on_after_a_deployment_that_failed(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Check a checkpoint directory and write it into the store in our own format."""
+"""Check a checkpoint, a directory or a URL, and write it into the store in our own format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from loaders.errors import CheckpointExistsError, ConversionBusyError
 from loaders.format.geometry import TENSOR_INDEX
 from loaders.format.manifest import Manifest
 from loaders.format.verify import verify
-from loaders.inspect import inspect
+from loaders.inspect import CheckpointSummary, inspect, inspect_source
+from loaders.remote.importing import Stage, import_checkpoint
+from loaders.remote.source import open_remote
+from loaders.remote.url import is_url, parse_url
 from loaders.writer.convert import convert
 from loaders.writer.layout import plan_layout
 from loaders.writer.receive import ROOM_FOR_SMALL_FILES, LocalSupplier, num_needed_bytes, receive
@@ -28,15 +31,37 @@ _BUSY_S = 0.2
 
 def run(request: dict[str, Any], agent: Agent) -> dict[str, Any]:
     """Import `source` to `destination`: a summary (`loaders.inspect.CheckpointSummary`) and the manifest's digest."""
-    source, destination = Path(request["source"]), Path(request["destination"])
-    summary = asdict(inspect(source))
-    imported = _copy if (source / TENSOR_INDEX).is_file() else _convert
-    manifest = _when_free(lambda: imported(source, destination, agent))
+    destination = Path(request["destination"])
+    if is_url(request["source"]):
+        summary, manifest = _from_url(request["source"], destination, agent)
+    else:
+        summary, manifest = _from_directory(Path(request["source"]), destination, agent)
     return {
-        **summary,
+        **asdict(summary),
         "digest": manifest.digest,
         "num_partitions": len(manifest.content.partitions),
     }
+
+
+def _from_directory(source: Path, destination: Path, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
+    summary = inspect(source)
+    imported = _copy if (source / TENSOR_INDEX).is_file() else _convert
+    return summary, _when_free(lambda: imported(source, destination, agent))
+
+
+def _from_url(url: str, destination: Path, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
+    with open_remote(parse_url(url)) as remote:
+        summary = inspect_source(remote.source, str(parse_url(url)))
+        # What is not in our format is kept as it came until it is converted.
+        num_copies = 1 if remote.manifest else 2
+        agent.ask_room(num_copies * remote.source.plan.num_bytes + ROOM_FOR_SMALL_FILES)
+    tell = _progress(agent)
+
+    def on_progress(stage: Stage, done_bytes: int, total_bytes: int) -> None:
+        before_bytes = total_bytes if stage is Stage.CONVERT else 0
+        tell(before_bytes + done_bytes, num_copies * total_bytes)
+
+    return summary, _when_free(lambda: import_checkpoint(url, destination, on_progress=on_progress))
 
 
 def _convert(source: Path, destination: Path, agent: Agent) -> Manifest:

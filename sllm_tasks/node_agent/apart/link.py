@@ -29,6 +29,8 @@ _CODES: tuple[tuple[type[errors.LoaderError], ErrorCode], ...] = (
     # A disk or a pool that fails says nothing about the checkpoint.
     (errors.StorageError, ErrorCode.INTERNAL),
     (errors.PoolError, ErrorCode.INTERNAL),
+    # Another time, or with other credentials, it may let us have the checkpoint.
+    (errors.RemoteError, ErrorCode.UNAVAILABLE),
     # Missing files too: the directory is there, so no other node has to be asked.
     (errors.LoaderError, ErrorCode.CHECKPOINT_CORRUPT),
 )

@@ -21,6 +21,7 @@ from sllm_tasks.node_agent.apart.link import code_of
 from sllm_tasks.node_agent.apart.process import Work, WorkCanceledError, work_apart
 from sllm_tasks.node_agent.store import CheckpointStore
 from tests.integration.node_agent.conftest import Watch
+from tests.support.file_server import FileServer
 
 
 def import_apart(source: Path, store: CheckpointStore, watch: Watch | None = None) -> dict[str, Any]:
@@ -120,13 +121,45 @@ def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: Chec
     assert watch.asked[0] >= manifest.num_bytes
 
 
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
+    source: Path, store: CheckpointStore, tmp_path: Path, *, converted: bool
+) -> None:
+    expected = convert(source, tmp_path / "converted").digest
+    watch = Watch()
+    with FileServer(tmp_path) as server:
+        url = f"{server.url}/{'converted' if converted else source.name}"
+        result = work_apart(Work.IMPORT, {"source": url, "destination": str(store.finished("import"))}, watch)
+    manifest = verify(store.finished("import"))
+    assert result["architecture"] == "LlamaForCausalLM"
+    assert result["digest"] == manifest.digest
+    assert manifest.digest == expected or not converted
+    assert watch.progress[-1][0] == watch.progress[-1][1]
+    assert len(watch.asked) == 1
+    assert watch.asked[0] >= manifest.num_bytes * (1 if converted else 2)
+    assert store.aside() == [store.finished("import")]
+
+
+def test_what_a_server_refuses_is_named_and_leaves_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    with FileServer(tmp_path) as server:
+        request = {"source": f"{server.url}/nothing-here", "destination": str(store.finished("import"))}
+        with pytest.raises(ModelUnusableError, match="nothing-here"):
+            work_apart(Work.IMPORT, request, Watch())
+    assert store.aside() == []
+
+
+def test_what_grows_from_a_url_is_known_by_its_name_and_never_cleared_away_meanwhile(store: CheckpointStore) -> None:
+    for name in (".import.partial", ".import.download", ".import.source-0123", "..import.source-0123.download"):
+        assert store.work_name(store.work / name) == "import"
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_checkpoint_is_refused_with_its_reason(source: Path, store: CheckpointStore, case: str) -> None:
     breaking, code, named = BROKEN[case]
     breaking(source)
     # In this process: what one of its own costs is the imports.
     with pytest.raises(LoaderError) as caught:
-        import_checkpoint.run({"source": source, "destination": store.finished("import")}, GenerousLink())
+        import_checkpoint.run({"source": str(source), "destination": str(store.finished("import"))}, GenerousLink())
     assert (code_of(caught.value), named in str(caught.value)) == (code, True), str(caught.value)
     assert store.aside() == []
 
@@ -139,7 +172,7 @@ def test_a_refusal_keeps_its_code_on_the_way_to_the_agent(source: Path, store: C
 
 
 def import_here(source: Path, store: CheckpointStore) -> str:
-    request = {"source": source, "destination": store.finished("import")}
+    request = {"source": str(source), "destination": str(store.finished("import"))}
     return str(import_checkpoint.run(request, GenerousLink())["digest"])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger import inventory
@@ -24,12 +26,24 @@ def test_putting_a_model_starts_a_deploy_operation(web: Web) -> None:
     assert (model["state"], model["source"], model["keep_alive_s"]) == ("deploying", "/models/opt", 5.0)
 
 
-def test_what_is_no_absolute_path_is_refused_with_the_field_and_what_is_supported(web: Web) -> None:
-    for source, said in (("./opt", "absolute path"), ("s3://bucket/opt", "URLs"), ("file:///opt", "URLs")):
-        response = web.http.put("/api/v1/models/a", json={"source": source}, headers=web.auth)
-        assert response.status_code == 422
-        (error,) = response.json["errors"]
-        assert (error["pointer"], said in error["detail"]) == ("/source", True), error
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("./opt", "absolute path"),
+        ("file:///opt", "http://"),
+        ("hf://facebook/opt", "http://"),
+        ("http:///opt", "host"),
+        ("s3://key:secret@bucket/opt", "credentials"),
+        ("https://models.example/opt?token=1", "credentials"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused_with_the_field_and_what_is_expected(
+    web: Web, source: str, said: str
+) -> None:
+    response = web.http.put("/api/v1/models/a", json={"source": source}, headers=web.auth)
+    assert response.status_code == 422
+    (error,) = response.json["errors"]
+    assert (error["pointer"], said in error["detail"]) == ("/source", True), error
 
 
 def test_a_model_shows_what_serves_and_what_is_being_deployed_and_why_that_failed(web: Web) -> None:
