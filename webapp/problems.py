@@ -20,6 +20,7 @@ from sllm_tasks.errors import (
     SllmError,
     UnavailableError,
 )
+from sllm_tasks.quotas import QuotaExceededError
 from sllm_tasks.repeats import IdempotencyMismatchError
 from webapp import errors
 from webapp.openai import problems as openai_problems
@@ -46,6 +47,7 @@ STATUS_OF_ERROR: Final[Mapping[type[BaseException], HTTPStatus]] = {
     errors.PromptError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TokenizerMissingError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.JobFailedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    QuotaExceededError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ModelDeployingError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.TooManyStreamsError: HTTPStatus.SERVICE_UNAVAILABLE,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -60,6 +62,8 @@ _CODE_OF_STATUS: Final[Mapping[int, ErrorCode]] = {
     415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
 }
 
+#: Refusals that may be none a little later.
+_WORTH_A_TRY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 #: Seconds after which a client may try again.
 _RETRY_AFTER_S: Final = "1"
 
@@ -89,7 +93,7 @@ def problem(
     if field_errors:
         document["errors"] = [asdict(error) for error in field_errors]
     response = Response(json.dumps(document), status, mimetype="application/problem+json")
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in _WORTH_A_TRY:
         response.headers["Retry-After"] = _RETRY_AFTER_S
     elif status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -100,7 +104,7 @@ def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
     status = next((STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
     if status is None:
         return _answer_unknown(error)
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in _WORTH_A_TRY:
         refusals.note(error.code, f"{g.request_id} {request.method} {request.path}: {error}")
     if _speaks_openai() and (told := described(error)) is not None:
         return openai_problems.answer(told)
@@ -113,7 +117,8 @@ def _answer_http(error: HTTPException) -> Response:
     code = _CODE_OF_STATUS.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.INVALID_REQUEST)
     detail = error.description or status.phrase
     if _speaks_openai():
-        response = openai_problems.answer(described_status(status, detail))
+        what = f"unknown request URL: {request.method} {request.path}" if status is HTTPStatus.NOT_FOUND else detail
+        response = openai_problems.answer(described_status(status, what))
     else:
         response = problem(status, code, detail)
     for name, value in error.get_headers():

@@ -10,6 +10,7 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.decisions import purge_decisions
 from sllm_tasks.ledger.encoding import from_ms
+from sllm_tasks.ledger.files import purge_files
 from sllm_tasks.ledger.idempotency import purge_keys
 from sllm_tasks.ledger.job_lists import purge_expired
 from sllm_tasks.ledger.loads import purge_loads
@@ -46,5 +47,7 @@ class Housekeeping:
             purge_keys(session, now)
             purge_decisions(session, now - _KEPT)
             purge_loads(session, now - _KEPT)
+        with self._ledger.transaction() as session:
+            purge_files(session, now)
         if num_purged:
             logger.info("%d outputs were past their time", num_purged)

@@ -50,6 +50,41 @@ OPERATION_TRANSITIONS: Mapping[OperationStatus, frozenset[OperationStatus]] = {
 ENDED_OPERATION_STATUSES = frozenset(status for status, after in OPERATION_TRANSITIONS.items() if not after)
 
 
+class BatchStatus(StrEnum):
+    """Where a batch stands."""
+
+    #: Recorded; its file is yet to be read.
+    VALIDATING = "validating"
+    #: Its lines become jobs, a few at a time.
+    IN_PROGRESS = "in_progress"
+    #: All that will be answered is; the files of results are being written.
+    FINALIZING = "finalizing"
+    #: Its user wants no more of it; its jobs are being stopped.
+    CANCELING = "canceling"
+    #: Every line has its answer or its error.
+    COMPLETED = "completed"
+    #: Its file cannot be worked off.
+    FAILED = "failed"
+    #: Its time ran out; what was answered by then can be had.
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+
+#: Every change of status that may happen.
+BATCH_TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
+    BatchStatus.VALIDATING: frozenset({BatchStatus.IN_PROGRESS, BatchStatus.FAILED, BatchStatus.CANCELING}),
+    BatchStatus.IN_PROGRESS: frozenset({BatchStatus.FINALIZING, BatchStatus.CANCELING}),
+    BatchStatus.FINALIZING: frozenset({BatchStatus.COMPLETED, BatchStatus.EXPIRED}),
+    BatchStatus.CANCELING: frozenset({BatchStatus.CANCELED}),
+    BatchStatus.COMPLETED: frozenset(),
+    BatchStatus.FAILED: frozenset(),
+    BatchStatus.EXPIRED: frozenset(),
+    BatchStatus.CANCELED: frozenset(),
+}
+
+ENDED_BATCH_STATUSES = frozenset(status for status, after in BATCH_TRANSITIONS.items() if not after)
+
+
 class AttemptExit(StrEnum):
     """Why an attempt of a job is over."""
 

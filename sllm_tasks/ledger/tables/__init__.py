@@ -2,6 +2,7 @@
 
 from sllm_tasks.ledger.columns import Base
 from sllm_tasks.ledger.tables.access import ApiKeyRow, AuditRow, IdempotencyKeyRow, TenantRow, WebhookRow
+from sllm_tasks.ledger.tables.batches import BatchRefusalRow, BatchRow, FilePartRow, FileRow
 from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, ModelRow, PlacementRow
 from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
 from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
@@ -12,8 +13,12 @@ __all__ = [
     "ApiKeyRow",
     "AuditRow",
     "Base",
+    "BatchRefusalRow",
+    "BatchRow",
     "CheckpointRow",
     "DecisionRow",
+    "FilePartRow",
+    "FileRow",
     "IdempotencyKeyRow",
     "JobAttemptRow",
     "JobRow",
