@@ -46,7 +46,10 @@ class FleetStore:
         self._scripts = scripts
 
     def register_gpu(self, gpu: Gpu, loaded: Sequence[ReplicaOrder] = ()) -> int:
-        """Announce a worker's gpu and what it holds; returns how many jobs of its predecessor wait again."""
+        """Announce a worker's gpu and what it has loaded; returns how many jobs of its predecessor wait again.
+
+        Replicas over several gpus are closed by that: their worker has to free them.
+        """
         args: list[Any] = [
             str(gpu.id),
             gpu.worker_id,
@@ -59,7 +62,7 @@ class FleetStore:
             replica = order.replica
             args += [
                 replica.id, replica.model, replica.checkpoint, replica.bytes_per_gpu, replica.max_jobs,
-                replica.engine, replica.context,
+                replica.engine, replica.context, ",".join(map(str, replica.gpus)),
             ]  # fmt: skip
         with translated():
             return int(self._scripts["register_gpu"](args=args))
@@ -127,10 +130,10 @@ class FleetStore:
         with translated():
             return sorted(text(replica) for replica in self._redis.smembers(f"{PREFIX}gpu:{gpu_id}:replicas"))
 
-    def closed_replicas(self, gpu_id: GpuId) -> list[str]:
-        """Replicas of a gpu that its worker has to free."""
+    def closed_replicas(self, gpu_id: GpuId) -> list[Replica]:
+        """Replicas that still hold memory of a gpu which is promised to others already; their leaders free it."""
         orders = [self.replica(replica_id) for replica_id in self.replicas_on(gpu_id)]
-        return [order.replica.id for order in orders if order and order.replica.state is ReplicaState.UNLOADING]
+        return [order.replica for order in orders if order and order.replica.state is ReplicaState.UNLOADING]
 
     def has_replicas(self, model: str) -> bool:
         """Whether any live gpu holds the model, closed replicas included."""

@@ -65,7 +65,7 @@ class EngineLoop:
             self._engines.append(engine)
 
     def remove(self, engine: Engine) -> None:
-        """Stop stepping an engine; when this returns, nobody is inside it. Its jobs must have ended."""
+        """Stop stepping an engine; when this returns, nobody is inside it. Jobs that it still has are lost."""
         done = threading.Event()
         with self._condition:
             self._removals.append((engine, done))
@@ -95,24 +95,31 @@ class EngineLoop:
                 self._condition.wait(_IDLE_WAIT_S)
             arrivals, self._arrivals = self._arrivals, []
             removals, self._removals = self._removals, []
-            for engine, done in removals:
+            for engine, _ in removals:
                 self._engines.remove(engine)
-                done.set()
             engines = list(self._engines)
+        for engine, done in removals:
+            for job_id in [job_id for job_id, decoding in self._decoding.items() if decoding.engine is engine]:
+                self._lose(job_id)
+            done.set()
         for decoding, request in arrivals:
-            self._supersede(request.job_id)
+            # It came again: this worker was silent for so long that it was given up.
+            self._lose(request.job_id)
             self._decoding[request.job_id] = decoding
+            if decoding.engine not in engines:
+                self._lose(request.job_id)
+                continue
             decoding.engine.submit(request)
             mark("engine.submitted", request.job_id)
         return engines
 
-    def _supersede(self, job_id: str) -> None:
-        """Drop the attempt of a job that came again: this worker was silent for so long that it was given up."""
-        before = self._decoding.pop(job_id, None)
-        if before is not None:
-            before.engine.abort(job_id)
-            before.run.request_stop(Stop.LOST)
-            before.run.finished.set()
+    def _lose(self, job_id: str) -> None:
+        """Drop an attempt that this worker no longer owns."""
+        decoding = self._decoding.pop(job_id, None)
+        if decoding is not None:
+            decoding.engine.abort(job_id)
+            decoding.run.request_stop(Stop.LOST)
+            decoding.run.finished.set()
 
     def _let_go(self) -> list[JobRun]:
         """Drop the runs that were asked to stop, and those whose deadline has passed."""

@@ -57,11 +57,17 @@ class NodeMemory:
             remove_pool(self._folder)
 
     def load(
-        self, path: Path, *, with_model: bool, on_progress: Callable[[Progress], None], cancel: Cancel
+        self,
+        path: Path,
+        devices: tuple[str, ...],
+        *,
+        with_model: bool,
+        on_progress: Callable[[Progress], None],
+        cancel: Cancel,
     ) -> LoadedCheckpoint:
-        """Load a checkpoint to this worker's device; see `loaders.checkpoint.load`."""
+        """Load a checkpoint; see `loaders.checkpoint.load`."""
         return checkpoint.load(
-            path, self._device, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
+            path, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
         )
 
     def _prepare(self) -> None:

@@ -23,6 +23,7 @@ from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.load_progress import LoadProgress
 from sllm_tasks.worker.memory import NodeMemory
+from sllm_tasks.worker.neighbours import Neighbours
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +48,19 @@ class LoadedReplica:
 class ReplicaTable:
     """Loads happen one at a time; the lock is held for table changes only."""
 
-    def __init__(self, live: LiveState, loop: EngineLoop, checkpoints: Path, device: str, memory: NodeMemory) -> None:
+    def __init__(
+        self, live: LiveState, loop: EngineLoop, checkpoints: Path, memory: NodeMemory, neighbours: Neighbours
+    ) -> None:
         self._live = live
         self._loop = loop
         self._checkpoints = checkpoints
-        self._device = device
         self._memory = memory
+        self._neighbours = neighbours
         self._lock = threading.Lock()
-        # Held while memory is taken or freed; a load frees its victims inside.
-        self._loading = threading.RLock()
+        # Held while memory is taken or freed.
+        self._loading = threading.Lock()
         self._replicas: dict[str, Future[LoadedReplica]] = {}
-        # Ends the load that is under way, by the replica it is for.
+        # Ends a load that waits or is under way, by the replica it is for.
         self._cancels: dict[str, threading.Event] = {}
 
     def loaded(self) -> list[LoadedReplica]:
@@ -101,20 +104,21 @@ class ReplicaTable:
         """Free, again and again, what the cluster has closed: a message to unload a replica may have been lost."""
         while not stopping.wait(_LOOK_FOR_CLOSED_S):
             try:
-                for replica_id in self._live.fleet.closed_replicas(gpu):
-                    self.unload(replica_id)
+                for replica in self._live.fleet.closed_replicas(gpu):
+                    if replica.leader == gpu:
+                        self.unload(replica.id)
             except UnavailableError as error:
                 logger.warning("closed replicas stay for now: %s", error)
 
-    def unload_all(self) -> None:
-        """Free everything, at the end of the process."""
-        for loaded in self.loaded():
-            self.unload(loaded.replica.id)
-
     def _load_into(self, future: Future[LoadedReplica], replica_id: str) -> None:
         try:
-            with self._loading:
-                future.set_result(self._load(replica_id))
+            with self._cancelable(replica_id) as cancel:
+                order = self._wanted(replica_id)
+                for closed_id in self._neighbours.closed_here(order.replica):
+                    self.unload(closed_id)
+                self._neighbours.wait_for_memory(order.replica, cancel)
+                with self._loading:
+                    future.set_result(self._load(self._wanted(replica_id), cancel))
         except BaseException as error:  # noqa: BLE001 - the edge of a thread; whoever waits for the future gets it
             with self._lock:
                 self._replicas.pop(replica_id, None)
@@ -123,12 +127,13 @@ class ReplicaTable:
             if isinstance(error, SllmError) and not isinstance(error, UnavailableError):
                 self._drop(replica_id)
 
-    def _load(self, replica_id: str) -> LoadedReplica:
+    def _wanted(self, replica_id: str) -> ReplicaOrder:
         order = self._live.fleet.replica(replica_id)
         if order is None or order.replica.state is not ReplicaState.LOADING:
             raise StaleError(f"replica {replica_id} is not to be loaded any more")
-        for victim in order.evicts:
-            self.unload(victim)
+        return order
+
+    def _load(self, order: ReplicaOrder, cancel: threading.Event) -> LoadedReplica:
         path = self._checkpoints / order.replica.checkpoint
         if not path.is_dir():
             message = f"checkpoint {order.replica.checkpoint} is not on this node"
@@ -136,13 +141,13 @@ class ReplicaTable:
         failpoint("load.start", subject=order.replica.model)
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
-        with self._watched(order.replica) as load:
-            engine.load(path, (self._device,), limits, load)
+        devices = self._neighbours.devices(order.replica)
+        engine.load(path, devices, limits, self._loader(order.replica, devices, cancel))
         try:
             tokenizer = Tokenizer.from_file(str(path / "model" / "tokenizer.json"))
             failpoint("load.end", subject=order.replica.model)
-            if not self._live.fleet.replica_ready(replica_id):
-                raise StaleError(f"replica {replica_id} was given up while it was loaded")
+            if not self._live.fleet.replica_ready(order.replica.id):
+                raise StaleError(f"replica {order.replica.id} was given up while it was loaded")
         except BaseException:
             engine.unload()
             raise
@@ -155,21 +160,24 @@ class ReplicaTable:
         except UnavailableError as error:
             logger.warning("replica %s is not dropped yet: %s", replica_id, error)
 
-    @contextmanager
-    def _watched(self, replica: Replica) -> Iterator[CheckpointLoader]:
-        """Give a way to load that tells the cluster how far it is, and ends when the replica is closed."""
-        cancel = threading.Event()
+    def _loader(self, replica: Replica, devices: tuple[str, ...], cancel: threading.Event) -> CheckpointLoader:
+        """Make a way to load that tells the cluster how far it is, and ends when the replica is closed."""
         progress = LoadProgress(self._live, replica)
 
         def load(path: Path, *, with_model: bool) -> LoadedCheckpoint:
-            loaded = self._memory.load(path, with_model=with_model, on_progress=progress.note, cancel=cancel)
+            loaded = self._memory.load(path, devices, with_model=with_model, on_progress=progress.note, cancel=cancel)
             progress.measured(loaded.report)
             return loaded
 
+        return load
+
+    @contextmanager
+    def _cancelable(self, replica_id: str) -> Iterator[threading.Event]:
+        cancel = threading.Event()
         with self._lock:
-            self._cancels[replica.id] = cancel
+            self._cancels[replica_id] = cancel
         try:
-            yield load
+            yield cancel
         finally:
             with self._lock:
-                del self._cancels[replica.id]
+                del self._cancels[replica_id]

@@ -26,6 +26,7 @@ from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.execution import Executor
 from sllm_tasks.worker.heartbeat import Heartbeat
 from sllm_tasks.worker.memory import NodeMemory
+from sllm_tasks.worker.neighbours import Neighbours
 from sllm_tasks.worker.replicas import ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 
@@ -55,8 +56,9 @@ class GpuWorker:
         self._emitter = Emitter(services.live)
         self._loop = EngineLoop(self._emitter, services.live.now_ms)
         self._memory = NodeMemory(settings, device)
+        neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
         self._replicas = ReplicaTable(
-            services.live, self._loop, settings.node_home / "checkpoints", device, self._memory
+            services.live, self._loop, settings.node_home / "checkpoints", self._memory, neighbours
         )
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)

@@ -154,11 +154,34 @@ local function start_unloading(id)
   redis.call('HSET', replica_key(id), 'state', 'unloading')
   set_warm(id)
   for gpu in string.gmatch(r[3], '[^,]+') do
-    redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', -tonumber(r[4]))
-    changed('gpu', gpu)
+    if redis.call('EXISTS', gpu_key(gpu)) == 1 then
+      redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', -tonumber(r[4]))
+      changed('gpu', gpu)
+    end
   end
   changed('replica', id)
   return true
+end
+
+-- A replica loses a gpu. Without its leader it is gone; else its jobs wait again, and its leader, whom they did not
+-- kill, has to free what it holds on the other gpus. Until then it is in the set of each of its gpus.
+local function lose_gpu(id, gpu)
+  local gpus = redis.call('HGET', replica_key(id), 'gpus')
+  local leader = gpus and string.match(gpus, '[^,]+')
+  if not leader or leader == gpu then
+    drop_replica(id)
+    redis.call('SREM', gpu_key(gpu) .. ':replicas', id)
+    return 0
+  end
+  local lost = 0
+  for _, job in ipairs(redis.call('SMEMBERS', gpu_key(leader) .. ':jobs')) do
+    if redis.call('HGET', job_key(job), 'replica') == id then
+      requeue(job, 'worker_lost', false)
+      lost = lost + 1
+    end
+  end
+  start_unloading(id)
+  return lost
 end
 
 -- A gpu whose worker is gone: what it ran waits again, what it held is free.
@@ -168,11 +191,12 @@ local function reap_gpu(gpu)
     local held = redis.call('HMGET', job_key(job), 'gpu', 'owner', 'phase')
     if held[1] == gpu and held[3] ~= 'finishing' then requeue(job, 'worker_lost', held[2] ~= '') end
   end
-  for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':replicas')) do drop_replica(id) end
-  redis.call('DEL', gpu_key(gpu), gpu_key(gpu) .. ':replicas', gpu_key(gpu) .. ':jobs')
+  local lost = #jobs
+  for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':replicas')) do lost = lost + lose_gpu(id, gpu) end
+  redis.call('DEL', gpu_key(gpu), gpu_key(gpu) .. ':jobs')
   redis.call('ZREM', P .. 'gpus', gpu)
   changed('gpu', gpu)
-  return #jobs
+  return lost
 end
 
 local function is_alive(gpu, now)

@@ -13,13 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sllm_tasks.cluster import REPLICA_TRANSITIONS, GpuId, Replica, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Claim
 from sllm_tasks.livestate.router import Applied, NewReplica
 from tests.integration.livestate.world import FAR_MS, SUCCEEDED, World, job_spec, model_info
 from tests.support.valkey import ValkeyServer
 
 _CAPACITY_BYTES = 100
-_GPUS = (GpuId("node0", 0), GpuId("node1", 0))
+_GPUS = (GpuId("node0", 0), GpuId("node0", 1))
+#: What a replica may be loaded on; the first one's worker leads it.
+_GROUPS = (*((gpu,) for gpu in _GPUS), _GPUS, _GPUS[::-1])
 _MODELS = ("a", "b")
 
 
@@ -73,6 +76,18 @@ class LiveStateMachine(RuleBasedStateMachine):
         assert self.world.live.fleet.reap_gpu(gpu) >= 0
         self._look_at_attempts()
 
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def worker_comes_back_with_what_it_has_loaded(self, data: st.DataObject) -> None:
+        gpu = data.draw(st.sampled_from(sorted(self.workers)))
+        replicas = [self._replica(replica_id) for replica_id in self._replicas(gpu)]
+        loaded = [each for each in replicas if each.leader == gpu and each.state is ReplicaState.READY]
+        self.world.silence(gpu)
+        assert self.world.live.fleet.reap_gpu(gpu) >= 0
+        orders = [ReplicaOrder(replica=replica) for replica in loaded]
+        self.world.add_gpu(gpu, self.workers[gpu], *orders, capacity_bytes=_CAPACITY_BYTES)
+        self._look_at_attempts()
+
     @rule(models=st.lists(st.sampled_from(_MODELS), min_size=1, max_size=6))
     def users_submit(self, models: list[str]) -> None:
         for model in models:
@@ -81,15 +96,15 @@ class LiveStateMachine(RuleBasedStateMachine):
             self.world.live.jobs.create(job_spec(job_id, model=model))
 
     @precondition(lambda self: self.world.live.jobs.num_waiting())
-    @rule(data=st.data(), gpu=st.sampled_from(_GPUS), num_bytes=st.integers(10, 60), slots=st.integers(1, 3))
-    def router_loads(self, data: st.DataObject, gpu: GpuId, num_bytes: int, slots: int) -> None:
+    @rule(data=st.data(), gpus=st.sampled_from(_GROUPS), num_bytes=st.integers(10, 60), slots=st.integers(1, 3))
+    def router_loads(self, data: st.DataObject, gpus: tuple[GpuId, ...], num_bytes: int, slots: int) -> None:
         job_id = data.draw(st.sampled_from(self.world.live.jobs.waiting()))
-        job, replicas = self.jobs[job_id], self._replicas(gpu)
+        job, replicas = self.jobs[job_id], sorted({id_ for gpu in gpus for id_ in self._replicas(gpu)})
         victims = data.draw(st.lists(st.sampled_from(replicas), unique=True, max_size=2)) if replicas else []
         model = model_info(job.model, num_bytes=num_bytes, slots=slots)
-        new = NewReplica(model=model, gpus=(gpu,), victims=tuple(victims))
+        new = NewReplica(model=model, gpus=gpus, victims=tuple(victims))
         applied = self.world.apply(job_id, self._next("replica"), new, epoch=self.epoch, attempt=job.attempt)
-        assert applied is not Applied.OK or gpu in self.workers
+        assert applied is not Applied.OK or self.workers.keys() >= set(gpus)
 
     @precondition(lambda self: self.world.live.jobs.num_waiting() and self._all_replicas())
     @rule(data=st.data())
@@ -167,6 +182,14 @@ class LiveStateMachine(RuleBasedStateMachine):
             assert gpu.reserved_bytes == promised_bytes <= gpu.capacity_bytes
 
     @invariant()
+    def replicas_are_in_the_book_of_each_of_their_gpus_and_serve_while_all_of_those_live(self) -> None:
+        for replica in map(self._replica, self._all_replicas()):
+            assert all(replica.id in self._replicas(gpu) for gpu in replica.gpus)
+            # What is to be freed has somebody to free it.
+            alive = {replica.leader} if replica.state is ReplicaState.UNLOADING else set(replica.gpus)
+            assert self.workers.keys() >= alive
+
+    @invariant()
     def replicas_change_as_their_table_says(self) -> None:
         states = {replica_id: self._replica(replica_id).state for replica_id in self._all_replicas()}
         for replica_id, old in self.states.items():
@@ -200,7 +223,7 @@ class LiveStateMachine(RuleBasedStateMachine):
         return self.world.live.fleet.replicas_on(gpu)
 
     def _all_replicas(self) -> list[str]:
-        return [replica_id for gpu in _GPUS for replica_id in self._replicas(gpu)]
+        return sorted({replica_id for gpu in _GPUS for replica_id in self._replicas(gpu)})
 
 
 @pytest.fixture

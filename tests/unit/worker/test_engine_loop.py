@@ -127,3 +127,14 @@ def test_an_engine_is_left_alone_once_it_is_removed(loop: EngineLoop, engine: In
     loop.remove(engine)
     engine.unload()
     assert not engine.has_work
+
+
+def test_jobs_of_an_engine_that_is_removed_are_somebody_elses(loop: EngineLoop, engine: InstantEngine) -> None:
+    run = submit(loop, engine, _LONG)
+    until(lambda: bool(run.tokens))
+    loop.remove(engine)
+    engine.unload()
+    late = submit(loop, engine, _LONG)
+    for lost in (run, late):
+        assert lost.finished.wait(10)
+        assert (lost.stop, lost.outcome) == (Stop.LOST, None)
