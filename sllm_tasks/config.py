@@ -109,6 +109,7 @@ class Settings(BaseSettings):
         None, ge=1, description="Jobs of one tenant that may have a place at once; default: no limit."
     )
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
+    max_file_bytes: int = Field(64 * 2**20, ge=1024, description="Largest file of requests for a batch.")
     result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")
     grace_s: float = Field(20.0, ge=0, description="What a worker that is told to stop gives its running jobs.")

@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 from flask import Response, after_this_request
 
 from sllm_tasks.endings import cancel_job
-from sllm_tasks.errors import ConflictError, ErrorCode, SllmError, UnavailableError
-from sllm_tasks.jobs import JobStatus
-from sllm_tasks.ledger.encoding import decode_tokens
+from sllm_tasks.errors import ConflictError, SllmError, UnavailableError
 from sllm_tasks.ledger.job_lists import group_jobs
 from sllm_tasks.ledger.jobs import NewJob
-from sllm_tasks.ledger.tables import JobRow
 from webapp.errors import JobFailedError
 from webapp.incoming import keyed_request
 from webapp.job_intake import accept_once, origin_of_request
 from webapp.job_views import JobView, find_job
 from webapp.job_waits import wait_for_end
 from webapp.openai.answers import Choice, Envelope
+from webapp.openai.choices import choice_of
 from webapp.openai.token_texts import TokenTexts
 from webapp.openai.translate import Wanted, choices_of
 from webapp.outgoing import replayed
@@ -120,20 +118,6 @@ def accept(services: WebServices, wanted: Wanted, tenant: str) -> Requested:
         wanted=wanted,
         views=tuple(find_job(services, tenant, job_id) for job_id in job_ids),
         outlives_client=request_again is not None,
-    )
-
-
-def choice_of(row: JobRow) -> Choice:
-    """The answer of a job that has ended; raises JobFailedError if it has none."""
-    if row.status is not JobStatus.SUCCEEDED:
-        code = row.error_code or ErrorCode.CANCELED_BY_USER
-        raise JobFailedError(code, row.error_message or f"the job {row.id} is {row.status}")
-    return Choice(
-        text=row.output or "",
-        finish_reason=row.finish_reason or "stop",
-        tokens=None if row.params.get("logprobs") is None else decode_tokens(row.logprobs),
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens or 0,
     )
 
 

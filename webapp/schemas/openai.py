@@ -19,6 +19,8 @@ _MAX_TOP_LOGPROBS: Final = 20
 _Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _LabelValue = Annotated[Text, StringConstraints(max_length=512)]
 
+Metadata = Annotated[dict[_Label, _LabelValue], Field(max_length=16)]
+
 
 # Any: these look at values before anything is known of them.
 def _listed(value: Any) -> Any:
@@ -88,7 +90,7 @@ class GenerationRequest(OpenAiBody):
     stop: Annotated[list[ShortText], Field(max_length=16), BeforeValidator(_listed)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    metadata: Annotated[dict[_Label, _LabelValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] | None = None
     stop_token_ids: Annotated[list[_TokenId], Field(max_length=64)] | None = None
     ignore_eos: bool = False
