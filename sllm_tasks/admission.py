@@ -19,8 +19,9 @@ from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.group_commit import GroupCommit
-from sllm_tasks.ledger.jobs import NewJob, insert_job
+from sllm_tasks.ledger.jobs import NewJob, count_active, insert_job
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.quotas import QueueQuotas
 from sllm_tasks.repeats import KeyedRequest, NamedRequest, RepeatableRequest
 from sllm_tasks.timeline import mark
 
@@ -43,8 +44,11 @@ class Accepted:
 class Admission:
     """Safe to use from many threads."""
 
-    def __init__(self, ledger: Database, live: LiveState, dispatcher: Dispatcher, *, fast_path: bool = True) -> None:
+    def __init__(
+        self, ledger: Database, live: LiveState, dispatcher: Dispatcher, quotas: QueueQuotas, *, fast_path: bool = True
+    ) -> None:
         self._ledger = ledger
+        self._quotas = quotas
         self._commits = GroupCommit(ledger)
         self._live = live
         self._dispatcher = dispatcher
@@ -63,6 +67,13 @@ class Admission:
         with self._ledger.reading() as session:
             first = request.find(session, datetime.now(UTC))
         return None if first is None else Accepted(job_id=first, is_new=False)
+
+    def check_quota(self, tenant: str) -> None:
+        """Raise QuotaExceededError while as many jobs of a tenant wait as may.
+
+        Requests that come together are counted together, so a few more may slip in than the limit says.
+        """
+        self._quotas.check(tenant, self._num_waiting(tenant))
 
     def submit(self, new: NewJob, request: RepeatableRequest | None = None) -> Accepted:
         """Accept a job and start it if a gpu is at hand.
@@ -83,6 +94,16 @@ class Admission:
                 self._breaker.note_down()
                 logger.warning("%s is accepted and waits for the sweeper: %s", new.spec.job_id, error)
         return accepted
+
+    def _num_waiting(self, tenant: str) -> int:
+        if not self._breaker.is_down:
+            try:
+                return self._live.queues.num_waiting_of(tenant)
+            except UnavailableError:
+                self._breaker.note_down()
+        # Nothing starts without the live state, so nearly all that has not ended waits.
+        with self._ledger.reading() as session:
+            return count_active(session, tenant)
 
     def _start(self, new: NewJob) -> None:
         placed = self._live.jobs.create(new.spec, fast_path=self._fast_path)

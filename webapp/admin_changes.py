@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from flask import g
 from sqlalchemy.orm import Session
 
-from sllm_tasks.cluster import Tier
+from sllm_tasks.cluster import EVERY_MODEL, Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.ids import new_id
-from sllm_tasks.ledger import inventory, keys, operations, placements
+from sllm_tasks.ledger import inventory, keys, operations, placements, queues
 from sllm_tasks.ledger.audit import AuditEntry, add_audit
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.database import Database
@@ -44,7 +44,7 @@ class MadeKey:
 class _Change:
     session: Session
     now: datetime
-    #: An earlier sending of the request has done it, and left its audit row.
+    #: Nothing has changed: an earlier request has done it, and left its audit row.
     is_done: bool = False
 
 
@@ -116,6 +116,20 @@ class AdminChanges:
     def calibrate_node(self, node: str) -> Started:
         """Ask for what the tiers of a node deliver to be measured."""
         return self._ask_node("node.calibrate", OperationKind.CALIBRATE, node, node)
+
+    def pause_queue(self, name: str) -> None:
+        """Start no more jobs of a model, or of all (`EVERY_MODEL`); raises NotFoundError."""
+        with self._changing("queue.pause", name) as change:
+            if name != EVERY_MODEL:
+                inventory.get_model(change.session, name)
+            change.is_done = not queues.pause_queue(change.session, name, by=self.caller.id, now=change.now)
+
+    def resume_queue(self, name: str) -> None:
+        """Start jobs of a queue again; raises NotFoundError for one that is neither paused nor a model's."""
+        with self._changing("queue.resume", name) as change:
+            change.is_done = not queues.resume_queue(change.session, name)
+            if change.is_done and name != EVERY_MODEL:
+                inventory.get_model(change.session, name)
 
     def create_key(self, wanted: KeyRequest) -> MadeKey:
         """Make a key."""

@@ -1,4 +1,4 @@
-"""Models, operations, nodes, placements and keys as the API writes them."""
+"""Models, operations, nodes, placements, queues and keys as the API writes them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
-from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PlacementRow
+from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
+from sllm_tasks.livestate.queues import QueueDepth
 from webapp.outgoing import time_json
 
 AdminJson = dict[str, object]
@@ -106,6 +107,19 @@ def placement_json(row: PlacementRow, progress: PlacementProgress, *, is_alive: 
         "error": None if error is None else {"code": error.code, "message": error.message},
         "retry_at": None if progress.error is None else time_json(progress.retry_at),
         "updated_at": time_json(row.updated_at),
+    }
+
+
+def queue_json(name: str, depth: QueueDepth, paused: PausedQueueRow | None, now_ms: int) -> AdminJson:
+    """The jobs that wait for a model, or for any."""
+    return {
+        "id": name,
+        "object": "queue",
+        "paused": paused is not None,
+        "paused_by": None if paused is None else paused.paused_by,
+        "paused_at": None if paused is None else time_json(paused.paused_at),
+        "depth": depth.num_waiting,
+        "oldest_age_ms": None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms),
     }
 
 

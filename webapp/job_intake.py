@@ -28,6 +28,7 @@ def accept_once(admission: Admission, request_again: RepeatableRequest | None, m
     """
     try:
         new = make()
+        admission.check_quota(new.spec.tenant)
     except UnavailableError:
         raise
     except SllmError:

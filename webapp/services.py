@@ -14,6 +14,7 @@ from sllm_tasks.config import Settings
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.quotas import QueueQuotas
 from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.signing import Signer
 from webapp.catalog import Catalog
@@ -65,13 +66,14 @@ def open_services(settings: Settings) -> WebServices:
         "socket_connect_timeout": LIVE_TIMEOUT_S,
     }
     dispatcher = Dispatcher(app, Signer(cluster_secret(settings)), live)
+    quotas = QueueQuotas(ledger, settings.max_queued_jobs)
     catalog, prompts = Catalog(ledger), PromptBuilder(ledger)
     return WebServices(
         settings=settings,
         ledger=ledger,
         live=live,
         dispatcher=dispatcher,
-        admission=Admission(ledger, live, dispatcher, fast_path=settings.fast_path),
+        admission=Admission(ledger, live, dispatcher, quotas, fast_path=settings.fast_path),
         catalog=catalog,
         prompts=prompts,
         job_maker=JobMaker(catalog, prompts, live, settings.max_attempts, settings.result_ttl_s),

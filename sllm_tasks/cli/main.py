@@ -32,6 +32,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ckpt": ("ckpt:ckpt", "Import, convert, verify, inspect and time checkpoints on this machine."),
     "place": ("placements:place", "Say where checkpoints should be."),
     "trace": ("trace:trace", "Make traces of requests, and read public ones."),
+    "queue": ("queues:queue", "List the queues of waiting jobs, pause and resume them."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "db": ("database:db", "Upgrade and check the ledger's schema."),
     "config": ("configuration:config", "Show the settings and where each is from."),

@@ -151,7 +151,7 @@ def get_operation(operation_id: str) -> Call[OperationRecord]:
 
 
 def get_list(resource: str) -> Call[tuple[Json, ...]]:
-    """List a resource that is not paged: models, nodes, placements or keys."""
+    """List a resource that is not paged: models, nodes, placements, queues or keys."""
     return Call(method="GET", path=f"/api/v1/{resource}", decode=decode_list)
 
 
@@ -175,6 +175,16 @@ def calibrate_node(node: str) -> Call[OperationRecord]:
     """Measure what the tiers of a node deliver."""
     path = f"/api/v1/nodes/{quote(node, safe='')}/calibrate"
     return Call(method="POST", path=path, headers=_once(), decode=decode_operation)
+
+
+def pause_queue(name: str) -> Call[Json]:
+    """Start no more jobs of a model, or of any (`*`)."""
+    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/pause", decode=_as_it_is)
+
+
+def resume_queue(name: str) -> Call[Json]:
+    """Start jobs of a queue again."""
+    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/resume", decode=_as_it_is)
 
 
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:

@@ -86,7 +86,13 @@ class Sweeper:
         after = ""
         while True:
             with self._ledger.reading() as session:
-                page = active_jobs(session, older_than=from_ms(now_ms - _YOUNG_MS), limit=_PAGE, after_id=after)
+                page = active_jobs(
+                    session,
+                    older_than=from_ms(now_ms - _YOUNG_MS),
+                    overdue_at=from_ms(now_ms),
+                    limit=_PAGE,
+                    after_id=after,
+                )
             views = self._live.jobs.views([job.job_id for job in page])
             for job, view in zip(page, views, strict=True):
                 self._look_at(job, view, now_ms)
@@ -105,7 +111,7 @@ class Sweeper:
         elif unowned and expired:
             began = view.num_tokens > 0 if view is not None else job.attempt > 1
             status = JobStatus.CANCELED if began else JobStatus.EXPIRED
-            message = "the deadline passed before the job could run"
+            message = f"the deadline passed before the job {'could go on' if began else 'had a token'}"
             self._end(job, status, JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message))
         elif view is not None and unowned and view.losses >= self._max_attempts:
             message = f"{view.losses} workers died while they ran this job"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, bindparam, case, func, literal, select, update
+from sqlalchemy import Update, bindparam, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError
@@ -252,8 +252,13 @@ def bump_attempt(session: Session, job_id: str, seen_attempt: int, *, worker_los
     return session.scalar(statement, execution_options=AS_READ)
 
 
-def active_jobs(session: Session, *, older_than: datetime, limit: int, after_id: str = "") -> list[ActiveJob]:
-    """List jobs that have not ended, accepted before `older_than`, in the order of ids from `after_id` on."""
+def active_jobs(
+    session: Session, *, older_than: datetime, overdue_at: datetime, limit: int, after_id: str = ""
+) -> list[ActiveJob]:
+    """List jobs that have not ended, in the order of ids from `after_id` on.
+
+    Of those that were not accepted before `older_than` only the ones whose deadline has passed at `overdue_at`.
+    """
     rows = session.execute(
         select(
             JobRow.id.label("job_id"),
@@ -266,7 +271,7 @@ def active_jobs(session: Session, *, older_than: datetime, limit: int, after_id:
             JobRow.created_at,
             JobRow.deadline_at,
         )
-        .where(_NOT_ENDED, JobRow.created_at < older_than, JobRow.id > after_id)
+        .where(_NOT_ENDED, or_(JobRow.created_at < older_than, JobRow.deadline_at < overdue_at), JobRow.id > after_id)
         .order_by(JobRow.id)
         .limit(limit)
     )

@@ -140,7 +140,7 @@ def test_a_new_attempt_queues_the_job_again_and_counts_a_lost_worker(database: D
         assert jobs.bump_attempt(session, job_id, 1, worker_lost=False) == 2
         assert jobs.bump_attempt(session, job_id, 2, worker_lost=True) == 3
         assert jobs.bump_attempt(session, job_id, 2, worker_lost=True) is None
-        (active,) = jobs.active_jobs(session, older_than=NOW + timedelta(1), limit=9)
+        (active,) = jobs.active_jobs(session, older_than=NOW + timedelta(1), overdue_at=NOW, limit=9)
         assert (active.attempt, active.worker_losses, active.status) == (3, 1, JobStatus.QUEUED)
 
 
@@ -149,7 +149,7 @@ def test_a_new_attempt_does_not_forget_that_the_job_is_being_canceled(database: 
         job_id = add_job(session)
         jobs.note_canceling(session, job_id)
         assert jobs.bump_attempt(session, job_id, 1, worker_lost=True) == 2
-        (active,) = jobs.active_jobs(session, older_than=NOW + timedelta(1), limit=9)
+        (active,) = jobs.active_jobs(session, older_than=NOW + timedelta(1), overdue_at=NOW, limit=9)
         assert active.status is JobStatus.CANCELING
 
 
@@ -176,8 +176,10 @@ def test_the_sweeper_walks_over_active_jobs_only_and_in_order(database: Database
         jobs.end_job(session, success(ids[1]))
         young = make_job()
         add_job(session, replace(young, spec=replace(young.spec, created_ms=to_ms(NOW) + 60_000)))
-        first = jobs.active_jobs(session, older_than=NOW + timedelta(seconds=1), limit=2)
-        rest = jobs.active_jobs(session, older_than=NOW + timedelta(seconds=1), limit=9, after_id=first[-1].job_id)
+        first = jobs.active_jobs(session, older_than=NOW + timedelta(seconds=1), overdue_at=NOW, limit=2)
+        rest = jobs.active_jobs(
+            session, older_than=NOW + timedelta(seconds=1), overdue_at=NOW, limit=9, after_id=first[-1].job_id
+        )
         assert [job.job_id for job in first + rest] == [ids[0], ids[2], ids[3], ids[4]]
         assert jobs.count_active(session, TENANT) == 5
         assert jobs.count_active(session, "somebody") == 0

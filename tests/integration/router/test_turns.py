@@ -1,0 +1,136 @@
+"""Passes of the router: whose turn it is, what holds a job back, and what a pass costs when thousands wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.keys import ensure_tenant
+from sllm_tasks.ledger.queues import pause_queue, resume_queue
+from sllm_tasks.ledger.tables import TenantRow
+from tests.integration.livestate.world import GPU, SUCCEEDED, WORKER, World, job_spec, replica_order
+from tests.integration.router.conftest import RouterWorld
+
+
+def submit(routed: RouterWorld, job_id: str, tenant: str = "flood", **changes: object) -> str:
+    values = {"tenant": tenant, "created_ms": routed.live.now_ms(), **changes}
+    routed.live.jobs.create(job_spec(job_id, **values), fast_path=False)
+    return job_id
+
+
+def test_a_newcomers_job_goes_before_those_of_a_tenant_that_floods(routed: RouterWorld) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order(slots=2))
+    flood = [submit(routed, f"flood_{i:02}") for i in range(50)]
+    other = submit(routed, "other", "other")
+    routed.router.run_pass()
+    assert routed.placed(other, *flood) == ["other", "flood_00"]
+
+
+def test_tenants_go_on_taking_turns_from_pass_to_pass(routed: RouterWorld) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order(slots=1))
+    jobs = [submit(routed, f"{tenant}_{i}", tenant) for tenant in ("flood", "other") for i in range(4)]
+    order = []
+    for _ in jobs:
+        routed.router.run_pass()
+        (job_id,) = routed.placed(*jobs)
+        order.append(job_id.partition("_")[0])
+        routed.live.jobs.finish(routed.world.claim(job_id), SUCCEEDED)
+        routed.live.jobs.end(job_id, JobStatus.SUCCEEDED, {})
+    assert {order[i] for i in range(2)} == {order[i] for i in range(2, 4)} == {"flood", "other"}
+
+
+def test_what_a_job_did_not_produce_is_given_back_to_its_tenant(routed: RouterWorld) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    submit(routed, "job_1")
+    routed.router.run_pass()
+    spec = job_spec()
+    assert routed.live.queues.look().served == {"flood": len(spec.prompt_ids) + spec.params.max_tokens}
+    claim = routed.world.claim()
+    routed.world.append(claim, 0, 1)
+    assert routed.live.queues.look().running == {"flood": 1}
+    routed.live.jobs.finish(claim, SUCCEEDED)
+    room = routed.live.queues.look()
+    assert (room.served, room.running) == ({"flood": len(spec.prompt_ids) + 2}, {"flood": 0})
+
+
+def test_a_paused_queue_holds_its_jobs_and_says_so_until_it_is_resumed(routed: RouterWorld) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    with routed.ledger.transaction() as session:
+        pause_queue(session, "m", by="key", now=datetime.now(UTC))
+    job_id = submit(routed, "job_1")
+    routed.router.run_pass()
+    assert routed.placed(job_id) == []
+    assert "paused" in routed.reason(job_id)
+    with routed.ledger.transaction() as session:
+        resume_queue(session, "m")
+    routed.live.queues.set_paused("m", paused=False)
+    routed.router.run_pass()
+    assert routed.placed(job_id) == [job_id]
+
+
+def test_a_lost_live_state_hears_of_paused_queues_from_the_router_before_anybody_passes(routed: RouterWorld) -> None:
+    with routed.ledger.transaction() as session:
+        pause_queue(session, "m", by="key", now=datetime.now(UTC))
+    routed.world.redis.flushall()
+    routed.world.lead()
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    early = routed.live.jobs.create(job_spec("early"))
+    routed.router.run_pass()
+    late = routed.live.jobs.create(job_spec("late"))
+    assert (early.gpu, late.gpu) == (None, None)
+    assert routed.placed("early", "late") == []
+
+
+def test_a_tenant_runs_no_more_jobs_than_the_server_allows(world: World, ledger: Database, live_url: str) -> None:
+    routed = RouterWorld(world, ledger, live_url, max_running_jobs=2)
+    world.add_gpu(GPU, WORKER, replica_order())
+    routed.router.run_pass()
+    jobs = [f"job_{i}" for i in range(4)]
+    for job_id in jobs:
+        routed.live.jobs.create(job_spec(job_id, tenant="flood"))
+    other = submit(routed, "other", "other")
+    routed.router.run_pass()
+    assert routed.placed(*jobs, other) == ["job_0", "job_1", "other"]
+    routed.router.run_pass()
+    assert routed.placed(*jobs, other) == ["job_0", "job_1", "other"]
+    assert "as many jobs" in routed.reason("job_2")
+
+
+def test_a_tenants_own_limit_holds_before_the_servers(routed: RouterWorld) -> None:
+    with routed.ledger.transaction() as session:
+        ensure_tenant(session, "flood", now=datetime.now(UTC))
+        session.get_one(TenantRow, "flood").max_running_jobs = 1
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    jobs = [submit(routed, f"job_{i}") for i in range(3)]
+    routed.router.run_pass()
+    assert routed.placed(*jobs) == ["job_0"]
+    # Not even on the warm path, whatever has been given back.
+    assert routed.live.jobs.create(job_spec("job_3", tenant="flood")).gpu is None
+
+
+def test_a_job_past_its_deadline_is_not_started(routed: RouterWorld) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    late = submit(routed, "late", deadline_ms=routed.live.now_ms() - 1)
+    in_time = submit(routed, "in_time", deadline_ms=routed.live.now_ms() + 60_000)
+    routed.router.run_pass()
+    assert routed.placed(late, in_time) == ["in_time"]
+
+
+@pytest.mark.parametrize("num_jobs", [20, 500])
+def test_a_pass_asks_the_live_state_as_often_however_many_jobs_wait(routed: RouterWorld, num_jobs: int) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order(slots=1))
+    for i in range(num_jobs):
+        submit(routed, f"job_{i:04}")
+    # The first passes read all jobs and tell them, a few at a time, why they wait.
+    for _ in range(2 + num_jobs // 64):
+        routed.router.run_pass()
+    before = routed.world.redis.info("commandstats")
+    routed.router.run_pass()
+    after = routed.world.redis.info("commandstats")
+    calls = {name: stats["calls"] - before.get(name, {"calls": 0})["calls"] for name, stats in after.items()}
+    assert calls["cmdstat_zrange"] == 1
+    assert calls.get("cmdstat_evalsha", 0) <= 2
+    assert calls.get("cmdstat_hmget", 0) <= 4
