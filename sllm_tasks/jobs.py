@@ -110,6 +110,17 @@ class Exactness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EqualityClass:
+    """What a replica promises about continuations, and which other replicas can keep the promise."""
+
+    exactness: Exactness
+    #: Equal ones mean: the same weights, device type, dtype and libraries, and at level `exact` the same trial results.
+    fingerprint: str
+    #: Why it is not `exact` although it was to be; "" when there is nothing to explain.
+    downgrade: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How tokens are drawn; the seed is always set, so that a draw never depends on anything else."""
 

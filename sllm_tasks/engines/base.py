@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sllm_tasks.errors import SllmError
-from sllm_tasks.jobs import FinishReason, SamplingParams
+from sllm_tasks.jobs import EqualityClass, FinishReason, SamplingParams
 
 if TYPE_CHECKING:
     from loaders.checkpoint import LoadedCheckpoint
@@ -125,6 +125,9 @@ class Engine(Protocol):
 
     def eos_token_ids(self) -> frozenset[int]:
         """Ids that end a job, from the model's generation settings."""
+
+    def equality_class(self) -> EqualityClass:
+        """What the loaded model promises about continuations."""
 
     def unload(self) -> None:
         """Free the model and every job; idempotent."""

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from loaders import checkpoint
-from loaders.architecture import max_context
-from loaders.errors import (
-    CheckpointCorruptError,
-    CheckpointMissingError,
-    CheckpointUnsupportedError,
-    LoadCanceledError,
-    LoaderError,
-    TokenizerMissingError,
-)
-from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
+from sllm_tasks.engines.base import EngineLimits
+from sllm_tasks.engines.equality import describe
 from sllm_tasks.engines.kv_cache import BatchCache, keys_and_values
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError, StaleError
-
-_ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
-    CheckpointMissingError: ErrorCode.CHECKPOINT_MISSING,
-    CheckpointCorruptError: ErrorCode.CHECKPOINT_CORRUPT,
-    CheckpointUnsupportedError: ErrorCode.CHECKPOINT_UNSUPPORTED,
-    TokenizerMissingError: ErrorCode.TOKENIZER_MISSING,
-}
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.jobs import EqualityClass, Exactness
 
 
 @dataclass(slots=True)
@@ -50,7 +32,10 @@ class Prefill:
 class ForwardModel:
     """A model with the cache of its running jobs. Owned by the engine's thread."""
 
-    def __init__(self, model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int], *, downgrade: str = ""
+    ) -> None:
+        """Allocate the cache; `downgrade` says why the model is not decoded exactly, if it was to be."""
         self._model = model
         self.eos_token_ids = eos_token_ids
         accepted = inspect.signature(model.forward).parameters
@@ -59,30 +44,17 @@ class ForwardModel:
         self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         #: Rows of the embedding: ids from there on do not exist.
         self.vocab_size = cast("torch.nn.Embedding", model.get_input_embeddings()).num_embeddings
-        if limits.context > max_context(model.config):
-            raise ModelUnusableError(
-                ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                f"a context of {limits.context} was asked for, the model has positions for {max_context(model.config)}",
-            )
+        self.equality_class = EqualityClass(exactness=Exactness.TOKEN, fingerprint=describe(model), downgrade=downgrade)
         self.batch = BatchCache(self._probe(), max_rows=limits.max_jobs, max_columns=limits.context)
 
-    @classmethod
-    def load(
-        cls, path: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None
-    ) -> ForwardModel:
-        """Load a checkpoint and allocate its cache; raises ModelUnusableError, OutOfMemoryError or StaleError."""
-        load = load or partial(checkpoint.load, device=devices)
-        try:
-            with load(path, with_model=True) as loaded:
-                return cls(loaded.model(), limits, loaded.model_files.eos_token_ids)
-        except LoadCanceledError as error:
-            raise StaleError(str(error)) from error
-        except LoaderError as error:
-            raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error
-            raise
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows together."""
+        return self.batch.num_tokens
+
+    def begin(self) -> Prefill:
+        """Start with an empty cache."""
+        return Prefill(DynamicCache())
 
     @torch.inference_mode()
     def prefill(self, prefill: Prefill, token_ids: Sequence[int]) -> torch.Tensor:
@@ -98,12 +70,16 @@ class ForwardModel:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
+    def join(self, prefill: Prefill) -> None:
+        """Append a row with the tokens of a prompt."""
+        self.batch.join(prefill.cache)
+
+    def discard(self, prefill: Prefill) -> None:
+        """Do nothing: its cache goes with it."""
+
     @torch.inference_mode()
     def decode(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Show the model one more token of every row and return the logits, of shape (rows, vocabulary).
-
-        The token counts once `batch.commit_column` is called; until then the step can be done again.
-        """
+        """Show the model one more token of every row and return the logits, of shape (rows, vocabulary)."""
         self.batch.reserve_column()
         positions = torch.tensor(self.batch.lengths).unsqueeze(1)
         output = self._model(
@@ -115,6 +91,14 @@ class ForwardModel:
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits
+
+    def commit(self) -> None:
+        """Count the tokens of the last `decode`."""
+        self.batch.commit_column()
+
+    def leave(self, row: int) -> None:
+        """Free a row; the last row takes its number."""
+        self.batch.leave(row)
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.tensor(values, device=self._model.device)
@@ -145,15 +129,3 @@ class ForwardModel:
         return ModelUnusableError(
             ErrorCode.CHECKPOINT_UNSUPPORTED, f"{name} cannot be decoded token by token in a batch: {why}"
         )
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether torch had no memory; the CPU's allocator has no error class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def release_memory() -> None:
-    """Give back what models that are no longer referenced held; models refer to themselves in circles."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

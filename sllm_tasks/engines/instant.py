@@ -21,6 +21,7 @@ from sllm_tasks.engines.base import (
     EngineToken,
 )
 from sllm_tasks.engines.finish import check_request, end_token_ids, finish_reason
+from sllm_tasks.jobs import EqualityClass, Exactness
 
 
 @dataclass(slots=True)
@@ -135,6 +136,10 @@ class InstantEngine:
     def eos_token_ids(self) -> frozenset[int]:
         """No id ends a job by itself."""
         return frozenset()
+
+    def equality_class(self) -> EqualityClass:
+        """An echo has no logits, so it promises no more than tokens."""
+        return EqualityClass(exactness=Exactness.TOKEN, fingerprint="instant")
 
     def unload(self) -> None:
         """Forget the limits and every job; idempotent."""

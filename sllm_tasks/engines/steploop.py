@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import DynamicCache
+import torch
+from transformers import PreTrainedModel
 
 from sllm_tasks.engines.base import (
     CheckpointLoader,
@@ -23,9 +25,12 @@ from sllm_tasks.engines.base import (
     EngineStats,
     EngineToken,
 )
+from sllm_tasks.engines.batch_model import BatchModel, Prefill
 from sllm_tasks.engines.finish import check_request, end_token_ids, finish_reason
-from sllm_tasks.engines.forward import ForwardModel, Prefill, is_out_of_memory, release_memory
+from sllm_tasks.engines.forward import ForwardModel
+from sllm_tasks.engines.loading import is_out_of_memory, load_model, release_memory
 from sllm_tasks.engines.sampling import Choice, Draw, choose
+from sllm_tasks.jobs import EqualityClass
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +41,8 @@ class _Job:
     end_ids: frozenset[int]
     #: Prompt and output; the engine's thread appends, others may copy.
     token_ids: list[int]
-    prefill: Prefill = field(default_factory=lambda: Prefill(DynamicCache()))
+    #: While its prompt is on its way into the model.
+    prefill: Prefill | None = None
     aborted: bool = False
 
     @property
@@ -66,7 +72,8 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    model: ForwardModel
+    #: What a prompt on its way looks like is the model's own business.
+    model: BatchModel[Any]
     limits: EngineLimits
 
 
@@ -80,6 +87,8 @@ class StepLoopEngine:
         self._jobs: dict[str, _Job] = {}
         # Only the engine's thread: the job of each row of the batch.
         self._rows: list[_Job] = []
+        # Only the engine's thread: jobs whose prompts are partly in the model; one at most, but for aborted ones.
+        self._arriving: list[_Job] = []
 
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
@@ -87,7 +96,11 @@ class StepLoopEngine:
         """Load a checkpoint on devices, `cpu` or `cuda:<i>`: several share its layers."""
         if self._loaded is not None:
             raise EngineError("the engine has a model already")
-        self._loaded = _Loaded(ForwardModel.load(checkpoint, devices, limits, load), limits)
+        self._loaded = _Loaded(load_model(checkpoint, devices, limits, load, self._make), limits)
+
+    def _make(self, model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int]) -> BatchModel[Any]:
+        """Decide how the loaded model computes."""
+        return ForwardModel(model, limits, eos_token_ids)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""
@@ -111,6 +124,8 @@ class StepLoopEngine:
             return []
         for job in [job for job in self._rows if job.aborted]:
             self._leave(job)
+        for job in [job for job in self._arriving if job.aborted]:
+            self._stop_arriving(self._loaded, job)
         return self._prefill_step(self._loaded) + self._decode_step(self._loaded)
 
     @property
@@ -131,7 +146,7 @@ class StepLoopEngine:
         return EngineStats(
             num_running=num_running,
             num_waiting=max(0, len(self._jobs) - num_running),
-            num_kv_tokens=loaded.model.batch.num_tokens,
+            num_kv_tokens=loaded.model.num_tokens,
             max_kv_tokens=loaded.limits.max_jobs * loaded.limits.context,
         )
 
@@ -139,11 +154,16 @@ class StepLoopEngine:
         """Ids that end a job."""
         return self._require().model.eos_token_ids
 
+    def equality_class(self) -> EqualityClass:
+        """What the loaded model promises about continuations."""
+        return self._require().model.equality_class
+
     def unload(self) -> None:
         """Free the model and every job; idempotent."""
         with self._lock:
             self._jobs.clear()
         self._rows.clear()
+        self._arriving.clear()
         self._loaded = None
         release_memory()
 
@@ -164,35 +184,46 @@ class StepLoopEngine:
         for job in self._waiting():
             if budget <= 0 or len(self._rows) >= loaded.limits.max_jobs:
                 break
-            num_tokens = min(budget, len(job.token_ids) - job.prefill.num_tokens)
+            seen = job.prefill.num_tokens if job.prefill is not None else 0
+            num_tokens = min(budget, len(job.token_ids) - seen)
             budget -= num_tokens
-            events += self._prefill(loaded, job, num_tokens)
+            events += self._prefill(loaded, job, seen, num_tokens)
         return events
 
-    def _prefill(self, loaded: _Loaded, job: _Job, num_tokens: int) -> list[EngineEvent]:
+    def _prefill(self, loaded: _Loaded, job: _Job, seen: int, num_tokens: int) -> list[EngineEvent]:
         why = check_request(job.request, loaded.limits) or _unknown_token(job.request, loaded.model.vocab_size)
         if why is not None:
             return [self._fail(job, why)]
-        seen = job.prefill.num_tokens
         try:
+            if job.prefill is None:
+                job.prefill = loaded.model.begin()
+                self._arriving.append(job)
             logits = loaded.model.prefill(job.prefill, job.token_ids[seen : seen + num_tokens])
             if seen + num_tokens < len(job.token_ids):
                 return []
-            return [self._start(loaded, job, choose(logits, [job.draw])[0])]
+            return [self._start(loaded, job, self._choose(logits, [job])[0])]
         except RuntimeError as error:  # what torch raises for whatever goes wrong on a device
+            self._stop_arriving(loaded, job)
             return [self._fail(job, f"prefill failed: {error}", out_of_memory=is_out_of_memory(error))]
 
     def _start(self, loaded: _Loaded, job: _Job, choice: Choice) -> EngineToken:
         """Take a job's first token and, unless it is the last as well, make it a row of the batch."""
         token = job.take(choice, loaded.limits.context)
         if token.finish_reason is None:
-            loaded.model.batch.join(job.prefill.cache)
+            loaded.model.join(job.prefill)
             self._rows.append(job)
+            self._arriving.remove(job)
+            job.prefill = None
         else:
+            self._stop_arriving(loaded, job)
             self._forget(job)
-        # The batch has a copy by now.
-        job.prefill = Prefill(DynamicCache())
         return token
+
+    def _stop_arriving(self, loaded: _Loaded, job: _Job) -> None:
+        if job in self._arriving:
+            self._arriving.remove(job)
+            loaded.model.discard(job.prefill)
+            job.prefill = None
 
     def _decode_step(self, loaded: _Loaded) -> list[EngineEvent]:
         if not self._rows:
@@ -200,8 +231,8 @@ class StepLoopEngine:
         rows = list(self._rows)
         try:
             logits = loaded.model.decode([job.token_ids[-1] for job in rows])
-            choices = choose(logits, [job.draw for job in rows])
-            loaded.model.batch.commit_column()
+            choices = self._choose(logits, rows)
+            loaded.model.commit()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -218,10 +249,14 @@ class StepLoopEngine:
                 self._forget(job)
         return events
 
+    def _choose(self, logits: torch.Tensor, jobs: list[_Job]) -> list[Choice]:
+        """Choose a token per job; overridden where logits are watched."""
+        return choose(logits, [job.draw for job in jobs])
+
     def _leave(self, job: _Job) -> None:
         """Free a job's row; as in the batch, the last row takes its number."""
         row = self._rows.index(job)
-        self._require().model.batch.leave(row)
+        self._require().model.leave(row)
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 

@@ -1,0 +1,81 @@
+"""From a checkpoint to a model in an engine: what can go wrong on the way, in the words of the cluster."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+from loaders import checkpoint
+from loaders.architecture import max_context
+from loaders.errors import (
+    CheckpointCorruptError,
+    CheckpointMissingError,
+    CheckpointUnsupportedError,
+    LoadCanceledError,
+    LoaderError,
+    TokenizerMissingError,
+)
+from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError, StaleError
+
+_ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
+    CheckpointMissingError: ErrorCode.CHECKPOINT_MISSING,
+    CheckpointCorruptError: ErrorCode.CHECKPOINT_CORRUPT,
+    CheckpointUnsupportedError: ErrorCode.CHECKPOINT_UNSUPPORTED,
+    TokenizerMissingError: ErrorCode.TOKENIZER_MISSING,
+}
+
+_Made = TypeVar("_Made")
+
+
+def load_model(
+    path: Path,
+    devices: tuple[str, ...],
+    limits: EngineLimits,
+    load: CheckpointLoader | None,
+    make: Callable[[PreTrainedModel, EngineLimits, frozenset[int]], _Made],
+) -> _Made:
+    """Load a checkpoint and `make` something of the model, its limits and its end-of-sequence ids.
+
+    Raises ModelUnusableError, OutOfMemoryError or StaleError, and keeps nothing then.
+    """
+    load = load or partial(checkpoint.load, device=devices)
+    try:
+        with load(path, with_model=True) as loaded:
+            model = loaded.model()
+            _check_context(model, limits)
+            return make(model, limits, loaded.model_files.eos_token_ids)
+    except LoadCanceledError as error:
+        raise StaleError(str(error)) from error
+    except LoaderError as error:
+        raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error
+        raise
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether torch had no memory; the CPU's allocator has no error class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def release_memory() -> None:
+    """Give back what models that are no longer referenced held; models refer to themselves in circles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _check_context(model: PreTrainedModel, limits: EngineLimits) -> None:
+    if limits.context > max_context(model.config):
+        raise ModelUnusableError(
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"a context of {limits.context} was asked for, the model has positions for {max_context(model.config)}",
+        )

@@ -1,0 +1,1 @@
+"""Decoding by canonical rows: whatever else is in a batch, a token goes through the same arithmetic."""

@@ -1,0 +1,84 @@
+"""A model that gives a token the same logits, bit for bit, whatever else is computed beside it.
+
+Every token is a row. Prompts and running jobs go through the same blocks of rows, with arithmetic (`arithmetic`) and
+attention (`attention`) that treat each row as if it were alone. So it does not matter how a prompt is cut, which jobs
+run together, or whether a token was once an output and is now, after a migration, part of a prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Final, cast
+
+import torch
+from transformers import PreTrainedModel
+
+from sllm_tasks.engines.rows.arithmetic import CANONICAL_ROWS, RowArithmetic
+from sllm_tasks.engines.rows.attention import ROW_ATTENTION
+from sllm_tasks.engines.rows.cache import RowCache, TokenRow
+
+#: More rows at once would let the libraries split what is computed element by element in more ways than are tried
+#: when a model is loaded; a CPU is busy with far fewer, and a GPU reads its weights rarely enough.
+MAX_ROWS: Final = 64
+#: The only way of computing experts that treats every token by itself.
+_ROW_EXPERTS: Final = "batched_mm"
+
+
+class RowsUnsupportedError(Exception):
+    """A model cannot be decoded by canonical rows; the message says why."""
+
+
+class RowModel:
+    """See the module's docstring. Owned by the engine's thread."""
+
+    def __init__(self, model: PreTrainedModel, *, num_slots: int, context: int) -> None:
+        """Take over a model; `release` gives it back. Raises RowsUnsupportedError, and then has not taken it."""
+        self._model = model
+        accepted = inspect.signature(model.forward).parameters
+        if "position_ids" not in accepted:
+            raise RowsUnsupportedError("it takes no positions")
+        self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self._attention_before = cast("str", model.config._attn_implementation)  # noqa: SLF001 - it has no public name
+        self._experts_before = getattr(model.config, "_experts_implementation", None)
+        self._set_implementations(ROW_ATTENTION, _ROW_EXPERTS)
+        if model.config._attn_implementation != ROW_ATTENTION:  # noqa: SLF001 - as above
+            self.release()
+            raise RowsUnsupportedError("its attention cannot be replaced")
+        self._arithmetic = RowArithmetic()
+        self.cache = RowCache(num_slots=num_slots, context=context)
+        #: Rows of the embedding.
+        self.vocab_size = cast("torch.nn.Embedding", model.get_input_embeddings()).num_embeddings
+
+    def release(self) -> None:
+        """Make the model what it was."""
+        self._set_implementations(self._attention_before, self._experts_before)
+
+    @torch.inference_mode()
+    def forward(
+        self, token_ids: Sequence[int], rows: Sequence[TokenRow], wanted: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Show the model a block of tokens, each at its place; returns the logits of the `wanted` ones, or of all."""
+        device = self._model.device
+        # A vector unit works on whole vectors and treats what is left over differently; there must be nothing left.
+        padding = [0] * (-len(token_ids) % CANONICAL_ROWS)
+        self.cache.expect(rows, device)
+        self._arithmetic.num_rows = len(token_ids)
+        self._arithmetic.num_padded = len(token_ids) + len(padding)
+        kept = torch.tensor(range(len(token_ids)) if wanted is None else wanted, device=device)
+        with self._arithmetic:
+            output = self._model(
+                input_ids=torch.tensor([[*token_ids, *padding]], device=device),
+                position_ids=torch.tensor([[*(row.position for row in rows), *padding]], device=device),
+                past_key_values=self.cache,
+                use_cache=True,
+                row_cache=self.cache,
+                **({"logits_to_keep": kept} if self._takes_logits_to_keep else {}),
+            )
+        logits: torch.Tensor = output.logits[0]
+        return logits if self._takes_logits_to_keep else logits[kept]
+
+    def _set_implementations(self, attention: str, experts: str | None) -> None:
+        self._model.set_attn_implementation(attention)
+        if experts is not None and self._model._can_set_experts_implementation():  # noqa: SLF001 - as for attention
+            self._model.set_experts_implementation(experts)
