@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -233,33 +232,6 @@ def test_progress_ends_with_all_bytes_done(converted: Path) -> None:
     with load(converted, options=_DISK, on_progress=seen.append) as loaded:
         assert seen[-1].done_bytes == seen[-1].total_bytes == loaded.report.num_bytes
         assert seen[-1].remaining_s == 0
-
-
-def _load_and_tell(path: Path, folder: Path, answers: multiprocessing.Queue[tuple[int, float]]) -> None:
-    with Pool.open(folder, 4 * CHUNK_BYTES) as pool, load(path, pool=pool, options=_DISK) as loaded:
-        answers.put((loaded.report.read_bytes, float(sum(tensor.double().sum() for tensor in loaded.tensors.values()))))
-        answers.close()
-        answers.join_thread()
-
-
-def test_processes_that_load_the_same_at_once_read_each_byte_once(
-    converted: Path, pool_folder: Path, tensors: dict[str, torch.Tensor]
-) -> None:
-    fresh = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[tuple[int, float]] = fresh.Queue()
-    processes = [fresh.Process(target=_load_and_tell, args=(converted, pool_folder, answers)) for _ in range(2)]
-    with Pool.open(pool_folder, 4 * CHUNK_BYTES) as pool:
-        for process in processes:
-            process.start()
-        found = [answers.get(timeout=120) for _ in processes]
-        for process in processes:
-            process.join(60)
-        num_bytes = (converted / "partition_00000.bin").stat().st_size
-        assert sum(read_bytes for read_bytes, _ in found) == num_bytes
-        expected = float(sum(tensor.double().sum() for tensor in tensors.values()))
-        assert [total for _, total in found] == [expected] * 2
-        pool.check()
-        assert num_leases(pool) == 0
 
 
 def cache(path: Path) -> None:
