@@ -25,6 +25,8 @@ _MODELS = {
     model.name: model
     for model in (
         make_model("small", bytes_per_gpu=30, max_jobs=2),
+        make_model("other", bytes_per_gpu=30, max_jobs=2),
+        make_model("third", bytes_per_gpu=40, max_jobs=1),
         make_model("half", bytes_per_gpu=50, max_jobs=2, max_replicas=2),
         make_model("whole", bytes_per_gpu=90, max_jobs=1),
         make_model("pair", bytes_per_gpu=60, max_jobs=2, num_gpus=2),
@@ -52,8 +54,11 @@ class Cluster(RuleBasedStateMachine):
         return f"id_{next(self.ids):04}"
 
     @rule(
-        model=st.sampled_from(sorted(_MODELS)), suspect=st.booleans(), migrate=st.booleans(), share=st.booleans(),
-    )  # fmt: skip
+        model=st.sampled_from(sorted(_MODELS)),
+        suspect=st.sampled_from([False, False, True]),
+        migrate=st.booleans(),
+        share=st.booleans(),
+    )
     def a_job_comes(self, model: str, suspect: bool, migrate: bool, share: bool) -> None:
         self.settings = PolicySettings(migrate=migrate, share_gpus=share)
         self.decide(WaitingJob(id=self.next_id(), model=model, attempt=1, suspect=suspect, prompt_tokens=10))
@@ -99,20 +104,14 @@ class Cluster(RuleBasedStateMachine):
     def running(self) -> dict[str, tuple[RunningJob, ...]]:
         found: dict[str, tuple[RunningJob, ...]] = {}
         for job_id, (model, replica_id) in self.jobs.items():
-            job = RunningJob(id=job_id, model=model, prompt_tokens=10, max_tokens=50, started_ms=1)
+            job = RunningJob(id=job_id, model=model, prompt_tokens=10, max_tokens=2_000, started_ms=None)
             found[replica_id] = (*found.get(replica_id, ()), job)
         return found
 
-    @precondition(lambda self: any(replica.state is ReplicaState.LOADING for replica in self.view.replicas.values()))
-    @rule(data=st.data())
-    def a_load_ends(self, data: st.DataObject) -> None:
-        loading = [replica for replica in self.view.replicas.values() if replica.state is ReplicaState.LOADING]
-        replica = data.draw(st.sampled_from(sorted(loading, key=lambda replica: replica.id)))
-        loads = {
-            node: tuple(load for load in some if load.replica_id != replica.id)
-            for node, some in self.view.loads.items()
-        }
-        self.view = replace(self.changed(replica, state=ReplicaState.READY), loads=loads)
+    @rule()
+    def loads_end(self) -> None:
+        for replica in list(self.view.replicas.values()):
+            self.view = replace(self.changed(replica, state=ReplicaState.READY), loads={})
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -127,6 +126,7 @@ class Cluster(RuleBasedStateMachine):
         if gpu.suspect == job_id:
             self.view = replace(self.view, gpus={**self.view.gpus, gpu.id: replace(gpu, suspect="")})
 
+    @precondition(lambda self: len(self.jobs) > 3)
     @rule(gpu=st.sampled_from(_GPUS))
     def a_worker_dies_and_comes_back(self, gpu: GpuId) -> None:
         lost = [replica.id for replica in self.view.replicas.on_gpu(gpu)]
@@ -160,8 +160,7 @@ class Cluster(RuleBasedStateMachine):
         for job in list(self.waiting):
             for job_id in list(self.jobs):
                 self.end_job(job_id)
-            for replica in list(self.view.replicas.values()):
-                self.view = replace(self.changed(replica, state=ReplicaState.READY), loads={})
+            self.loads_end()
             assert self.decide(job)
             self.books_are_right()
 
