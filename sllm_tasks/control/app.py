@@ -7,6 +7,7 @@ from celery import Celery
 from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
 from sllm_tasks.control.housekeeping import Housekeeping
+from sllm_tasks.control.installed import installed_services
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
@@ -19,7 +20,7 @@ from sllm_tasks.threads import ServiceThread
 
 
 def build_app(settings: Settings) -> Celery:
-    """Wire control: four threads do its work; nothing is sent to its queue yet."""
+    """Wire control: four threads do its work, and one for each installed service; nothing is sent to its queue yet."""
     services = Services(settings, "sllm-control")
     app, live, dispatcher = services.app, services.live, services.dispatcher
     ledger = Database(settings.ledger_url)
@@ -29,6 +30,7 @@ def build_app(settings: Settings) -> Celery:
         ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
         ServiceThread("housekeeping", Housekeeping(ledger, live).run),
         ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
+        *installed_services(settings, ledger, live, dispatcher),
     )
 
     def start() -> None:
