@@ -87,17 +87,17 @@ class Turns:
         self._weights = weights
         self._may_start = dict(may_start)
         self._queues: dict[_QueueKey, deque[WaitingJob]] = {}
-        self._oldest_ms: dict[Kind, int] = {}
         for job in sorted(jobs, key=age_key):
-            kind = Kind.of(job)
-            self._queues.setdefault((job.job_class, job.tenant, kind), deque()).append(job)
-            self._oldest_ms[kind] = min(job.created_ms, self._oldest_ms.get(kind, job.created_ms))
+            self._queues.setdefault((job.job_class, job.tenant, Kind.of(job)), deque()).append(job)
         self._keys_of: dict[Kind, list[_QueueKey]] = {}
+        self._oldest_ms: dict[Kind, int] = {}
         # Heaps: the kinds of each tenant by their first jobs, and the tenants of each class by their counters.
         self._heads: dict[tuple[str, str], list[tuple[_AgeKey, Kind]]] = {}
         for key, queue in self._queues.items():
             job_class, tenant, kind = key
             self._keys_of.setdefault(kind, []).append(key)
+            oldest_ms = min(job.created_ms for job in queue)
+            self._oldest_ms[kind] = min(oldest_ms, self._oldest_ms.get(kind, oldest_ms))
             self._heads.setdefault((job_class, tenant), []).append((age_key(queue[0]), kind))
         for heads in self._heads.values():
             heapify(heads)
