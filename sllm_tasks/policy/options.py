@@ -11,7 +11,7 @@ from sllm_tasks.policy.moves import find_places_by_moving
 from sllm_tasks.policy.places import Place, find_places
 from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.view import WaitingJob
-from sllm_tasks.policy.waiting import memory_time, slot_times, wait_estimate
+from sllm_tasks.policy.waiting import memory_time, slot_time, wait_estimate
 
 _LOAD_PATHS = {
     Tier.DRAM: AssignmentPath.LOAD_DRAM,
@@ -63,21 +63,20 @@ class Options:
         ]
 
     def slot(self, loads: Loads) -> list[Candidate]:
-        """Wait until a job of a full replica ends; those that wait behind this one go on waiting meanwhile."""
+        """Wait until jobs of full replicas have ended: one for this job, and one for each that comes before it."""
         full = [replica for replica in self.serving() if not replica.has_room]
         if not full:
             return []
-        num_waiting = self.prices.view.num_waiting.get(self.model.name, 1)
-        first_s, last_s = slot_times(self.prices, full, num_waiting)
+        slot_s = slot_time(self.prices, full, self.prices.view.num_waiting.get(self.model.name, 0))
         reason = loads.reason or "its replicas are full, and a place in them is expected sooner than in another one"
-        return [self._waiting(reason, first_s, last_s - first_s)]
+        return [self._waiting(reason, slot_s)]
 
     def memory(self, loads: Loads) -> list[Candidate]:
         """Wait until jobs of other models have ended."""
         if loads.memory_s is None:
             return []
         reason = loads.reason or "what is loaded is in use, and ends sooner than it could be moved"
-        return [self._waiting(reason, loads.memory_s, 0.0)]
+        return [self._waiting(reason, loads.memory_s)]
 
     def loads(self) -> Loads:
         """Load another replica, on free memory, or where others are evicted or moved away."""
@@ -98,10 +97,11 @@ class Options:
         gpus = [gpu for gpu in gpus if gpu.id not in occupied]
         if not gpus:
             return Loads(reason="its replicas are full, and every gpu that could load another has one")
-        if self._fits_nowhere():
+        loads = self._on(gpus, tiers)
+        if not loads.candidates and self._fits_nowhere():
             need = f"{self.model.bytes_per_gpu} bytes on each of {self.model.num_gpus} gpus of one node"
             return Loads(reason=f"a replica takes {need}, and no node has that", fits_nowhere=True)
-        return self._on(gpus, tiers)
+        return loads
 
     def _on(self, gpus: list[Gpu], tiers: dict[str, Tier]) -> Loads:
         places, memory_s = find_places(self.prices, self.model, gpus, tiers), None
@@ -135,9 +135,9 @@ class Options:
         tier = next((load.tier for load in loads if load.replica_id == replica.id), Tier.SSD)
         return _LOAD_PATHS[tier]
 
-    def _waiting(self, reason: str, seconds: float, others_s: float) -> Candidate:
+    def _waiting(self, reason: str, seconds: float) -> Candidate:
         wait = wait_estimate(seconds, self.prices.view.now_ms, self.job)
-        return self._candidate(Assignment(path=AssignmentPath.WAIT, reason=reason), wait, others_s)
+        return self._candidate(Assignment(path=AssignmentPath.WAIT, reason=reason), wait)
 
     def _candidate(self, assignment: Assignment, ready: Estimate, others_s: float = 0.0) -> Candidate:
         first_token = self.prices.estimates.first_token(self.model.name, self.job.prompt_tokens)

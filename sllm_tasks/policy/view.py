@@ -76,7 +76,7 @@ class ClusterView:
     running: Mapping[str, tuple[RunningJob, ...]] = field(default_factory=dict)
     #: Loads by node.
     loads: Mapping[str, tuple[LoadUnderWay, ...]] = field(default_factory=dict)
-    #: Jobs of a model that wait for a place.
+    #: Jobs of a model that wait and come before the one that is decided for.
     num_waiting: Mapping[str, int] = field(default_factory=dict)
 
     def model_of(self, job: WaitingJob) -> ModelInfo:

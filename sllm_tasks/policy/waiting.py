@@ -17,16 +17,16 @@ _MAX_GPUS = 16
 _LOW, _HIGH = -log(0.9), -log(0.1)
 
 
-def slot_times(prices: Prices, replicas: Iterable[Replica], num_waiting: int) -> tuple[float, float]:
-    """Seconds until the first and the last of so many waiting jobs get a slot of full replicas.
+def slot_time(prices: Prices, replicas: Iterable[Replica], num_ahead: int) -> float:
+    """Seconds until a job gets a slot of full replicas when so many others get one first.
 
     A slot that becomes free is taken, and becomes free again when the job that took it has ended.
     """
     ends = sorted(end_s for replica in replicas for end_s in prices.ends_s(replica))
     if not ends:
-        return 0.0, 0.0
-    rounds, index = divmod(max(0, num_waiting - 1), len(ends))
-    return ends[0], ends[index] + rounds * ends[-1]
+        return 0.0
+    rounds, index = divmod(num_ahead, len(ends))
+    return ends[index] + rounds * ends[-1]
 
 
 def memory_time(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: dict[str, Tier]) -> float | None:
