@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -18,6 +18,11 @@ def group_of(name: str) -> Group:
     if match := _LAYER.search(name):
         return 1, name[: match.start()], int(match[1])
     return (0 if _EMBEDDING.search(name) else 2), "", 0
+
+
+def layers_of(names: Iterable[str]) -> set[Group]:
+    """Find the layers that tensors belong to, those that belong to none left out."""
+    return {group_of(name) for name in names if _LAYER.search(name)}
 
 
 def split_evenly(sizes: Sequence[int], num_runs: int) -> list[int]:

@@ -17,6 +17,7 @@ from sllm_tasks.client.records import Json
 @click.argument("source")
 @click.option("--node", help="The node whose agent can read SOURCE; default: any.")
 @click.option("--engine", help="Engine that runs the model.")
+@click.option("--num-gpus", type=int, help="Gpus of one node that a replica takes, each with a part of the layers.")
 @click.option("--context", type=int, help="Tokens of prompt and output of one job.")
 @click.option("--max-jobs", type=int, help="Jobs that one replica decodes together.")
 @click.option("--keep-alive", "keep_alive_s", type=float, help="Seconds an idle replica stays loaded.")

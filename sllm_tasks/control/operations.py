@@ -81,7 +81,7 @@ class OperationDesk:
         now = from_ms(self._live.now_ms())
         error = view.result.get("error")
         failure = JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None
-        largest_bytes = max((gpu.capacity_bytes for gpu in self._live.fleet.gpus()), default=0)
+        gpus = self._live.fleet.gpus()
         with self._ledger.transaction() as session:
             try:
                 row = get_operation(session, operation_id)
@@ -89,7 +89,7 @@ class OperationDesk:
                 return
             if failure is None and row.kind == OperationKind.DEPLOY:
                 enter_checkpoint(session, row, view.result, now)
-                failure = refusal(row, view.result, largest_bytes)
+                failure = refusal(row, view.result, gpus)
             if failure is None:
                 counts = commit_success(session, row, attempt, view.result, now)
             elif failure.code is ErrorCode.CHECKPOINT_MISSING and self._another_node(row):

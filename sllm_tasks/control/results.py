@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from sllm_tasks.cluster import Tier
+from sllm_tasks.cluster import Gpu, Tier
 from sllm_tasks.engines.registry import engine_names
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
@@ -126,32 +127,52 @@ def enter_checkpoint(session: Session, row: OperationRow, result: dict[str, Any]
     )
 
 
-def refusal(row: OperationRow, result: dict[str, Any], largest_gpu_bytes: int) -> JobError | None:
-    """Say why a sound checkpoint cannot be served here; None when it can, or when no gpu is up to compare with."""
+def refusal(row: OperationRow, result: dict[str, Any], gpus: Sequence[Gpu]) -> JobError | None:
+    """Say why a sound checkpoint cannot be served by gpus; None when it can, or when there are none to compare with."""
     settings = ModelSettings.from_args(row.args)
     if settings.engine not in engine_names():
         message = f"no engine is called {settings.engine!r}; installed: {', '.join(engine_names())}"
         return JobError(code=ErrorCode.INVALID_REQUEST, message=message)
     deployed = _deployed(settings, result)
-    if not largest_gpu_bytes or deployed.bytes_per_gpu <= largest_gpu_bytes:
+    room_bytes = _room_bytes(gpus, settings.num_gpus)
+    if not gpus or deployed.bytes_per_gpu <= room_bytes:
         return None
+    if not room_bytes:
+        message = f"a replica needs {settings.num_gpus} gpus of one node; no node has so many"
+        return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
+    found = f"the largest gpu has {room_bytes}" if settings.num_gpus == 1 else f"no node has more than {room_bytes}"
     message = (
-        f"a replica needs {deployed.bytes_per_gpu} bytes on each gpu ({deployed.weights_bytes} bytes of weights, and "
-        f"the KV cache of max_jobs={settings.max_jobs} jobs of context={deployed.context} tokens); the largest gpu has "
-        f"{largest_gpu_bytes}; deploy with a smaller context or max_jobs"
+        f"a replica needs {deployed.bytes_per_gpu} bytes on each of {settings.num_gpus} gpus ({deployed.weights_bytes} "
+        f"bytes of weights, and the KV cache of max_jobs={settings.max_jobs} jobs of context={deployed.context} "
+        f"tokens); {found}; deploy with a smaller context or max_jobs"
     )
     return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
 
 
-def bytes_per_gpu(settings: ModelSettings, result: dict[str, Any], context: int) -> int:
-    """Return what a replica reserves on each gpu: its part of the weights and of the KV cache of all its jobs.
+def _room_bytes(gpus: Sequence[Gpu], num_gpus: int) -> int:
+    """What a replica over so many gpus of one node may take on each at most; 0 when no node has so many."""
+    nodes: dict[str, list[int]] = defaultdict(list)
+    for gpu in gpus:
+        nodes[gpu.id.node].append(gpu.capacity_bytes)
+    enough = [sorted(sizes, reverse=True) for sizes in nodes.values() if len(sizes) >= num_gpus]
+    return max((sizes[num_gpus - 1] for sizes in enough), default=0)
 
-    A prompt on its way in has a cache of its own beside that of the batch, and the largest buffer (the keys or the
-    values of one layer) is there twice while its tokens are moved. Activations are not counted.
+
+def bytes_per_gpu(settings: ModelSettings, result: dict[str, Any], context: int) -> int:
+    """Return what a replica reserves on each gpu: as much as the one needs that gets most.
+
+    That is its layers' weights and their KV cache of all jobs. A prompt on its way in has a cache of its own beside
+    that of the batch, and the largest buffer (the keys or the values of one layer) is there twice while its tokens are
+    moved. Activations are not counted.
     """
-    kv_bytes = result["kv_bytes_per_token"] * (settings.max_jobs + 1) * context
-    twice_bytes = -(-kv_bytes // (2 * result["num_layers"]))
-    return int(-(-(result["weights_bytes"] + kv_bytes + twice_bytes) // settings.num_gpus))
+    kv_bytes: int = result["kv_bytes_per_token"] * (settings.max_jobs + 1) * context
+    num_buffers: int = 2 * result["num_layers"]
+
+    def needed_bytes(weights_bytes: int, num_layers: int) -> int:
+        num_held = 2 * num_layers + (1 if num_layers else 0)
+        return weights_bytes - (-kv_bytes * num_held // num_buffers)
+
+    return max(needed_bytes(share["weights_bytes"], share["num_layers"]) for share in result["gpu_shares"])
 
 
 def _deployed(settings: ModelSettings, result: dict[str, Any]) -> DeployedModel:

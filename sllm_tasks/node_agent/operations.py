@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +86,9 @@ class NodeOperations:
         if not is_url(source) and not Path(source).is_dir():
             message = f"there is no directory {source} on node {self._node}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        # The same source grows in the same place: what died half-way goes on from there.
-        name = f"import-{hashlib.sha256(source.encode()).hexdigest()[:24]}"
-        request = {"source": source}
+        request = {"source": source, "num_gpus": args["num_gpus"]}
+        # The same import grows in the same place: what died half-way goes on from there.
+        name = f"import-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:24]}"
         result = self._grow(Work.IMPORT, name, request, lease)
         self._store.publish(self._store.finished(name), result["digest"])
         return {**result, "num_bytes": self._store.num_bytes(result["digest"])}

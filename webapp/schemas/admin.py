@@ -42,8 +42,8 @@ class ModelRequest(Body):
     #: The node whose agent can read the source; default: any.
     node: NodeName | None = None
     engine: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "steploop"
-    #: Replicas over several gpus are not supported yet.
-    num_gpus: Literal[1] = 1
+    #: Of one node, each with a part of the layers.
+    num_gpus: Annotated[int, Field(ge=1, le=64)] = 1
     #: Tokens of prompt and output of one job; a checkpoint that allows less gets less.
     context: Annotated[int, Field(ge=16, le=10_000_000)] = 2048
     max_jobs: Annotated[int, Field(ge=1, le=1024)] = 16

@@ -15,9 +15,11 @@ from loaders.format.geometry import TENSOR_INDEX
 from loaders.format.manifest import Manifest
 from loaders.format.verify import verify
 from loaders.inspect import CheckpointSummary, inspect, inspect_source
-from loaders.remote.importing import Stage, import_checkpoint
+from loaders.remote.importing import Conversion, Stage, import_checkpoint
 from loaders.remote.source import open_remote
 from loaders.remote.url import is_url, parse_url
+from loaders.shares import device_shares
+from loaders.source import open_source
 from loaders.writer.convert import convert
 from loaders.writer.layout import plan_layout
 from loaders.writer.receive import ROOM_FOR_SMALL_FILES, LocalSupplier, num_needed_bytes, receive
@@ -30,30 +32,39 @@ _BUSY_S = 0.2
 
 
 def run(request: dict[str, Any], agent: Agent) -> dict[str, Any]:
-    """Import `source` to `destination`: a summary (`loaders.inspect.CheckpointSummary`) and the manifest's digest."""
-    destination = Path(request["destination"])
+    """Import `source` to `destination` for replicas over `num_gpus`.
+
+    Returns a summary (`loaders.inspect.CheckpointSummary`), the manifest's digest, and what each gpu will hold.
+    """
+    destination, num_gpus = Path(request["destination"]), int(request["num_gpus"])
     if is_url(request["source"]):
-        summary, manifest = _from_url(request["source"], destination, agent)
+        summary, manifest = _from_url(request["source"], destination, num_gpus, agent)
     else:
-        summary, manifest = _from_directory(Path(request["source"]), destination, agent)
+        summary, manifest = _from_directory(Path(request["source"]), destination, num_gpus, agent)
+    with open_source(destination) as made:
+        shares = device_shares(made, num_gpus)
     return {
         **asdict(summary),
+        "gpu_shares": [asdict(share) for share in shares],
         "digest": manifest.digest,
         "num_partitions": len(manifest.content.partitions),
     }
 
 
-def _from_directory(source: Path, destination: Path, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
+def _from_directory(source: Path, destination: Path, num_gpus: int, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
     summary = inspect(source)
-    imported = _copy if (source / TENSOR_INDEX).is_file() else _convert
-    return summary, _when_free(lambda: imported(source, destination, agent))
+    if (source / TENSOR_INDEX).is_file():
+        # Its partitions stay as they are; loads divide it anew if it was written for another number of gpus.
+        return summary, _when_free(lambda: _copy(source, destination, agent))
+    return summary, _when_free(lambda: _convert(source, destination, num_gpus, agent))
 
 
-def _from_url(url: str, destination: Path, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
+def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
     with open_remote(parse_url(url)) as remote:
         summary = inspect_source(remote.source, str(parse_url(url)))
         # What is not in our format is kept as it came until it is converted.
         num_copies = 1 if remote.manifest else 2
+        conversion = None if remote.manifest else Conversion(num_partitions=num_gpus)
         agent.ask_room(num_copies * remote.source.plan.num_bytes + ROOM_FOR_SMALL_FILES)
     tell = _progress(agent)
 
@@ -61,20 +72,22 @@ def _from_url(url: str, destination: Path, agent: Agent) -> tuple[CheckpointSumm
         before_bytes = total_bytes if stage is Stage.CONVERT else 0
         tell(before_bytes + done_bytes, num_copies * total_bytes)
 
-    return summary, _when_free(lambda: import_checkpoint(url, destination, on_progress=on_progress))
+    return summary, _when_free(
+        lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress)
+    )
 
 
-def _convert(source: Path, destination: Path, agent: Agent) -> Manifest:
+def _convert(source: Path, destination: Path, num_partitions: int, agent: Agent) -> Manifest:
     with SafetensorsSource(source) as opened:
-        layout = plan_layout(opened.tensors, opened.storage_bytes)
+        layout = plan_layout(opened.tensors, opened.storage_bytes, num_partitions=num_partitions)
         small = sum(len(data) for data in opened.model_files.values()) + ROOM_FOR_SMALL_FILES
     agent.ask_room(sum(layout.sizes) + small)
     try:
-        return convert(source, destination, on_progress=_progress(agent))
+        return convert(source, destination, num_partitions=num_partitions, on_progress=_progress(agent))
     except CheckpointExistsError:
         # Left by an import that died before its last step, of what the source was then.
         shutil.rmtree(destination)
-        return convert(source, destination, on_progress=_progress(agent))
+        return convert(source, destination, num_partitions=num_partitions, on_progress=_progress(agent))
 
 
 def _copy(source: Path, destination: Path, agent: Agent) -> Manifest:

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from sllm_tasks.app import make_app
-from sllm_tasks.cluster import NodeInfo, Tier
+from sllm_tasks.cluster import Gpu, GpuId, NodeInfo, Tier
 from sllm_tasks.config import Settings
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
-from sllm_tasks.control.results import bytes_per_gpu
+from sllm_tasks.control.results import bytes_per_gpu, refusal
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ids import new_id
@@ -146,6 +146,7 @@ def imported(digest: str) -> dict[str, Any]:
         "weights_bytes": 8,
         "kv_bytes_per_token": 1,
         "num_layers": 1,
+        "gpu_shares": [{"weights_bytes": 8, "num_layers": 1}],
         "max_context": 1024,
         "eos_token_ids": [0],
         "files": {
@@ -260,8 +261,44 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_cleared_away(control: Con
 
 def test_a_replica_reserves_the_batch_one_prompt_more_and_its_largest_buffer_twice() -> None:
     settings = replace(SETTINGS, max_jobs=3)
-    result = {**imported("a"), "weights_bytes": 1000, "kv_bytes_per_token": 40, "num_layers": 2}
+    result = {**imported("a"), "kv_bytes_per_token": 40, "num_layers": 2}
+    result["gpu_shares"] = [{"weights_bytes": 1000, "num_layers": 2}]
     assert bytes_per_gpu(settings, result, 10) == 1000 + 40 * 4 * 10 + 40 * 4 * 10 // 4
+
+
+def test_of_several_gpus_the_one_that_gets_most_says_what_a_replica_reserves_on_each() -> None:
+    settings = replace(SETTINGS, max_jobs=3, num_gpus=3)
+    result = {**imported("a"), "kv_bytes_per_token": 40, "num_layers": 4}
+    shares = [(100, 3), (700, 1), (1100, 0)]
+    result["gpu_shares"] = [{"weights_bytes": weights, "num_layers": layers} for weights, layers in shares]
+    # Keys and values of the batch and one prompt: 400 bytes a layer, and once more the keys or the values.
+    assert bytes_per_gpu(settings, result, 10) == 100 + 3 * 400 + 200
+
+
+@pytest.mark.parametrize(
+    ("capacities", "reason"),
+    [
+        ({"node0": [100, 100]}, None),
+        ({"node0": [100], "node1": [100]}, "no node has so many"),
+        ({"node0": [100, 10], "node1": [20, 20]}, "no node has more than 20"),
+        ({}, None),
+    ],
+)
+def test_a_model_for_several_gpus_needs_a_node_with_so_many(
+    capacities: dict[str, list[int]], reason: str | None
+) -> None:
+    gpus = [
+        Gpu(id=GpuId(node, index), worker_id="w", device="cpu", capacity_bytes=capacity)
+        for node, sizes in capacities.items()
+        for index, capacity in enumerate(sizes)
+    ]
+    row = OperationRow(args=asdict(replace(SETTINGS, num_gpus=2, max_jobs=1, context=1)))
+    error = refusal(row, {**imported("a"), "gpu_shares": 2 * [{"weights_bytes": 40, "num_layers": 1}]}, gpus)
+    if reason is None:
+        assert error is None
+    else:
+        assert error is not None
+        assert reason in error.message
 
 
 def test_a_former_checkpoint_stays_while_a_job_needs_it(control: Control) -> None:

@@ -25,8 +25,11 @@ from tests.support.file_server import FileServer
 
 
 def import_apart(source: Path, store: CheckpointStore, watch: Watch | None = None) -> dict[str, Any]:
-    request = {"source": str(source), "destination": str(store.finished("import"))}
-    return work_apart(Work.IMPORT, request, watch or Watch())
+    return work_apart(Work.IMPORT, request(source, store), watch or Watch())
+
+
+def request(source: Path | str, store: CheckpointStore, num_gpus: int = 1) -> dict[str, Any]:
+    return {"source": str(source), "destination": str(store.finished("import")), "num_gpus": num_gpus}
 
 
 class GenerousLink:
@@ -122,6 +125,31 @@ def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: Chec
 
 
 @pytest.mark.parametrize("converted", [False, True])
+def test_each_gpu_gets_a_partition_and_its_share_is_told(
+    source: Path, store: CheckpointStore, tmp_path: Path, *, converted: bool
+) -> None:
+    convert(source, tmp_path / "converted")
+    result = import_checkpoint.run(
+        request(tmp_path / "converted" if converted else source, store, num_gpus=2), GenerousLink()
+    )
+    # What is in our format already stays as it is; loads divide it.
+    assert result["num_partitions"] == (1 if converted else 2)
+    shares = result["gpu_shares"]
+    assert sum(share["weights_bytes"] for share in shares) == result["weights_bytes"]
+    assert [share["num_layers"] for share in shares] == [1, 1]
+    assert max(share["weights_bytes"] for share in shares) < 0.7 * result["weights_bytes"]
+
+
+def test_a_url_is_converted_for_as_many_gpus_as_a_directory_is(
+    source: Path, store: CheckpointStore, tmp_path: Path
+) -> None:
+    expected = convert(source, tmp_path / "expected", num_partitions=2).digest
+    with FileServer(tmp_path) as server:
+        result = import_checkpoint.run(request(f"{server.url}/{source.name}", store, num_gpus=2), GenerousLink())
+    assert (result["digest"], result["num_partitions"]) == (expected, 2)
+
+
+@pytest.mark.parametrize("converted", [False, True])
 def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
     source: Path, store: CheckpointStore, tmp_path: Path, *, converted: bool
 ) -> None:
@@ -129,7 +157,7 @@ def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
     watch = Watch()
     with FileServer(tmp_path) as server:
         url = f"{server.url}/{'converted' if converted else source.name}"
-        result = work_apart(Work.IMPORT, {"source": url, "destination": str(store.finished("import"))}, watch)
+        result = work_apart(Work.IMPORT, request(url, store), watch)
     manifest = verify(store.finished("import"))
     assert result["architecture"] == "LlamaForCausalLM"
     assert result["digest"] == manifest.digest
@@ -141,10 +169,8 @@ def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
 
 
 def test_what_a_server_refuses_is_named_and_leaves_nothing(store: CheckpointStore, tmp_path: Path) -> None:
-    with FileServer(tmp_path) as server:
-        request = {"source": f"{server.url}/nothing-here", "destination": str(store.finished("import"))}
-        with pytest.raises(ModelUnusableError, match="nothing-here"):
-            work_apart(Work.IMPORT, request, Watch())
+    with FileServer(tmp_path) as server, pytest.raises(ModelUnusableError, match="nothing-here"):
+        work_apart(Work.IMPORT, request(f"{server.url}/nothing-here", store), Watch())
     assert store.aside() == []
 
 
@@ -159,7 +185,7 @@ def test_a_broken_checkpoint_is_refused_with_its_reason(source: Path, store: Che
     breaking(source)
     # In this process: what one of its own costs is the imports.
     with pytest.raises(LoaderError) as caught:
-        import_checkpoint.run({"source": str(source), "destination": str(store.finished("import"))}, GenerousLink())
+        import_checkpoint.run(request(source, store), GenerousLink())
     assert (code_of(caught.value), named in str(caught.value)) == (code, True), str(caught.value)
     assert store.aside() == []
 
@@ -172,8 +198,7 @@ def test_a_refusal_keeps_its_code_on_the_way_to_the_agent(source: Path, store: C
 
 
 def import_here(source: Path, store: CheckpointStore) -> str:
-    request = {"source": str(source), "destination": str(store.finished("import"))}
-    return str(import_checkpoint.run(request, GenerousLink())["digest"])
+    return str(import_checkpoint.run(request(source, store), GenerousLink())["digest"])
 
 
 def test_links_to_files_are_followed_as_in_a_cache(source: Path, store: CheckpointStore, tmp_path: Path) -> None:

@@ -85,16 +85,16 @@ def test_a_deployed_directory_is_stored_under_its_digest_and_a_second_time_nothi
     node: Node, tmp_path: Path
 ) -> None:
     source = make_tiny(tmp_path / "tiny")
-    result = node.run(OperationKind.DEPLOY, "m", source=str(source))
+    result = node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1)
     assert node.store.digests() == {result["digest"]}
     assert result["num_bytes"] == node.store.num_bytes(result["digest"])
-    assert node.run(OperationKind.DEPLOY, "m", source=str(source)) == result
+    assert node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1) == result
     assert node.store.aside() == []
 
 
 def test_a_directory_that_is_not_here_is_missing_so_that_another_node_is_asked(node: Node, tmp_path: Path) -> None:
     with pytest.raises(ModelUnusableError) as caught:
-        node.run(OperationKind.DEPLOY, "m", source=str(tmp_path / "nowhere"))
+        node.run(OperationKind.DEPLOY, "m", source=str(tmp_path / "nowhere"), num_gpus=1)
     assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
 
 

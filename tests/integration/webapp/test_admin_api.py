@@ -107,7 +107,8 @@ def test_settings_that_make_no_sense_deploy_nothing(web: Web) -> None:
     for body in (
         {},
         {"source": "/a", "min_replicas": 3, "max_replicas": 2},
-        {"source": "/a", "num_gpus": 2},
+        {"source": "/a", "num_gpus": 0},
+        {"source": "/a", "num_gpus": 65},
         {"source": "/a", "context": 0},
         {"source": "/a", "keep_alive_s": -1},
         {"source": "/a", "node": "../etc"},
