@@ -154,6 +154,7 @@ def _check_baseline(cluster: Cluster, findings: Findings) -> None:
     looks: tuple[tuple[str, Callable[[Cluster], object]], ...] = (
         ("jobs with a lease", _leased),
         ("waiting jobs", _waiting),
+        ("jobs counted for tenants", _counted),
         ("reports that the ledger does not have", _reported),
         ("jobs on gpus", _jobs_on_gpus),
         ("reserved memory", _reserved),
@@ -181,7 +182,17 @@ def _leased(cluster: Cluster) -> object:
 
 
 def _waiting(cluster: Cluster) -> object:
-    return cluster.live.jobs.waiting()
+    return [*cluster.live.jobs.waiting(), *cluster.redis.keys("sllm:waiting:*")]
+
+
+def _counted(cluster: Cluster) -> dict[str, int]:
+    kinds = ("waiting", "running")
+    counts = {
+        f"{kind} {name!r}": int(n)
+        for kind in kinds
+        for name, n in cluster.redis.hgetall(f"sllm:tenants:{kind}").items()
+    }
+    return {what: count for what, count in counts.items() if count}
 
 
 def _reported(cluster: Cluster) -> object:
