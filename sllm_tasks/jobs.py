@@ -109,6 +109,20 @@ class Exactness(StrEnum):
     EXACT = "exact"
 
 
+#: The engine that decodes exactly what another one decodes at level `token`.
+_EXACT_ENGINES: Mapping[str, str] = {"steploop": "exact", "exact": "exact"}
+
+
+def can_be_exact(engine: str) -> bool:
+    """Whether models of an engine can be served at level `exact`."""
+    return engine in _EXACT_ENGINES
+
+
+def engine_at(engine: str, exactness: Exactness) -> str:
+    """Name the engine that serves a model of `engine` at a level; raises KeyError if there is none."""
+    return _EXACT_ENGINES[engine] if exactness is Exactness.EXACT else engine
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualityClass:
     """What a replica promises about continuations, and which other replicas can keep the promise."""

@@ -73,6 +73,7 @@ class AdminChanges:
             keep_alive_s=wanted.keep_alive_s,
             min_replicas=wanted.min_replicas,
             max_replicas=wanted.max_replicas,
+            exactness=wanted.exactness,
         )
         args = {**asdict(settings), "node": wanted.node}
         operation_id = new_id("op")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from sllm_tasks.cluster import Gpu, Tier, TierUsage
 from sllm_tasks.errors import ErrorCode
@@ -20,7 +21,7 @@ AdminJson = dict[str, object]
 
 
 #: What a deployment asks for besides its source, as the model shows it once it serves that.
-_SETTINGS = ("engine", "num_gpus", "max_jobs", "context", "keep_alive_s", "min_replicas", "max_replicas")
+_SETTINGS = ("engine", "exactness", "num_gpus", "max_jobs", "context", "keep_alive_s", "min_replicas", "max_replicas")
 
 
 def model_json(row: ModelRow, deployment: OperationRow | None) -> AdminJson:
@@ -198,4 +199,6 @@ def _replica_json(order: ReplicaOrder) -> AdminJson:
         "bytes_per_gpu": replica.bytes_per_gpu,
         "num_jobs": replica.num_jobs,
         "max_jobs": replica.max_jobs,
+        "engine": replica.engine,
+        "class": None if order.equality is None else asdict(order.equality),
     }

@@ -82,6 +82,12 @@ class ContextLengthError(SllmError):
     code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
 
 
+class ExactnessError(SllmError):
+    """The model cannot be decoded at the level that was asked for."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
 class PromptError(SllmError):
     """The input cannot be turned into a prompt for this model."""
 

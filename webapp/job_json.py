@@ -34,6 +34,7 @@ def job_json(view: JobView) -> JobJson:
         "progress": {"done": view.num_tokens, "total": row.params["max_tokens"], "unit": "tokens"},
         "loading": view.loading,
         "assignment": _assignment(view),
+        "exactness": _exactness(view),
         "params": row.params,
         "output": output_json(row) if row.status.is_terminal else None,
         "usage": usage_json(row) if row.status.is_terminal else None,
@@ -58,7 +59,13 @@ def job_json(view: JobView) -> JobJson:
 
 def result_json(view: JobView) -> JobJson:
     """What the job has produced, and nothing else."""
-    return {"id": view.row.id, "object": "job.result", "output": output_json(view.row), "usage": usage_json(view.row)}
+    return {
+        "id": view.row.id,
+        "object": "job.result",
+        "exactness": view.row.exactness_achieved,
+        "output": output_json(view.row),
+        "usage": usage_json(view.row),
+    }
 
 
 def attempt_json(row: JobAttemptRow) -> JobJson:
@@ -117,6 +124,18 @@ def _assignment(view: JobView) -> Mapping[str, object] | None:
     if live is None or live.gpu is None:
         return view.row.assignment
     return {"node": live.gpu.node, "gpus": [live.gpu.index], "start_kind": live.start_kind}
+
+
+def _exactness(view: JobView) -> Mapping[str, object]:
+    """What was asked for, what the tokens so far are worth, in which class they were made, and why that is less."""
+    assignment = view.row.assignment or {}
+    equality = view.live.equality if view.live is not None else None
+    return {
+        "asked": view.row.exactness,
+        "achieved": view.row.exactness_achieved if equality is None else equality.exactness,
+        "class": assignment.get("fingerprint") if equality is None else equality.fingerprint or None,
+        "downgrade": assignment.get("downgrade") if equality is None else equality.downgrade or None,
+    }
 
 
 def _timings(view: JobView) -> dict[str, int | None]:

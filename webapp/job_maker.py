@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
-from sllm_tasks.jobs import JobSpec, SamplingParams
+from sllm_tasks.jobs import Exactness, JobSpec, SamplingParams, can_be_exact, engine_at
 from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.repeats import NamedRequest
 from webapp.catalog import Catalog, ServedModel
-from webapp.errors import ContextLengthError
+from webapp.errors import ContextLengthError, ExactnessError
 from webapp.prompts import PromptBuilder
 from webapp.schemas.jobs import JobParams, JobRequest
 
@@ -51,19 +52,20 @@ class JobMaker:
         prompt_ids = self.prompts.prompt_ids(model, body.input)
         default_max_tokens = model.context if fills_context else _DEFAULT_MAX_TOKENS
         created_ms = cluster_ms(self.live)
+        exactness = body.exactness or model.exactness
         spec = JobSpec(
             job_id=new_id("job"),
             tenant=origin.tenant,
             model=model.name,
             checkpoint=model.checkpoint,
-            shape=model.shape,
+            shape=_shape(model, exactness),
             prompt_ids=prompt_ids,
             params=sampling_params(body.params, model, len(prompt_ids), default_max_tokens),
             priority=body.priority,
             job_class=body.job_class,
             created_ms=created_ms,
             deadline_ms=None if body.deadline_s is None else created_ms + int(body.deadline_s * 1000),
-            exactness=model.exactness,
+            exactness=exactness,
             traceparent=origin.traceparent,
         )
         messages, named = body.input.messages, origin.named
@@ -78,6 +80,18 @@ class JobMaker:
             max_attempts=self.max_attempts,
             result_ttl_s=body.result_ttl_s or self.result_ttl_s,
         )
+
+
+def _shape(model: ServedModel, exactness: Exactness) -> ReplicaShape:
+    """Say what a job needs: one that asks for more than its model was deployed for gets a replica of its own kind.
+
+    One that asks for less runs where its model does. Raises ExactnessError.
+    """
+    if model.exactness is Exactness.EXACT or exactness is Exactness.TOKEN:
+        return model.shape
+    if not can_be_exact(model.shape.engine):
+        raise ExactnessError(f"the engine {model.shape.engine} of the model {model.name} has no level exact")
+    return replace(model.shape, engine=engine_at(model.shape.engine, exactness))
 
 
 def sampling_params(

@@ -44,6 +44,7 @@ STATUS_OF_ERROR: Final[Mapping[type[BaseException], HTTPStatus]] = {
     IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ModelUnknownError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ContextLengthError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ExactnessError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.PromptError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TokenizerMissingError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.JobFailedError: HTTPStatus.UNPROCESSABLE_ENTITY,

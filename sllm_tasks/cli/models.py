@@ -23,6 +23,7 @@ from sllm_tasks.client.records import Json
 @click.option("--keep-alive", "keep_alive_s", type=float, help="Seconds an idle replica stays loaded.")
 @click.option("--min-replicas", type=int, help="Replicas that stay loaded.")
 @click.option("--max-replicas", type=int, help="Replicas at most.")
+@click.option("--exactness", type=click.Choice(["token", "exact"]), help="Whether retries keep tokens or every bit.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the model can be used.")
 @click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
 @output_option

@@ -39,6 +39,7 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--seed", type=_SEED, help="The same seed draws the same tokens."),
     click.option("--stop", multiple=True, help="Text that ends the output; may be given often."),
     click.option("--priority", type=click.IntRange(0, MAX_PRIORITY), help="9 goes first."),
+    click.option("--exactness", type=click.Choice(["token", "exact"]), help="What retries and migrations must keep."),
     click.option("--deadline", "deadline_s", type=_DEADLINE, help="Seconds after which the job is given up."),
 )
 

@@ -57,6 +57,8 @@ class JobSettings(TypedDict, total=False):
     job_class: Literal["interactive", "batch"] | None
     deadline_s: float | None
     result_ttl_s: int | None
+    #: `exact`: bit-equal logits after retries and migrations.
+    exactness: Literal["token", "exact"] | None
     metadata: Mapping[str, str] | None
 
 
@@ -66,6 +68,7 @@ _JOB_FIELDS: Final = {
     "job_class": "class",
     "deadline_s": "deadline_s",
     "result_ttl_s": "result_ttl_s",
+    "exactness": "exactness",
     "metadata": "metadata",
 }
 

@@ -14,7 +14,7 @@ from sllm_tasks.cluster import GpuId, Tier
 from sllm_tasks.control.results import ask_to_verify
 from sllm_tasks.endings import completed_event, recorded_outcome
 from sllm_tasks.errors import ErrorCode, UnavailableError
-from sllm_tasks.jobs import StartKind
+from sllm_tasks.jobs import Exactness, StartKind
 from sllm_tasks.ledger.attempts import NewAttempt, end_attempt, start_attempt
 from sllm_tasks.ledger.database import Database, IllegalRowError
 from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_start
@@ -179,8 +179,14 @@ def _ending(data: dict[str, Any]) -> Ending:
         started_at=_time(data.get("started_ms")),
         first_token_at=_time(data.get("first_token_ms")),
         timings_ms=_timings(data),
-        assignment={"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]},
+        assignment={"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"], **_class(data)},
+        exactness_achieved=Exactness(data["exactness"]) if data.get("exactness") else None,
     )
+
+
+def _class(data: dict[str, Any]) -> dict[str, str]:
+    """The class in which a job was decoded, if it came so far, and why it is not exact though it was to be."""
+    return {name: data[name] for name in ("fingerprint", "downgrade") if data.get(name)}
 
 
 def _time(ms: int | None) -> datetime | None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import ModelInfo
 from sllm_tasks.errors import ConflictError, NotFoundError
-from sllm_tasks.jobs import Exactness
+from sllm_tasks.jobs import Exactness, engine_at
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import CheckpointRow, ModelRow
@@ -213,7 +213,7 @@ def model_info(row: ModelRow) -> ModelInfo:
         keep_alive_s=row.keep_alive_s,
         min_replicas=row.min_replicas,
         max_replicas=row.max_replicas,
-        engine=row.engine,
+        engine=engine_at(row.engine, row.exactness),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import (
+    EqualityClass,
     Exactness,
     FinishReason,
     JobError,
@@ -56,6 +57,13 @@ def decode_params(record: dict[str, Any]) -> SamplingParams:
     return SamplingParams(
         **{**record, "stop": tuple(record["stop"]), "stop_token_ids": tuple(record["stop_token_ids"])}
     )
+
+
+def equality_class(exactness: str, fingerprint: str, downgrade: str) -> EqualityClass | None:
+    """The promise of a replica, or what the tokens of a job are worth, from the fields of its record."""
+    if not exactness:
+        return None
+    return EqualityClass(exactness=Exactness(exactness), fingerprint=fingerprint, downgrade=downgrade)
 
 
 def encode_token(token: TokenRecord) -> str:

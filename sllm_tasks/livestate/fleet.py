@@ -10,6 +10,8 @@ from typing import Any
 from redis import Redis
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, NodeInfo, Replica, ReplicaState, TierUsage
+from sllm_tasks.jobs import EqualityClass, Exactness
+from sllm_tasks.livestate.codec import equality_class
 from sllm_tasks.livestate.connection import PREFIX, number, text, translated
 from sllm_tasks.livestate.jobs import LEASE_MS, Claim, Verdict
 from sllm_tasks.livestate.scripts import Scripts
@@ -25,6 +27,8 @@ class ReplicaOrder:
     replica: Replica
     #: Replicas to free first; their memory is already promised to this one.
     evicts: tuple[str, ...] = ()
+    #: What it promises, once it is loaded.
+    equality: EqualityClass | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class FleetStore:
             replica = order.replica
             args += [
                 replica.id, replica.model, replica.checkpoint, replica.bytes_per_gpu, replica.max_jobs,
-                replica.engine, replica.context, ",".join(map(str, replica.gpus)),
+                replica.engine, replica.context, ",".join(map(str, replica.gpus)), *_equality_args(order.equality),
             ]  # fmt: skip
         with translated():
             return int(self._scripts["register_gpu"](args=args))
@@ -161,12 +165,18 @@ class FleetStore:
             ready_ms=number(values.get(b"ready_ms")) or 0,
         )
         evicts = text(values[b"evicts"])
-        return ReplicaOrder(replica=replica, evicts=tuple(evicts.split(",")) if evicts else ())
+        return ReplicaOrder(
+            replica=replica,
+            evicts=tuple(evicts.split(",")) if evicts else (),
+            equality=equality_class(
+                text(values.get(b"exactness")), text(values.get(b"fingerprint")), text(values.get(b"downgrade"))
+            ),
+        )
 
-    def replica_ready(self, replica_id: str) -> bool:
-        """Let jobs come; False when the replica is no longer wanted."""
+    def replica_ready(self, replica_id: str, equality: EqualityClass | None = None) -> bool:
+        """Let jobs come, and say what they are promised; False when the replica is no longer wanted."""
         with translated():
-            return bool(self._scripts["replica_ready"](args=[replica_id]) == b"ok")
+            return bool(self._scripts["replica_ready"](args=[replica_id, *_equality_args(equality)]) == b"ok")
 
     def note_load(self, replica_id: str, load: LoadState) -> None:
         """Tell the jobs that wait for a replica how far its load is."""
@@ -263,3 +273,9 @@ def _usage_record(usage: TierUsage | None) -> dict[str, Any] | None:
 
 def _usage(record: dict[str, Any] | None) -> TierUsage | None:
     return None if record is None else TierUsage(**record)
+
+
+def _equality_args(equality: EqualityClass | None) -> tuple[str, str, str]:
+    """Make script arguments of a promise; none is the lesser one."""
+    known = equality or EqualityClass(exactness=Exactness.TOKEN, fingerprint="")
+    return known.exactness, known.fingerprint, known.downgrade

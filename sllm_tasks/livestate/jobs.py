@@ -11,7 +11,7 @@ from typing import Any
 from redis import Redis
 
 from sllm_tasks.cluster import GpuId
-from sllm_tasks.jobs import JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
+from sllm_tasks.jobs import EqualityClass, JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
 from sllm_tasks.livestate import codec
 from sllm_tasks.livestate.connection import PREFIX, entries, entries_by_stream, number, text, translated
 from sllm_tasks.livestate.scripts import Scripts
@@ -88,6 +88,8 @@ class LiveJob:
     wait_reason: str
     #: How far the load of its replica was last (`LoadState`), None before anything was heard of it.
     load: dict[str, Any] | None
+    #: What is promised about its tokens, None before it was on a replica.
+    equality: EqualityClass | None
     ended: bool
 
 
@@ -112,7 +114,8 @@ class Due:
 
 _VIEW_FIELDS = (
     "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
-    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "load", "ended",
+    "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "load",
+    "exactness", "fingerprint", "downgrade", "ended",
 )  # fmt: skip
 
 
@@ -302,5 +305,6 @@ def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
         first_token_ms=number(field["first_token_ms"]),
         wait_reason=text(field["wait_reason"]),
         load=json.loads(field["load"]) if field["load"] else None,
+        equality=codec.equality_class(text(field["exactness"]), text(field["fingerprint"]), text(field["downgrade"])),
         ended=field["ended"] is not None,
     )

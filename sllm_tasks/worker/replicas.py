@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -146,12 +146,14 @@ class ReplicaTable:
         try:
             tokenizer = Tokenizer.from_file(str(path / "model" / "tokenizer.json"))
             failpoint("load.end", subject=order.replica.model)
-            if not self._live.fleet.replica_ready(order.replica.id):
+            equality = engine.equality_class()
+            if not self._live.fleet.replica_ready(order.replica.id, equality):
                 raise StaleError(f"replica {order.replica.id} was given up while it was loaded")
         except BaseException:
             engine.unload()
             raise
         self._loop.add(engine)
+        order = replace(order, equality=equality)
         return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer, limits=limits)
 
     def _drop(self, replica_id: str) -> None:

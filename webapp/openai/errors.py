@@ -55,6 +55,7 @@ _ANSWERS: Final[Mapping[type[SllmError], tuple[int, str, str, str | None]]] = {
     errors.ModelUnknownError: (404, _REQUEST, "model_not_found", "model"),
     errors.ModelNotServedError: (404, _REQUEST, "model_not_found", "model"),
     errors.ModelDeployingError: (503, _SERVER, "model_not_ready", "model"),
+    errors.ExactnessError: (400, _REQUEST, "invalid_value", "exactness"),
     errors.ContextLengthError: (400, _REQUEST, "context_length_exceeded", None),
     errors.PromptError: (400, _REQUEST, "invalid_prompt", None),
     errors.TokenizerMissingError: (400, _REQUEST, "tokenizer_missing", "model"),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from sllm_tasks.jobs import Exactness, can_be_exact
 from sllm_tasks.ledger.keys import Scope
 from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text
 from webapp.schemas.jobs import Query
@@ -50,6 +51,15 @@ class ModelRequest(Body):
     keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
     min_replicas: Annotated[int, Field(ge=0, le=1024)] = 0
     max_replicas: Annotated[int, Field(ge=1, le=1024)] = 8
+
+    #: Of jobs that say nothing else.
+    exactness: Annotated[Exactness, Field(strict=False)] = Exactness.TOKEN
+
+    @model_validator(mode="after")
+    def _engine_can_be_exact(self) -> Self:
+        if self.exactness is Exactness.EXACT and not can_be_exact(self.engine):
+            raise ValueError(f"the engine {self.engine} has no level exact")
+        return self
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
-from sllm_tasks.jobs import JobStatus
+from sllm_tasks.jobs import Exactness, JobStatus
 from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS, MAX_TOP_K
 from webapp.schemas.fields import Body, JobCursor, ModelName, OperationCursor, ShortText, Text
 
@@ -61,6 +61,8 @@ class JobRequest(Body):
     job_class: Annotated[Literal["interactive", "batch"], Field(alias="class")] = "interactive"
     deadline_s: Annotated[float, Field(gt=0, le=MAX_LIFE_S)] | None = None
     result_ttl_s: Annotated[int, Field(ge=60, le=MAX_LIFE_S)] | None = None
+    #: What is promised about retries and migrations; default: what its model was deployed with.
+    exactness: Annotated[Exactness, Field(strict=False)] | None = None
     metadata: Annotated[dict[_Label, _LabelValue], Field(default_factory=dict, max_length=16)]
 
 

@@ -117,6 +117,24 @@ local function free_slot(job)
   end
 end
 
+-- The job goes on on a replica, whose promise about continuations becomes the job's. All of a job is exact only if all
+-- of its replicas are, and of one class.
+local function note_class(job, replica)
+  local new = redis.call('HMGET', replica_key(replica), 'exactness', 'fingerprint', 'downgrade')
+  if not new[1] then return end
+  local held = redis.call('HMGET', job_key(job), 'exactness', 'fingerprint', 'downgrade', 'num_tokens')
+  local exactness, downgrade = new[1], new[3]
+  if held[1] and tonumber(held[4]) > 0 then
+    if held[1] == 'token' then
+      exactness, downgrade = 'token', held[3]
+    elseif new[2] ~= held[2] then
+      exactness = 'token'
+      if downgrade == '' then downgrade = 'it went on in another class than ' .. held[2] end
+    end
+  end
+  redis.call('HSET', job_key(job), 'exactness', exactness, 'fingerprint', new[2], 'downgrade', downgrade)
+end
+
 -- Puts a job back among the waiting ones as a new attempt, its tokens kept.
 local function requeue(job, reason, worker_lost)
   local held = redis.call('HMGET', job_key(job), 'attempt', 'cancel', 'num_tokens', 'status')

@@ -3,7 +3,7 @@
 local job, attempt, epoch, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not is_current(job, attempt, epoch) then return 'stale' end
 local h = redis.call('HMGET', job_key(job), 'replica', 'gpu', 'owner', 'start_kind', 'started_ms', 'first_token_ms',
-  'num_tokens', 'loading_ms', 'prefill_ms', 'assigned_ms', 'status', 'decision')
+  'num_tokens', 'loading_ms', 'prefill_ms', 'assigned_ms', 'status', 'decision', 'exactness', 'fingerprint', 'downgrade')
 local now = now_ms()
 free_slot(job)
 redis.call('HSET', job_key(job), 'owner', '', 'ended_ms', now)
@@ -12,5 +12,5 @@ report('job_ended', cjson.encode({job_id = job, attempt = tonumber(attempt), rep
   start_kind = h[4], started_ms = tonumber(h[5]), first_token_ms = tonumber(h[6] or '') or nil,
   num_tokens = tonumber(h[7]), loading_ms = tonumber(h[8] or '') or nil, prefill_ms = tonumber(h[9] or '') or nil,
   assigned_ms = tonumber(h[10] or '') or nil, ended_ms = now, decision = h[12] or nil,
-  outcome = outcome}))
+  exactness = h[13] or nil, fingerprint = h[14] or nil, downgrade = h[15] or nil, outcome = outcome}))
 return 'ok'
