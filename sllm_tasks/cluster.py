@@ -172,10 +172,13 @@ class ModelInfo:
     #: What a load has to move; 0 while that is not known.
     checkpoint_bytes: int = 0
 
-    @property
-    def bytes_to_load(self) -> int:
-        """What a load has to move, at most."""
-        return self.checkpoint_bytes or self.bytes_per_gpu * self.num_gpus
+    def bytes_through(self, tier: Tier) -> int:
+        """What a load moves through its slowest tier.
+
+        That is all of the checkpoint, but out of DRAM what one gpu gets of it: each has a way of its own there.
+        """
+        num_bytes = self.checkpoint_bytes or self.bytes_per_gpu * self.num_gpus
+        return -(-num_bytes // self.num_gpus) if tier is Tier.DRAM else num_bytes
 
     @property
     def shape(self) -> ReplicaShape:

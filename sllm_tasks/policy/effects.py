@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState, Tier
+from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.decision import Assignment, Move
 from sllm_tasks.policy.view import ClusterView, LoadUnderWay, WaitingJob
 
@@ -49,7 +49,7 @@ def carry_out(view: ClusterView, job: WaitingJob, assignment: Assignment, new_id
 
 def _with_load(view: ClusterView, new: Replica, model: ModelInfo) -> ClusterView:
     tier = view.tier_on(new.leader.node, new.checkpoint)
-    num_bytes = model.bytes_to_load if tier is not Tier.DRAM else -(-model.bytes_to_load // model.num_gpus)
+    num_bytes = model.bytes_through(tier)
     return view.with_replica(new, LoadUnderWay(replica_id=new.id, gpus=new.gpus, tier=tier, remaining_bytes=num_bytes))
 
 

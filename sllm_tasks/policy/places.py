@@ -71,7 +71,7 @@ def find_places(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: di
         if len(free) >= model.num_gpus:
             found.append(_place(prices, model, tiers[node], free))
         elif len(members) >= model.num_gpus:
-            price = prices.estimates.loading(node, tiers[node], model.bytes_to_load).seconds
+            price = prices.estimates.loading(node, tiers[node], model.bytes_through(tiers[node])).seconds
             short.append((price, node, free))
     best_s = min((place.price_s for place in found), default=float("inf"))
     num_left = prices.settings.max_gpus_searched

@@ -21,7 +21,7 @@ class Prices:
 
     def loading(self, model: ModelInfo, gpus: tuple[GpuId, ...], tier: Tier) -> Estimate:
         """Time until a replica would be loaded, those that go before it on the node's loader included."""
-        num_bytes, node = _bytes_through(model, tier), gpus[0].node
+        num_bytes, node = model.bytes_through(tier), gpus[0].node
         queued_bytes, before = 0, ZERO
         for load in self.view.loads.get(node, ()):
             if not _are_apart(load.gpus, gpus):
@@ -36,7 +36,7 @@ class Prices:
         """What a load costs larger ones of its node, which it goes before."""
         if tier is Tier.DRAM:
             return 0.0
-        num_bytes = _bytes_through(model, tier)
+        num_bytes = model.bytes_through(tier)
         larger = [
             load
             for load in self.view.loads.get(gpus[0].node, ())
@@ -72,7 +72,7 @@ class Prices:
             wanted = 1.0
         node = replica.leader.node
         tier = self.view.tier_on(node, replica.checkpoint)
-        return wanted * self.estimates.loading(node, tier, _bytes_through(model, tier)).seconds / max(1, len(ready))
+        return wanted * self.estimates.loading(node, tier, model.bytes_through(tier)).seconds / max(1, len(ready))
 
     def num_tokens(self, job: RunningJob, batch: int) -> int:
         """Tokens that a running job has produced: counted, or its age divided by the mean time of a token."""
@@ -110,11 +110,6 @@ class Prices:
             if not _are_apart(load.gpus, own.gpus):
                 before += self.estimates.loading(load.node, load.tier, load.remaining_bytes)
         return before
-
-
-def _bytes_through(model: ModelInfo, tier: Tier) -> int:
-    """What has to pass the slowest tier: all of it, or out of DRAM what one gpu gets, each having a way of its own."""
-    return model.bytes_to_load if tier is not Tier.DRAM else -(-model.bytes_to_load // model.num_gpus)
 
 
 def _are_apart(some: tuple[GpuId, ...], others: tuple[GpuId, ...]) -> bool:

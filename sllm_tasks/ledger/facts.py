@@ -1,0 +1,80 @@
+"""What the ledger says that estimators learn from: measured loads, jobs that ended, jobs that came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact
+from sllm_tasks.ids import first_id
+from sllm_tasks.ledger.columns import JsonObject
+from sllm_tasks.ledger.encoding import to_ms
+from sllm_tasks.ledger.loads import MeasuredLoad, recent_loads
+from sllm_tasks.ledger.tables import JobRow
+
+#: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
+#: that ran for longer are few.
+_LONGEST_RUN = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedFact:
+    """A fact with the row it is from and when it came true."""
+
+    row_id: str
+    at: datetime
+    fact: Fact
+
+
+def load_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
+    """The latest loads that ended since then, oldest first."""
+    return [_load_fact(load) for load in recent_loads(session, since=since, limit=limit)]
+
+
+def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
+    """The jobs that ended since then, oldest first; at most `limit`, those that were submitted last."""
+    query = select(
+        JobRow.id, JobRow.model, JobRow.prompt_tokens, JobRow.completion_tokens, JobRow.timings_ms, JobRow.ended_at
+    ).where(JobRow.id >= first_id("job", to_ms(since - _LONGEST_RUN)), JobRow.ended_at >= since)
+    found = []
+    for row in session.execute(query.order_by(JobRow.id.desc()).limit(limit)):
+        fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, row.timings_ms or {})
+        found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=fact))
+    return sorted(found, key=lambda timed: (timed.at, timed.row_id))
+
+
+def arrival_facts(session: Session, *, after_id: str, limit: int) -> list[TimedFact]:
+    """The jobs that were submitted after one, oldest first; at most `limit`, the latest."""
+    query = select(JobRow.id, JobRow.model, JobRow.created_at).where(JobRow.id > after_id)
+    rows = session.execute(query.order_by(JobRow.id.desc()).limit(limit)).all()
+    found = []
+    for row in reversed(rows):
+        fact = ArrivalFact(model=row.model, at_s=to_ms(row.created_at) / 1000)
+        found.append(TimedFact(row_id=row.id, at=row.created_at, fact=fact))
+    return found
+
+
+def _load_fact(load: MeasuredLoad) -> TimedFact:
+    fact = LoadFact(
+        node=load.node, tier=load.tier, num_bytes=load.num_bytes, seconds=load.seconds, to_gpu=load.gpu is not None
+    )
+    return TimedFact(row_id=load.id, at=load.at, fact=fact)
+
+
+def _job_fact(model: str, prompt_tokens: int, completion_tokens: int, times: JsonObject) -> JobFact:
+    def between(begin: str, end: str) -> float | None:
+        first, last = times.get(begin), times.get(end)
+        return (last - first) / 1000 if isinstance(first, int) and isinstance(last, int) and last >= first else None
+
+    decoding_s, batch = between("first_token_ms", "ended_ms"), times.get("batch")
+    return JobFact(
+        model=model,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        first_token_s=between("prefill_ms", "first_token_ms"),
+        token_s=decoding_s / (completion_tokens - 1) if decoding_s is not None and completion_tokens > 1 else None,
+        batch=batch if isinstance(batch, int) else 1,
+    )

@@ -1,0 +1,66 @@
+"""Estimates that follow the ledger: folded from its records at the start, kept up to date afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+
+from sllm_tasks.errors import UnavailableError
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.ids import first_id
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import from_ms, to_ms
+from sllm_tasks.ledger.facts import TimedFact, arrival_facts, job_facts, load_facts
+
+logger = logging.getLogger(__name__)
+
+#: The ledger is looked at this often.
+_PERIOD_S = 2.0
+#: How much of the past is told at the start: more than any estimator remembers of one model or node.
+_PAST, _MAX_FACTS = timedelta(days=7), 2_000
+#: A row may be committed so much later than what it tells happened.
+_LATE = timedelta(seconds=5)
+
+
+class Learning:
+    """Holds no state that the ledger does not bring back; used by one thread."""
+
+    def __init__(self, ledger: Database) -> None:
+        self._ledger = ledger
+        self._estimates = LearnedEstimates()
+        self._read_s = float("-inf")
+        self._since: datetime | None = None
+        self._last_job = ""
+        # Rows that may be read once more, with the time of each.
+        self._told: dict[str, datetime] = {}
+
+    def estimates(self, now_ms: int) -> LearnedEstimates:
+        """Return the estimates as of now; those of before while the ledger is away."""
+        if time.monotonic() - self._read_s >= _PERIOD_S:
+            try:
+                self._follow(from_ms(now_ms))
+            except UnavailableError as error:
+                logger.warning("estimates are as they were: %s", error)
+            self._read_s = time.monotonic()
+        return self._estimates
+
+    def _follow(self, now: datetime) -> None:
+        since = now - _PAST if self._since is None else self._since - _LATE
+        last_job = self._last_job or first_id("job", to_ms(now - _PAST))
+        with self._ledger.reading() as session:
+            found = load_facts(session, since=since, limit=_MAX_FACTS)
+            found += job_facts(session, since=since, limit=_MAX_FACTS)
+            arrivals = arrival_facts(session, after_id=last_job, limit=_MAX_FACTS)
+        for timed in (*found, *arrivals):
+            self._learn(timed)
+        self._since = now
+        self._last_job = arrivals[-1].row_id if arrivals else last_job
+        self._told = {key: at for key, at in self._told.items() if at >= now - 2 * _LATE}
+
+    def _learn(self, timed: TimedFact) -> None:
+        # A job comes and ends: two facts of one row.
+        key = f"{type(timed.fact).__name__} {timed.row_id}"
+        if key not in self._told:
+            self._told[key] = timed.at
+            self._estimates.learn(timed.fact)
