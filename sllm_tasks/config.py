@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     torch_threads: int | None = Field(None, ge=1, description="Threads torch computes with; default: torch's own.")
 
     nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
+    gpus_per_node: int = Field(1, ge=1, le=16, description="CPU gpus of each of those nodes.")
     ssd_copies: int = Field(2, ge=1, description="Nodes whose SSD should have each deployed checkpoint.")
     fast_path: bool = Field(True, description="Send jobs straight to a warm replica; off, every job asks the router.")
     max_queued_jobs: int = Field(5000, ge=1, description="Jobs of one tenant that may wait for a place.")

@@ -170,20 +170,25 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
         specs.append(spec(f"node-{settings.node}", "node"))
         specs += [spec(f"worker-{settings.node}.{i}", "worker", SLLM_GPU=str(i)) for i in range(num_gpus)]
     else:
-        threads = str(settings.torch_threads or max(1, (os.cpu_count() or 1) // settings.nodes))
-        memory = str(settings.gpu_memory_bytes or int(ram_bytes() * _CPU_SHARE) // settings.nodes)
-        pool = str(settings.pool_capacity_bytes // (1 if settings.pool_bytes else settings.nodes))
-        for i in range(settings.nodes):
-            name = f"node{i}"
-            specs.append(spec(f"node-{name}", "node", SLLM_NODE=name, SLLM_POOL_BYTES=pool))
-            worker = {
-                "SLLM_NODE": name,
-                "SLLM_POOL_BYTES": pool,
-                "SLLM_GPU_MEMORY_BYTES": memory,
-                "SLLM_TORCH_THREADS": threads,
-            }
-            specs.append(spec(f"worker-{name}.0", "worker", **worker))
+        for name in (f"node{i}" for i in range(settings.nodes)):
+            node = {"SLLM_NODE": name, "SLLM_POOL_BYTES": _cpu_pool_bytes(settings)}
+            specs.append(spec(f"node-{name}", "node", **node))
+            for i in range(settings.gpus_per_node):
+                specs.append(spec(f"worker-{name}.{i}", "worker", **node, **_cpu_gpu(settings), SLLM_GPU=str(i)))
     return [*specs, spec("web", "web")]
+
+
+def _cpu_pool_bytes(settings: Settings) -> str:
+    """Where nodes share a machine without being told how much memory each may pool, they share what one would have."""
+    return str(settings.pool_capacity_bytes // (1 if settings.pool_bytes else settings.nodes))
+
+
+def _cpu_gpu(settings: Settings) -> dict[str, str]:
+    """What each gpu gets of the CPU and the memory that all of them are."""
+    num_gpus = settings.nodes * settings.gpus_per_node
+    threads = settings.torch_threads or max(1, (os.cpu_count() or 1) // num_gpus)
+    memory_bytes = settings.gpu_memory_bytes or int(ram_bytes() * _CPU_SHARE) // num_gpus
+    return {"SLLM_GPU_MEMORY_BYTES": str(memory_bytes), "SLLM_TORCH_THREADS": str(threads)}
 
 
 def num_nvidia_gpus() -> int:

@@ -32,6 +32,7 @@ def everywhere(command: _Command) -> _Command:
 @_host
 @_port
 @click.option("--nodes", type=int, help="Nodes to start where there is no accelerator.")
+@click.option("--gpus-per-node", type=int, help="CPU gpus of each of those nodes.")
 def up(**flags: Any) -> int:
     """Run a whole machine until Ctrl-C."""
     return run_process("sllm_tasks.supervisor", flags)

@@ -136,10 +136,10 @@ class Cluster:
         """Wait until the broker answers."""
         wait_until(self._broker_answers, "the broker answers")
 
-    def deploy(self, name: str, *, seed: int = 0, keep_alive_s: float = KEEP_ALIVE_S) -> None:
-        """Deploy a tiny model, and wait until every node has its checkpoint. A replica takes 1.3 MB."""
+    def deploy(self, name: str, *, seed: int = 0, keep_alive_s: float = KEEP_ALIVE_S, num_gpus: int = 1) -> None:
+        """Deploy a tiny model, and wait until every node has its checkpoint. A replica takes 1.3 MB in all."""
         source = make_tiny(self.home / "source" / name, seed=seed)
-        settings = {"keep_alive_s": keep_alive_s, "max_jobs": 8, "context": 256}
+        settings = {"keep_alive_s": keep_alive_s, "max_jobs": 8, "context": 256, "num_gpus": num_gpus}
         self.client.wait_for(self.client.deploy(name, str(source), **settings), timeout=60)
         self.wait_for_copies(self.settings.nodes)
 

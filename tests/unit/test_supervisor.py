@@ -1,0 +1,42 @@
+"""Which processes `sllm up` starts, and what it tells each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sllm_tasks import supervisor
+from sllm_tasks.children import ChildSpec
+from sllm_tasks.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "num_nvidia_gpus", lambda: 0)
+    monkeypatch.setattr(supervisor, "ram_bytes", lambda: 1600)
+
+
+def _workers(settings: Settings) -> dict[str, ChildSpec]:
+    return {spec.name: spec for spec in supervisor.process_specs(settings) if spec.name.startswith("worker")}
+
+
+def test_a_node_without_accelerator_has_as_many_cpu_gpus_as_it_is_told(tmp_path: Path) -> None:
+    names = [spec.name for spec in supervisor.process_specs(Settings(home=tmp_path, nodes=2, gpus_per_node=2))]
+    assert [name for name in names if name.startswith("node")] == ["node-node0", "node-node1"]
+    workers = _workers(Settings(home=tmp_path, nodes=2, gpus_per_node=2))
+    assert list(workers) == [f"worker-node{node}.{gpu}" for node in range(2) for gpu in range(2)]
+    assert [spec.environ["SLLM_GPU"] for spec in workers.values()] == ["0", "1", "0", "1"]
+    assert [spec.environ["SLLM_NODE"] for spec in workers.values()] == ["node0", "node0", "node1", "node1"]
+
+
+@pytest.mark.parametrize(("nodes", "gpus_per_node"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_all_cpu_gpus_together_get_half_of_the_memory(tmp_path: Path, nodes: int, gpus_per_node: int) -> None:
+    workers = _workers(Settings(home=tmp_path, nodes=nodes, gpus_per_node=gpus_per_node)).values()
+    assert sum(int(spec.environ["SLLM_GPU_MEMORY_BYTES"]) for spec in workers) == 800
+
+
+def test_the_gpus_of_a_node_and_its_agent_share_one_pool(tmp_path: Path) -> None:
+    specs = supervisor.process_specs(Settings(home=tmp_path, nodes=2, gpus_per_node=2))
+    sizes = {spec.environ["SLLM_POOL_BYTES"] for spec in specs if spec.name.startswith(("node", "worker"))}
+    assert len(sizes) == 1
