@@ -85,6 +85,22 @@ BATCH_TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
 ENDED_BATCH_STATUSES = frozenset(status for status, after in BATCH_TRANSITIONS.items() if not after)
 
 
+class Role(StrEnum):
+    """What a user of the admin UI may do; each may do what the one before may."""
+
+    #: See everything but secrets.
+    VIEWER = "viewer"
+    #: Run and stop jobs, move checkpoints, hold queues back.
+    OPERATOR = "operator"
+    #: Everything, users and API keys included.
+    ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Whether this role may do what another one may."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(other)
+
+
 class AttemptExit(StrEnum):
     """Why an attempt of a job is over."""
 
@@ -96,23 +112,3 @@ class AttemptExit(StrEnum):
     HANDED_BACK = "handed_back"
     #: The live state was lost and the job was published again.
     SUPERSEDED = "superseded"
-
-
-class MigrationState(StrEnum):
-    """The life of a live migration."""
-
-    #: Decided; room on the target is reserved.
-    PLANNED = "planned"
-    #: The target loads the checkpoint.
-    LOADING = "loading"
-    #: The target catches up, round by round, while the source goes on.
-    CATCHING_UP = "catching_up"
-    #: The source has stopped; ownership is about to move.
-    HANDING_OVER = "handing_over"
-    #: The target owns the job.
-    SUCCEEDED = "succeeded"
-    #: The job ended at the source first.
-    NOT_NEEDED = "not_needed"
-    FAILED = "failed"
-    #: Stopped by an operator.
-    ABORTED = "aborted"

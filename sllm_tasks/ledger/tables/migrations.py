@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sllm_tasks.ledger.columns import JSON_VALUE, Base, Message, by_value
-from sllm_tasks.ledger.states import MigrationState
+from sllm_tasks.migration.states import MigrationState
 
 
 class MigrationRow(Base):
