@@ -1,4 +1,4 @@
-"""The first admin key of a fresh ledger, and the file that lets this machine's own CLI in."""
+"""The first admin of a fresh ledger, as key and as user, and the file that lets this machine's own CLI in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from sllm_tasks.config import Settings
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import Scope, create_key, ensure_tenant, list_keys
+from sllm_tasks.ledger.states import Role
+from sllm_tasks.ledger.users import create_user, has_users, list_users, make_link
 
 #: The tenant of the first key.
 DEFAULT_TENANT = "default"
+#: The first user of the admin UI.
+FIRST_USER = "admin"
 
 
 def ensure_admin_key(settings: Settings, url: str) -> str | None:
@@ -36,3 +40,23 @@ def ensure_admin_key(settings: Settings, url: str) -> str | None:
         file.write("\n".join([f"url = {json.dumps(url)}", *lines]) + "\n")
     temporary.replace(path)
     return key
+
+
+def first_login_link(settings: Settings, url: str) -> str | None:
+    """Make a link by which the first user sets a password; None if somebody can sign in already."""
+    ledger = Database(settings.ledger_url)
+    now = datetime.now(UTC)
+    try:
+        with ledger.transaction() as session:
+            if has_users(session):
+                return None
+            if FIRST_USER not in {user.name for user in list_users(session)}:
+                create_user(session, FIRST_USER, Role.ADMIN, now=now)
+            return url + login_path(make_link(session, FIRST_USER, now=now))
+    finally:
+        ledger.close()
+
+
+def login_path(token: str) -> str:
+    """Where the web process takes a login link."""
+    return f"/admin/link/{token}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from sllm_tasks import embedded, logs
-from sllm_tasks.bootstrap import ensure_admin_key
+from sllm_tasks.bootstrap import ensure_admin_key, first_login_link
 from sllm_tasks.children import Child, ChildSpec
 from sllm_tasks.config import Settings, ram_bytes
 from sllm_tasks.errors import ConflictError, UnavailableError
@@ -105,6 +105,11 @@ class Supervisor:
         )
         if key is not None:
             sys.stderr.write(f"first admin key, shown once: {key}\n")
+        link = first_login_link(self._settings, self._url)
+        if link is not None:
+            sys.stderr.write(f"admin UI: {link}  (choose a password; the link works once, for a day)\n")
+        else:
+            sys.stderr.write(f"admin UI: {self._url}/admin\n")
         sys.stderr.flush()
 
     def _wait_for(self, condition: Callable[[], bool], what: str) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-
-from flask import g
-from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import EVERY_MODEL, Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger import inventory, keys, operations, placements, queues
-from sllm_tasks.ledger.audit import AuditEntry, add_audit
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.database import Database
-from sllm_tasks.ledger.keys import ApiKey
 from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.repeats import KeyedRequest
+from webapp.audited import Caller, Change, audited
 from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest
 
 
@@ -40,20 +34,12 @@ class MadeKey:
     plain: str | None
 
 
-@dataclass(slots=True)
-class _Change:
-    session: Session
-    now: datetime
-    #: Nothing has changed: an earlier request has done it, and left its audit row.
-    is_done: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class AdminChanges:
     """What one caller changes, with one request; raises IdempotencyMismatchError for a key that has another body."""
 
     ledger: Database
-    caller: ApiKey
+    caller: Caller
     #: The key under which the request must take effect once; what has no use for it is idempotent by itself.
     repeatable: KeyedRequest | None = None
 
@@ -164,34 +150,16 @@ class AdminChanges:
                 inventory.get_checkpoint(change.session, target)
             return self._start(change, operation_id, kind, target, args)
 
-    @contextmanager
-    def _changing(self, action: str, target: str, *, after: JsonObject | None = None) -> Iterator[_Change]:
-        with self.ledger.transaction() as session:
-            change = _Change(session, datetime.now(UTC))
-            yield change
-            if change.is_done:
-                return
-            add_audit(
-                session,
-                AuditEntry(
-                    id=new_id("audit"),
-                    at=change.now,
-                    actor=self.caller.id,
-                    tenant=self.caller.tenant,
-                    action=action,
-                    target=target,
-                    after=after,
-                    request_id=g.request_id,
-                ),
-            )
+    def _changing(self, action: str, target: str, *, after: JsonObject | None = None) -> AbstractContextManager[Change]:
+        return audited(self.ledger, self.caller, action, target, after=after)
 
-    def _first(self, change: _Change, made_id: str) -> str | None:
+    def _first(self, change: Change, made_id: str) -> str | None:
         """Id of what an earlier sending of the request made; None if this is the first, which is to make `made_id`."""
         first = None if self.repeatable is None else self.repeatable.claim(change.session, made_id, change.now)
         change.is_done = first is not None
         return first
 
-    def _start(self, change: _Change, operation_id: str, kind: OperationKind, target: str, args: JsonObject) -> Started:
+    def _start(self, change: Change, operation_id: str, kind: OperationKind, target: str, args: JsonObject) -> Started:
         new = operations.NewOperation(
             id=operation_id,
             kind=kind,
@@ -203,5 +171,5 @@ class AdminChanges:
         return Started(operations.add_operation(change.session, new), is_new=True)
 
 
-def _end_deployments(change: _Change, model: str, why: str) -> None:
+def _end_deployments(change: Change, model: str, why: str) -> None:
     operations.supersede_operations(change.session, OperationKind.DEPLOY, model, why=why, now=change.now)

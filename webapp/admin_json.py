@@ -1,4 +1,4 @@
-"""Models, operations, nodes, placements, queues and keys as the API writes them."""
+"""Models, operations, nodes, placements, queues, keys and users as the API writes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
-from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow
+from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow, UserRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.queues import QueueDepth
@@ -135,6 +135,19 @@ def key_json(row: ApiKeyRow) -> AdminJson:
         "created_at": time_json(row.created_at),
         "last_used_at": time_json(row.last_used_at),
         "revoked_at": time_json(row.revoked_at),
+    }
+
+
+def user_json(row: UserRow) -> AdminJson:
+    """A user of the admin UI."""
+    return {
+        "id": row.name,
+        "object": "user",
+        "role": row.role,
+        "has_password": row.password_hash is not None,
+        "created_at": time_json(row.created_at),
+        "signed_in_at": time_json(row.signed_in_at),
+        "disabled_at": time_json(row.disabled_at),
     }
 
 

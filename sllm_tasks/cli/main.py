@@ -34,6 +34,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "trace": ("trace:trace", "Make traces of requests, and read public ones."),
     "queue": ("queues:queue", "List the queues of waiting jobs, pause and resume them."),
     "key": ("keys:key", "Create, list and revoke API keys."),
+    "user": ("users:user", "Make, list and disable users of the admin UI."),
     "db": ("database:db", "Upgrade and check the ledger's schema."),
     "config": ("configuration:config", "Show the settings and where each is from."),
     "doctor": ("doctor:doctor", "Look for what is wrong with this machine's setup."),

@@ -154,7 +154,7 @@ def get_operation(operation_id: str) -> Call[OperationRecord]:
 
 
 def get_list(resource: str) -> Call[tuple[Json, ...]]:
-    """List a resource that is not paged: models, nodes, placements, queues or keys."""
+    """List a resource that is not paged: models, nodes, placements, queues, keys or users."""
     return Call(method="GET", path=f"/api/v1/{resource}", decode=decode_list)
 
 
@@ -201,6 +201,26 @@ def revoke_key(key_id: str) -> Call[None]:
     return Call(method="DELETE", path=f"/api/v1/keys/{quote(key_id, safe='')}", decode=lambda _nothing: None)
 
 
+def create_user(name: str, role: str) -> Call[Json]:
+    """Make a user of the admin UI."""
+    return Call(method="POST", path="/api/v1/users", json={"name": name, "role": role}, decode=_as_it_is)
+
+
+def invite_user(name: str) -> Call[Json]:
+    """Make a link by which a user sets a new password."""
+    return Call(method="POST", path=f"{_user_path(name)}/link", decode=_as_it_is)
+
+
+def set_role(name: str, role: str) -> Call[Json]:
+    """Give a user another role."""
+    return Call(method="PATCH", path=_user_path(name), json={"role": role}, decode=_as_it_is)
+
+
+def disable_user(name: str) -> Call[None]:
+    """Sign a user out for good."""
+    return Call(method="DELETE", path=_user_path(name), decode=lambda _nothing: None)
+
+
 def _once(key: str | None = None) -> dict[str, str]:
     """Headers by which the server knows a request that is sent again after a lost answer."""
     return {"Idempotency-Key": key or uuid.uuid4().hex}
@@ -212,6 +232,10 @@ def _model_path(name: str) -> str:
 
 def _placement_path(checkpoint: str, node: str) -> str:
     return f"/api/v1/placements/{quote(checkpoint, safe='')}/{quote(node, safe='')}"
+
+
+def _user_path(name: str) -> str:
+    return f"/api/v1/users/{quote(name, safe='')}"
 
 
 def _as_it_is(json: Json) -> Json:

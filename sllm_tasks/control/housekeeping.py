@@ -14,6 +14,8 @@ from sllm_tasks.ledger.files import purge_files
 from sllm_tasks.ledger.idempotency import purge_keys
 from sllm_tasks.ledger.job_lists import purge_expired
 from sllm_tasks.ledger.loads import purge_loads
+from sllm_tasks.ledger.login_limits import purge_failures
+from sllm_tasks.ledger.user_sessions import purge_sessions
 from sllm_tasks.livestate import LiveState
 
 logger = logging.getLogger(__name__)
@@ -49,5 +51,7 @@ class Housekeeping:
             purge_loads(session, now - _KEPT)
         with self._ledger.transaction() as session:
             purge_files(session, now)
+            purge_sessions(session, now)
+            purge_failures(session, now)
         if num_purged:
             logger.info("%d outputs were past their time", num_purged)

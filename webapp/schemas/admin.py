@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sllm_tasks.jobs import Exactness, can_be_exact
 from sllm_tasks.ledger.keys import Scope
-from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text
+from sllm_tasks.ledger.states import Role
+from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text, UserName
 from webapp.schemas.jobs import Query
 
 _SCHEMES = ("http", "https", "s3")
@@ -84,6 +85,19 @@ class KeyRequest(Body):
         AfterValidator(_distinct),
     ]
     tenant: TenantName = "default"
+
+
+class UserRequest(Body):
+    """A new user of the admin UI."""
+
+    name: UserName
+    role: Annotated[Role, Field(strict=False)] = Role.VIEWER
+
+
+class RoleRequest(Body):
+    """Another role for a user."""
+
+    role: Annotated[Role, Field(strict=False)]
 
 
 class PlacementRequest(Body):

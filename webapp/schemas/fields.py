@@ -30,6 +30,7 @@ ShortText = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 _MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 _NODE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _TENANT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_USER_NAME: Final = r"^[a-z0-9][a-z0-9._@-]{0,62}$"
 _JOB_ID: Final = f"^{id_pattern('job')}$"
 _OPERATION_ID: Final = f"^{id_pattern('op')}$"
 
@@ -37,6 +38,7 @@ _OPERATION_ID: Final = f"^{id_pattern('op')}$"
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 NodeName = Annotated[str, StringConstraints(pattern=_NODE_NAME)]
 TenantName = Annotated[str, StringConstraints(pattern=_TENANT_NAME)]
+UserName = Annotated[str, StringConstraints(pattern=_USER_NAME)]
 #: Cursors of lists: where the page before has ended.
 JobCursor = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 OperationCursor = Annotated[str, StringConstraints(pattern=_OPERATION_ID)]
@@ -46,6 +48,7 @@ WORDS_OF_PATTERN: Final = {
     _MODEL_NAME: "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or a digit",
     _NODE_NAME: "1 to 63 of A-Z a-z 0-9 _ - beginning with a letter or a digit",
     _TENANT_NAME: "1 to 63 of a-z 0-9 _ - beginning with a letter or a digit",
+    _USER_NAME: "1 to 63 of a-z 0-9 . _ @ - beginning with a letter or a digit",
     _JOB_ID: "the id of a job, such as the last_id of a page",
     _OPERATION_ID: "the id of an operation, such as the last_id of a page",
 }

@@ -7,6 +7,7 @@ from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, M
 from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
 from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
 from sllm_tasks.ledger.tables.operations import OperationRow
+from sllm_tasks.ledger.tables.people import LoginFailuresRow, LoginLinkRow, UserRow, UserSessionRow
 from sllm_tasks.ledger.tables.queues import PausedQueueRow
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "IdempotencyKeyRow",
     "JobAttemptRow",
     "JobRow",
+    "LoginFailuresRow",
+    "LoginLinkRow",
     "MeasuredLoadRow",
     "MigrationRoundRow",
     "MigrationRow",
@@ -30,5 +33,7 @@ __all__ = [
     "PausedQueueRow",
     "PlacementRow",
     "TenantRow",
+    "UserRow",
+    "UserSessionRow",
     "WebhookRow",
 ]
