@@ -17,7 +17,7 @@ from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.jobs import Exactness, StartKind
 from sllm_tasks.ledger.attempts import NewAttempt, end_attempt, start_attempt
 from sllm_tasks.ledger.database import Database, IllegalRowError
-from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_start
+from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_starts
 from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, get_job, note_started
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
@@ -142,8 +142,8 @@ def _decision(session: Session, data: dict[str, Any]) -> None:
         at=from_ms(data["at_ms"]),
         path=data["path"],
         choice=data["choice"],
-        candidates=(),
-        predicted_s=None,
+        candidates=data["candidates"],
+        predicted_s=data["predicted_s"],
     )
     add_decisions(session, [decision])
 
@@ -194,8 +194,8 @@ def _time(ms: int | None) -> datetime | None:
 
 
 def _timings(data: dict[str, Any]) -> dict[str, int | None]:
-    """Cluster times at which each part began; the API turns them into durations."""
-    names = ("assigned_ms", "started_ms", "prefill_ms", "first_token_ms", "ended_ms")
+    """Cluster times at which each part began, which the API turns into durations; and how many decoded together."""
+    names = ("assigned_ms", "started_ms", "prefill_ms", "first_token_ms", "ended_ms", "batch")
     return {name: data.get(name) for name in names}
 
 
@@ -209,7 +209,7 @@ def _close_attempt(session: Session, data: dict[str, Any]) -> None:
         num_tokens=data["num_tokens"],
     )
     if data.get("decision") and data.get("first_token_ms"):
-        note_actual_start(session, data["decision"], (data["first_token_ms"] - data["assigned_ms"]) / 1000)
+        note_actual_starts(session, data["job_id"], data["attempt"], from_ms(data["first_token_ms"]))
 
 
 def _suspect_copy(session: Session, ending: Ending, gpu: GpuId) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from statistics import median
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.pages import Page, PageRequest, read_page
-from sllm_tasks.ledger.tables import DecisionRow
-from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
+from sllm_tasks.ledger.tables import DecisionRow, JobRow
+from sllm_tasks.ledger.writes import AS_READ, insert_if_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,54 @@ def add_decisions(session: Session, decisions: Sequence[Decision]) -> None:
         insert_if_absent(session, DecisionRow, {**asdict(decision), "candidates": list(decision.candidates)})
 
 
-def note_actual_start(session: Session, decision_id: str, actual_s: float) -> bool:
-    """Record how long the start took; False if that is known already or the decision is not."""
-    change = update(DecisionRow).where(DecisionRow.id == decision_id, DecisionRow.actual_s.is_(None))
-    return took_place(session, change.values(actual_s=actual_s))
+def note_actual_starts(session: Session, job_id: str, attempt: int, first_token_at: datetime) -> int:
+    """Record for all decisions about an attempt how long it took until its first token; returns how many are new.
+
+    One to wait is followed by others, and its forecast is compared as well.
+    """
+    query = select(DecisionRow).where(
+        DecisionRow.job_id == job_id, DecisionRow.attempt == attempt, DecisionRow.actual_s.is_(None)
+    )
+    rows = session.scalars(query).all()
+    for row in rows:
+        row.actual_s = max(0.0, (first_token_at - row.at).total_seconds())
+    return len(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How right predictions were."""
+
+    num_decisions: int
+    #: Share of the starts that fell inside of their intervals; 0.8 is what they promise.
+    inside: float
+    #: Of the differences between actual and predicted start.
+    median_error_s: float
+    p99_error_s: float
+
+
+def accuracy(session: Session, *, model: str | None = None, limit: int = 1_000) -> Accuracy | None:
+    """Compare the latest predictions, of one model only if given; None while there is nothing to compare."""
+    query = select(DecisionRow.choice, DecisionRow.predicted_s, DecisionRow.actual_s).where(
+        DecisionRow.actual_s.is_not(None), DecisionRow.predicted_s.is_not(None)
+    )
+    if model is not None:
+        query = query.join(JobRow, JobRow.id == DecisionRow.job_id).where(JobRow.model == model)
+    errors, num_inside = [], 0
+    for choice, predicted_s, actual_s in session.execute(query.order_by(DecisionRow.id.desc()).limit(limit)):
+        start = choice.get("start")
+        if isinstance(start, Mapping) and predicted_s is not None and actual_s is not None:
+            errors.append(abs(actual_s - predicted_s))
+            num_inside += start["low_s"] <= actual_s <= start["high_s"]
+    if not errors:
+        return None
+    errors.sort()
+    return Accuracy(
+        num_decisions=len(errors),
+        inside=num_inside / len(errors),
+        median_error_s=median(errors),
+        p99_error_s=errors[min(len(errors) - 1, int(0.99 * len(errors)))],
+    )
 
 
 def list_decisions(session: Session, request: PageRequest, *, job_id: str | None = None) -> Page[DecisionRow]:

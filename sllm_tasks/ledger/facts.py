@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sllm_tasks.cluster import Tier
 from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact
 from sllm_tasks.ids import first_id
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.encoding import to_ms
 from sllm_tasks.ledger.loads import MeasuredLoad, recent_loads
-from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.ledger.tables import JobRow, ModelRow
 
 #: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
 #: that ran for longer are few.
@@ -31,7 +32,10 @@ class TimedFact:
 
 def load_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
     """The latest loads that ended since then, oldest first."""
-    return [_load_fact(load) for load in recent_loads(session, since=since, limit=limit)]
+    models = session.execute(select(ModelRow.checkpoint, ModelRow.num_gpus)).all()
+    num_gpus = {row.checkpoint: row.num_gpus for row in models}
+    loads = recent_loads(session, since=since, limit=limit)
+    return [_load_fact(load, num_gpus.get(load.checkpoint, 1)) for load in loads]
 
 
 def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
@@ -57,9 +61,15 @@ def arrival_facts(session: Session, *, after_id: str, limit: int) -> list[TimedF
     return found
 
 
-def _load_fact(load: MeasuredLoad) -> TimedFact:
+def _load_fact(load: MeasuredLoad, num_gpus: int) -> TimedFact:
+    # Out of DRAM each gpu has a way of its own.
+    apart = num_gpus if load.tier is Tier.DRAM and load.gpu is not None else 1
     fact = LoadFact(
-        node=load.node, tier=load.tier, num_bytes=load.num_bytes, seconds=load.seconds, to_gpu=load.gpu is not None
+        node=load.node,
+        tier=load.tier,
+        num_bytes=load.num_bytes // apart,
+        seconds=load.seconds,
+        to_gpu=load.gpu is not None,
     )
     return TimedFact(row_id=load.id, at=load.at, fact=fact)
 

@@ -214,6 +214,7 @@ def model_info(row: ModelRow) -> ModelInfo:
         min_replicas=row.min_replicas,
         max_replicas=row.max_replicas,
         engine=engine_at(row.engine, row.exactness),
+        checkpoint_bytes=row.weights_bytes,
     )
 
 

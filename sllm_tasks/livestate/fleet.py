@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, NodeInfo, Replica, ReplicaState, TierUsage
-from sllm_tasks.jobs import EqualityClass, Exactness
+from sllm_tasks.jobs import EqualityClass, Exactness, StartKind
 from sllm_tasks.livestate.codec import equality_class
 from sllm_tasks.livestate.connection import PREFIX, number, text, translated
 from sllm_tasks.livestate.jobs import LEASE_MS, Claim, Verdict
@@ -27,6 +27,9 @@ class ReplicaOrder:
     replica: Replica
     #: Replicas to free first; their memory is already promised to this one.
     evicts: tuple[str, ...] = ()
+    #: Where its bytes come from, None for one that nobody decided about; what has come of them so far.
+    start_kind: StartKind | None = None
+    loaded_bytes: int = 0
     #: What it promises, once it is loaded.
     equality: EqualityClass | None = None
 
@@ -168,6 +171,8 @@ class FleetStore:
         return ReplicaOrder(
             replica=replica,
             evicts=tuple(evicts.split(",")) if evicts else (),
+            start_kind=StartKind(text(values[b"start_kind"])) if b"start_kind" in values else None,
+            loaded_bytes=number(values.get(b"loaded_bytes")) or 0,
             equality=equality_class(
                 text(values.get(b"exactness")), text(values.get(b"fingerprint")), text(values.get(b"downgrade"))
             ),
@@ -181,7 +186,7 @@ class FleetStore:
     def note_load(self, replica_id: str, load: LoadState) -> None:
         """Tell the jobs that wait for a replica how far its load is."""
         with translated():
-            self._scripts["note_load"](args=[replica_id, json.dumps(asdict(load))])
+            self._scripts["note_load"](args=[replica_id, json.dumps(asdict(load)), load.done_bytes])
 
     def drop_replica(self, replica_id: str) -> None:
         """Forget a replica that its worker has freed or could not load."""

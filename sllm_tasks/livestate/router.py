@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,7 +10,7 @@ from redis import Redis
 
 from sllm_tasks.cluster import GpuId, ModelInfo
 from sllm_tasks.jobs import StartKind
-from sllm_tasks.livestate.connection import PREFIX, entries, text, translated
+from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
 from sllm_tasks.livestate.jobs import CLAIM_MS
 from sllm_tasks.livestate.scripts import Scripts
 
@@ -17,6 +18,9 @@ from sllm_tasks.livestate.scripts import Scripts
 LEADER_LIFE_MS = 3_000
 #: A trigger for the router that was lost delays the next one by at most this.
 _KICK_LIFE_MS = 1_000
+
+
+_PLACED_FIELDS = ("replica", "prompt_tokens", "max_tokens", "num_tokens", "first_token_ms")
 
 
 class Applied(StrEnum):
@@ -42,6 +46,18 @@ class NewReplica:
     model: ModelInfo
     gpus: tuple[GpuId, ...]
     victims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedJob:
+    """A job that has its place, as far as it tells when that will be free."""
+
+    job_id: str
+    replica_id: str
+    prompt_tokens: int
+    max_tokens: int
+    num_tokens: int
+    first_token_ms: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +123,31 @@ class RouterStore:
         """Let a ready replica take no more jobs; False when it is not ready any more, or another router leads."""
         with translated():
             return bool(self._scripts["drain_replica"](args=[epoch, replica_id]) == b"ok")
+
+    def placed_jobs(self, leaders: Sequence[GpuId]) -> list[PlacedJob]:
+        """Jobs of the replicas that these gpus lead."""
+        with translated():
+            sets = self._redis.pipeline(transaction=False)
+            for leader in leaders:
+                sets.smembers(f"{PREFIX}gpu:{leader}:jobs")
+            job_ids = sorted({text(job_id) for members in sets.execute() for job_id in members})
+            records = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                records.hmget(f"{PREFIX}job:{job_id}", _PLACED_FIELDS)
+            answers = records.execute()
+        return [
+            PlacedJob(
+                job_id=job_id,
+                replica_id=text(replica_id),
+                prompt_tokens=number(prompt_tokens) or 0,
+                max_tokens=number(max_tokens) or 0,
+                num_tokens=number(num_tokens) or 0,
+                first_token_ms=number(first_token_ms),
+            )
+            for job_id, (replica_id, prompt_tokens, max_tokens, num_tokens, first_token_ms) in zip(
+                job_ids, answers, strict=True
+            )
+        ]
 
     def note_wait(self, job_id: str, attempt: int, reason: str) -> None:
         """Tell readers of a job why it has no place yet; ignored when it has one by now."""

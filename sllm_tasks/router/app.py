@@ -15,6 +15,7 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.router.leadership import Leadership
+from sllm_tasks.router.misfits import Misfits
 from sllm_tasks.router.routing import Router, route
 from sllm_tasks.router.rules import QueueRules
 from sllm_tasks.router.snapshot import Snapshot
@@ -44,6 +45,7 @@ def build_app(settings: Settings) -> Celery:
         services.dispatcher,
         Snapshot(live, ledger),
         WaitingJobs(live, rules, max_attempts=settings.max_attempts),
+        Misfits(live, ledger),
         lambda: leadership.epoch,
     )
     register_task(app, ROUTE, lambda _: route(router), signer=services.signer, live=live)

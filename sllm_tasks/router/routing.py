@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from sllm_tasks.cluster import Replica
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
-from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import assign
-from sllm_tasks.policy.decision import Assignment, AssignmentPath
+from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
 from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.effects import carry_out
 from sllm_tasks.policy.keepalive import expired_replicas
 from sllm_tasks.policy.queueing import Kind, Turn, Turns
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
+from sllm_tasks.router.describing import describe_candidates, describe_choice
+from sllm_tasks.router.misfits import Misfits
+from sllm_tasks.router.running import with_running_jobs
 from sllm_tasks.router.snapshot import Snapshot
 from sllm_tasks.router.waiting import WaitingJobs
 
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 _MAX_TRIES = 4
 
 #: Workers can neither move a running job nor load what their node does not have.
-_SETTINGS = PolicySettings(migrate=False, load_remote=False)
+LIVE_POLICY = PolicySettings(migrate=False, load_remote=False)
 
 _START_KINDS = {
     AssignmentPath.WARM: StartKind.WARM,
@@ -51,6 +53,7 @@ class Router:
         dispatcher: Dispatcher,
         snapshot: Snapshot,
         waiting: WaitingJobs,
+        misfits: Misfits,
         epoch: Callable[[], int],
     ) -> None:
         self._live = live
@@ -58,7 +61,7 @@ class Router:
         self._snapshot = snapshot
         self._epoch = epoch
         self._waiting = waiting
-        self._estimates = LearnedEstimates()
+        self._misfits = misfits
 
     def run_pass(self) -> None:
         """Serve the waiting jobs in their turns, then close replicas whose keep-alive is over."""
@@ -78,20 +81,27 @@ class Router:
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
             view = replace(view, num_waiting={**view.num_waiting, job.model: turn.num_ahead})
-            decision = assign(view, job, self._estimates, _SETTINGS).choice
-            decision_id = new_id("decision")
+            view = with_running_jobs(self._live, view, job)
+            found = assign(view, job, self._snapshot.estimates(view.now_ms), LIVE_POLICY)
+            decision, decision_id = found.choice, new_id("decision")
+            if not decision.fits_nowhere:
+                self._misfits.fits(job)
+            elif self._misfits.ended(job, decision.reason, view.now_ms):
+                turns.gone(job)
+                self._waiting.forget(job.id)
+                return view
             if decision.path is AssignmentPath.WAIT:
                 turns.waits(job)
                 reasons.setdefault(Kind.of(job), decision.reason)
                 if self._waiting.tell(job, decision.reason):
-                    self._report(view, job, decision, decision_id)
+                    self._report(view, job, found, decision_id)
                 # Not only for as long as this one has waited: others of its kind may have waited for its turn.
                 return self._make_room(view, replace(job, created_ms=turn.oldest_ms))
             applied, view_after = self._apply(view, job, decision, decision_id)
             if applied is Applied.OK:
                 turns.started(job)
                 self._waiting.forget(job.id)
-                self._report(view, job, decision, decision_id)
+                self._report(view, job, found, decision_id)
                 return view_after
             if applied in {Applied.GONE, Applied.STALE_ROUTER}:
                 turns.gone(job)
@@ -141,15 +151,16 @@ class Router:
             logger.info("replica %s of %s: keep-alive is over", replica.id, replica.model)
             self._dispatcher.unload_replica(gpu, replica.id)
 
-    def _report(self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str) -> None:
-        choice = {**asdict(decision), "gpus": [str(gpu) for gpu in decision.gpus]}
+    def _report(self, view: ClusterView, job: WaitingJob, decision: Decision, decision_id: str) -> None:
         data = {
             "id": decision_id,
             "job_id": job.id,
             "attempt": job.attempt,
             "at_ms": view.now_ms,
-            "path": decision.path,
-            "choice": choice,
+            "path": decision.choice.path,
+            "choice": describe_choice(decision),
+            "candidates": describe_candidates(decision),
+            "predicted_s": None if decision.start is None else decision.start.seconds,
         }
         self._live.reports.add("decision", data)
 

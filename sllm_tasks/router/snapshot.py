@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 import time
 
-from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, ReplicaState, Tier
 from sllm_tasks.errors import UnavailableError
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import list_models, model_info
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.policy.replica_table import ReplicaTable
-from sllm_tasks.policy.view import ClusterView
+from sllm_tasks.policy.view import ClusterView, LoadUnderWay
+from sllm_tasks.router.learning import Learning
 
 logger = logging.getLogger(__name__)
 
 #: Models are read from the ledger at most this often, unless a job names one that is not known.
 _MODELS_LIFE_S = 1.0
 _NODES_LIFE_MS = 1_000
+
+_TIERS = {
+    StartKind.COLD_DRAM: Tier.DRAM,
+    StartKind.COLD_SSD: Tier.SSD,
+    StartKind.COLD_REMOTE: Tier.REMOTE,
+}
 
 
 class Snapshot:
@@ -26,9 +36,12 @@ class Snapshot:
     def __init__(self, live: LiveState, ledger: Database) -> None:
         self._live = live
         self._ledger = ledger
+        self._learning = Learning(ledger)
         self._position = ""
         self._gpus: dict[GpuId, Gpu] = {}
         self._replicas = ReplicaTable()
+        # Those of them that are being loaded.
+        self._loading: dict[str, ReplicaOrder] = {}
         self._nodes: dict[str, NodeInfo] = {}
         self._models: dict[str, ModelInfo] = {}
         self._models_read_s = float("-inf")
@@ -46,7 +59,12 @@ class Snapshot:
             replicas=self._replicas,
             nodes=dict(self._nodes),
             models=dict(self._models),
+            loads=self._loads(),
         )
+
+    def estimates(self, now_ms: int) -> LearnedEstimates:
+        """Return what the ledger teaches by now; that of before while it is away."""
+        return self._learning.estimates(now_ms)
 
     def _refresh_models(self) -> None:
         try:
@@ -84,6 +102,7 @@ class Snapshot:
         ids = {id_ for gpu in self._gpus for id_ in self._live.fleet.replicas_on(gpu)}
         orders = [self._live.fleet.replica(id_) for id_ in sorted(ids)]
         self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
+        self._loading = {order.replica.id: order for order in orders if order is not None and _is_loading(order)}
         self._read_nodes(now_ms)
         logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
 
@@ -99,7 +118,31 @@ class Snapshot:
         gone = [replica_id for replica_id, order in orders.items() if order is None]
         changed = [order.replica for order in orders.values() if order is not None]
         self._replicas = self._replicas.without(gone).with_replicas(changed)
+        for replica_id, order in orders.items():
+            self._loading.pop(replica_id, None)
+            if order is not None and _is_loading(order):
+                self._loading[replica_id] = order
 
     def _read_nodes(self, now_ms: int) -> None:
         self._nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
         self._nodes_read_ms = now_ms
+
+    def _loads(self) -> dict[str, tuple[LoadUnderWay, ...]]:
+        """Loads by node, in the order in which they were decided."""
+        found: dict[str, tuple[LoadUnderWay, ...]] = {}
+        for order in sorted(self._loading.values(), key=lambda order: (order.replica.idle_since_ms, order.replica.id)):
+            replica, model = order.replica, self._models.get(order.replica.model)
+            tier = Tier.SSD if order.start_kind is None else _TIERS.get(order.start_kind, Tier.SSD)
+            whole = model.bytes_through(tier) if model else replica.bytes_per_gpu
+            load = LoadUnderWay(
+                replica_id=replica.id,
+                gpus=replica.gpus,
+                tier=tier,
+                remaining_bytes=max(0, whole - order.loaded_bytes),
+            )
+            found[load.node] = (*found.get(load.node, ()), load)
+        return found
+
+
+def _is_loading(order: ReplicaOrder) -> bool:
+    return order.replica.state is ReplicaState.LOADING

@@ -36,7 +36,7 @@ if #ARGV > 9 then
   for id in string.gmatch(victims, '[^,]+') do start_unloading(id) end
   redis.call('HSET', replica_key(replica), 'model', model, 'checkpoint', checkpoint, 'gpus', gpus,
     'bytes_per_gpu', ARGV[13], 'max_jobs', ARGV[14], 'engine', ARGV[15], 'context', ARGV[16],
-    'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now, 'evicts', victims)
+    'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now, 'evicts', victims, 'start_kind', start_kind)
   for gpu in string.gmatch(gpus, '[^,]+') do
     redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', bytes)
     redis.call('SADD', gpu_key(gpu) .. ':replicas', replica)

@@ -155,8 +155,9 @@ def test_a_decision_is_kept_with_its_candidates_and_learns_the_actual_time_once(
             for attempt in (1, 2)
         ]
         decisions.add_decisions(session, made)
-        assert decisions.note_actual_start(session, made[0].id, 0.7)
-        assert not decisions.note_actual_start(session, made[0].id, 0.8)
+        first_token_at = made[0].at + timedelta(seconds=0.7)
+        assert decisions.note_actual_starts(session, made[0].job_id, made[0].attempt, first_token_at)
+        assert not decisions.note_actual_starts(session, made[0].job_id, made[0].attempt, first_token_at)
         first, second = decisions.list_decisions(session, EVERYTHING, job_id=job_id).rows
         assert (first.actual_s, second.actual_s) == (0.7, None)
         assert first.candidates[1] == {"node": "n1", "seconds": 0.9}

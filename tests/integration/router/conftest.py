@@ -15,6 +15,7 @@ from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.ledger import inventory
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.router.misfits import Misfits
 from sllm_tasks.router.routing import Router
 from sllm_tasks.router.rules import QueueRules
 from sllm_tasks.router.snapshot import Snapshot
@@ -73,7 +74,14 @@ class RouterWorld:
         rules = QueueRules(world.live, ledger, max_running_jobs=max_running_jobs)
         waiting = WaitingJobs(world.live, rules, max_attempts=3)
         epoch = world.lead()
-        self.router = Router(world.live, dispatcher, Snapshot(world.live, ledger), waiting, lambda: epoch)
+        self.router = Router(
+            world.live,
+            dispatcher,
+            Snapshot(world.live, ledger),
+            waiting,
+            Misfits(world.live, ledger),
+            lambda: epoch,
+        )
         world.live.fleet.beat_node(NodeInfo(name=GPU.node, checkpoints=frozenset({"c"})), world.live.now_ms())
 
     def placed(self, *job_ids: str) -> list[str]:
