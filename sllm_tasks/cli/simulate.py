@@ -1,0 +1,57 @@
+"""`sllm simulate`: what a cluster would do, under our policy and under others; needs no cluster and no settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from sllm_tasks.cli.output import note
+from sllm_tasks.simulation.page import write_page
+from sllm_tasks.simulation.plots import write_plots
+from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
+from sllm_tasks.simulation.presets import PRESETS, cells_of
+from sllm_tasks.simulation.report import as_json, table, write_json
+from sllm_tasks.simulation.study import run_study
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--preset", default="paper", show_default=True, help=f"One of {', '.join(PRESETS)}.")
+@click.option("--policy", "policies", multiple=True, help=f"Of {', '.join(SYSTEMS)}; repeat it. All unless given.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Traces per cell; 5 unless given.")
+@click.option("--quick", is_flag=True, help="Two short traces per cell: for a first look.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are cores unless given.")
+@click.option("--json", "json_path", type=_file, help="Write all of it as JSON.")
+@click.option("--html", "html_path", type=_file, help="Write a page with tables and drawings.")
+@click.option("--plot", "plot_path", type=_file, help="Write plots as PNG (needs matplotlib).")
+def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
+    preset: str,
+    policies: tuple[str, ...],
+    seeds: int | None,
+    workers: int | None,
+    json_path: Path | None,
+    html_path: Path | None,
+    plot_path: Path | None,
+    *,
+    quick: bool,
+) -> None:
+    """Simulate a preset and print a table of startup latencies."""
+    names = tuple(system_of(name).name for name in policies) or tuple(SYSTEMS)
+    cells = cells_of(preset, num_seeds=seeds or (2 if quick else 5), is_quick=quick)
+    study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)
+    click.echo(table(study))
+    if json_path is not None:
+        write_json(as_json(study, sys.argv[2:]), json_path)
+    if html_path is not None:
+        write_page(study, html_path)
+    if plot_path is not None:
+        write_plots(study, plot_path)
+
+
+def _tell_progress(done: int, total: int) -> None:
+    if done == total or done % 20 == 0:
+        note(f"{done} of {total} simulations")

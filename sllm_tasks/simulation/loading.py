@@ -1,0 +1,125 @@
+"""Loads: from the tier where the checkpoint is, through the links on the way, to the gpus of a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.facts import LoadFact
+from sllm_tasks.simulation.clock import Clock, Timer
+from sllm_tasks.simulation.fleet import SimReplica
+from sllm_tasks.simulation.links import Link, Transfer
+from sllm_tasks.simulation.system import Loader
+
+
+class _Load:
+    """A load under way: its transfers on one link after another."""
+
+    def __init__(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
+        self.replica = replica
+        self.done = done
+        self.transfers: list[tuple[Link, Transfer]] = []
+        self.num_missing = 0
+        self.moved_s = 0.0
+        self.timer: Timer | None = None
+        self.is_canceled = False
+
+    def remaining_bytes(self) -> int:
+        return round(sum(max(0.0, transfer.remaining_bytes) for _, transfer in self.transfers))
+
+
+class Loading:
+    """All loads of a simulation; what they took is told to `learn`."""
+
+    def __init__(self, clock: Clock, loader: Loader, learn: Callable[[LoadFact], None]) -> None:
+        self._clock = clock
+        self._loader = loader
+        self._learn = learn
+        self._loads: dict[str, _Load] = {}
+
+    def begin(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
+        """Load a replica; `done` is called when it is ready."""
+        load = self._loads[replica.id] = _Load(replica, done)
+        node, checkpoint = replica.node, replica.info.checkpoint
+        replica.tier = node.tier_of(checkpoint)
+        node.dram.touch(checkpoint)
+        node.ssd.touch(checkpoint)
+        if replica.tier is Tier.DRAM:
+            self._send_to_gpus(load)
+        elif replica.tier is Tier.SSD:
+            self._send(load, node.disk, replica.model.checkpoint_bytes, lambda: self._start_up(load))
+        elif self._loader.downloads_first:
+            self._send(load, node.network, replica.model.checkpoint_bytes, lambda: self._downloaded(load), cap=False)
+        else:
+            self._send(load, node.network, replica.model.checkpoint_bytes, lambda: self._start_up(load))
+
+    def cancel(self, replica: SimReplica) -> None:
+        """Give a load up; harmless when it is over."""
+        load = self._loads.pop(replica.id, None)
+        if load is None:
+            return
+        load.is_canceled = True
+        for link, transfer in load.transfers:
+            link.cancel(transfer)
+        if load.timer is not None:
+            load.timer.cancel()
+
+    def settle(self) -> None:
+        """Note on every loading replica how many bytes are still to come."""
+        for load in self._loads.values():
+            for link, _ in load.transfers:
+                _ = link.transfers
+            load.replica.remaining_bytes = load.remaining_bytes()
+
+    def _downloaded(self, load: _Load) -> None:
+        # What was written a moment ago is in the page cache, but these loaders do not read it faster for that.
+        self._send(load, load.replica.node.disk, load.replica.model.checkpoint_bytes, lambda: self._start_up(load))
+
+    def _send_to_gpus(self, load: _Load) -> None:
+        replica = load.replica
+        part_bytes = replica.model.checkpoint_bytes / replica.model.num_gpus
+        load.num_missing = len(replica.gpus)
+
+        def arrived() -> None:
+            load.num_missing -= 1
+            if load.num_missing == 0:
+                self._start_up(load)
+
+        for gpu in replica.gpus:
+            link = replica.node.lanes[gpu]
+            transfer = link.send(part_bytes, arrived, max_bytes_per_s=self._loader.max_bytes_per_s)
+            load.transfers.append((link, transfer))
+
+    def _send(self, load: _Load, link: Link, num_bytes: int, done: Callable[[], None], *, cap: bool = True) -> None:
+        """Move bytes over the slowest link on the way; the ones behind it keep up."""
+        lanes_bytes_per_s = sum(load.replica.node.lanes[gpu].bytes_per_s for gpu in load.replica.gpus)
+        most = min(self._loader.max_bytes_per_s, lanes_bytes_per_s) if cap else float("inf")
+        load.moved_s += sum(transfer.served_s for _, transfer in load.transfers)
+        load.transfers = [(link, link.send(num_bytes, done, max_bytes_per_s=most))]
+
+    def _start_up(self, load: _Load) -> None:
+        load.moved_s += max(transfer.served_s for _, transfer in load.transfers)
+        load.transfers = []
+        load.timer = self._clock.after(self._loader.start_s, lambda: self._end(load))
+
+    def _end(self, load: _Load) -> None:
+        replica = load.replica
+        del self._loads[replica.id]
+        replica.remaining_bytes = 0
+        replica.load_s = load.moved_s + self._loader.start_s
+        self._keep(replica, replica.tier)
+        fact = LoadFact(
+            node=replica.node.name,
+            tier=replica.tier,
+            num_bytes=replica.model.checkpoint_bytes,
+            seconds=replica.load_s,
+        )
+        self._learn(fact)
+        load.done(replica)
+
+    def _keep(self, replica: SimReplica, tier: Tier) -> None:
+        checkpoint, num_bytes = replica.info.checkpoint, replica.model.checkpoint_bytes
+        if tier is Tier.REMOTE and self._loader.keeps_on_ssd:
+            replica.node.hold(Tier.SSD, checkpoint, num_bytes)
+        if self._loader.keeps_in_dram:
+            replica.node.hold(Tier.DRAM, checkpoint, num_bytes)

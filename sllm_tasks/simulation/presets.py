@@ -1,0 +1,132 @@
+"""Scenarios with a name: the paper's cluster and workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sllm_tasks.errors import SimulationError
+from sllm_tasks.simulation.hardware import A40, Hardware, NodeHardware, opt_models
+from sllm_tasks.simulation.scenario import Scenario
+from sllm_tasks.traces.generate import Recipe, generate
+
+#: Models of each size in the paper's cluster runs.
+PAPER_MODELS: Final = {"opt-6.7b": 32, "opt-13b": 16, "opt-30b": 8}
+PAPER_DATA: Final = ("gsm8k", "sharegpt")
+PAPER_RATES: Final = (0.2, 0.8, 1.4)
+_PAPER_DURATION_S: Final = 1_800.0
+_QUICK_DURATION_S: Final = 200.0
+#: The paper does not say how many requests a model instance serves at once. It must be several: one OPT-30B job with
+#: an answer of ShareGPT's length takes 50 s, so that eight replicas serving one each would finish 0.16 jobs per
+#: second, where the paper reports 89 % finished.
+PAPER_MAX_JOBS: Final = 8
+
+#: Of a node's DRAM, what its chunk pool may take.
+_POOL_SHARE: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One scenario of a preset."""
+
+    size: str
+    num_models: int
+    data: str
+    rate_per_s: float
+    seed: int = 0
+    gpus_per_node: int = 4
+    max_jobs: int = PAPER_MAX_JOBS
+    duration_s: float = _PAPER_DURATION_S
+
+    @property
+    def name(self) -> str:
+        """Without the seed: cells that differ in nothing else belong together."""
+        extra = "" if self.gpus_per_node == 4 else f", {self.gpus_per_node} gpus per node"
+        extra += "" if self.max_jobs == PAPER_MAX_JOBS else f", {self.max_jobs} jobs per replica"
+        return f"{self.num_models} x {self.size}, {self.data}, {self.rate_per_s:g}/s{extra}"
+
+
+def paper_node(name: str, *, num_gpus: int = 4) -> NodeHardware:
+    """A server of the paper's test bed (ii): A40 gpus, 512 GB of DRAM, one PCIe 4.0 NVMe disk of 2 TB, 10 Gbit/s.
+
+    The disk reads half of what the paper's pair of such disks does together, 12 GB/s.
+    """
+    return NodeHardware(
+        name=name,
+        gpu=A40,
+        num_gpus=num_gpus,
+        dram_bytes=round(512e9 * _POOL_SHARE),
+        ssd_bytes=2_000_000_000_000,
+        ssd_bytes_per_s=6e9,
+        network_bytes_per_s=1.25e9,
+    )
+
+
+def paper_scenario(cell: Cell) -> Scenario:
+    """Make the scenario of a cell."""
+    hardware = Hardware(
+        nodes=tuple(paper_node(f"node{number}", num_gpus=cell.gpus_per_node) for number in range(4)),
+        models=opt_models(cell.size, cell.num_models),
+    )
+    models = tuple(model.name for model in hardware.models)
+    recipe = Recipe(
+        name=cell.name,
+        seed=cell.seed,
+        duration_s=cell.duration_s,
+        rate_per_s=cell.rate_per_s,
+        models=models,
+        lengths=cell.data,
+    )
+    return Scenario(
+        name=cell.name,
+        hardware=hardware,
+        trace=generate(recipe),
+        seed=cell.seed,
+        max_jobs=cell.max_jobs,
+        # 2 TB hold every checkpoint on every node.
+        placement={node.name: models for node in hardware.nodes},
+    )
+
+
+def cells_of(preset: str, *, num_seeds: int, is_quick: bool) -> tuple[Cell, ...]:
+    """The cells of a preset; raises SimulationError."""
+    if preset not in PRESETS:
+        raise SimulationError(f"presets are {', '.join(PRESETS)}, not {preset!r}")
+    cells = PRESETS[preset]()
+    if is_quick:
+        cells = (replace(cell, duration_s=_QUICK_DURATION_S) for cell in cells)
+    return tuple(replace(cell, seed=seed) for cell in cells for seed in range(num_seeds))
+
+
+def _paper() -> Iterator[Cell]:
+    """Figures 8 to 11."""
+    for size, num_models in PAPER_MODELS.items():
+        for data in PAPER_DATA:
+            for rate_per_s in PAPER_RATES:
+                yield Cell(size=size, num_models=num_models, data=data, rate_per_s=rate_per_s)
+
+
+def _one_at_a_time() -> Iterator[Cell]:
+    """The same with one job per replica."""
+    return (replace(cell, max_jobs=1) for cell in _paper())
+
+
+def _gpus() -> Iterator[Cell]:
+    """Figure 12a: gpus per node."""
+    for gpus_per_node in (1, 2, 3, 4):
+        yield Cell(size="opt-6.7b", num_models=32, data="gsm8k", rate_per_s=0.8, gpus_per_node=gpus_per_node)
+
+
+def _models() -> Iterator[Cell]:
+    """Figure 12b: number of models."""
+    for num_models in (16, 32, 48, 64):
+        yield Cell(size="opt-6.7b", num_models=num_models, data="gsm8k", rate_per_s=0.8)
+
+
+PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
+    "paper": _paper,
+    "paper-one-at-a-time": _one_at_a_time,
+    "paper-gpus": _gpus,
+    "paper-models": _models,
+}

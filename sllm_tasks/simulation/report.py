@@ -1,0 +1,113 @@
+"""A study as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sllm_tasks.errors import SimulationError
+from sllm_tasks.simulation.figures import figures
+from sllm_tasks.simulation.policies.registry import SYSTEMS
+from sllm_tasks.simulation.published import PUBLISHED, PUBLISHED_MEANS_S
+from sllm_tasks.simulation.study import Result, Study
+
+_HEADINGS = ("mean", "P50", "P95", "P99", "finished", "published mean")
+
+
+def table(study: Study) -> str:
+    """One line per cell and system: startup in seconds, the share finished, and the paper's mean where it has one."""
+    lines: list[Sequence[str]] = [("", *_HEADINGS)]
+    cell = ""
+    for result in study.results:
+        if result.cell.name != cell:
+            cell = result.cell.name
+            lines.append((cell, *[""] * len(_HEADINGS)))
+        lines.append(_line(result))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS) + 1)]
+    rows = ["  ".join((line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]))).rstrip() for line in lines]
+    rows += ["", *(f"{name}  {value:.3g}" for name, value in figures(study).items())]
+    return "\n".join(rows)
+
+
+def published_mean(result: Result) -> float | None:
+    """The paper's number for a system in a cell, of whatever rate it was."""
+    return PUBLISHED_MEANS_S.get((result.cell.size, result.cell.data, result.system))
+
+
+# Any: JSON.
+def as_json(study: Study, arguments: Sequence[str]) -> dict[str, Any]:
+    """The file that benchmarks of this project write: machine, command, settings, rows and figures."""
+    return {
+        "machine": _machine(),
+        "command": shlex.join(["sllm", "simulate", *arguments]),
+        "settings": {"preset": study.preset, "seeds": study.seeds, "systems": _systems(study)},
+        "rows": [_row(result) for result in study.results],
+        "published": [asdict(published) for published in PUBLISHED],
+        "figures": dict(figures(study)),
+    }
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a report; raises SimulationError."""
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SimulationError(f"{path} cannot be written: {error}") from error
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "name": f"{result.cell.name} | {result.system}",
+        "unit": "s",
+        # The mean startup of each seed.
+        "samples": list(result.means_s),
+        "p99_samples": list(result.p99s_s),
+        **{name: value for name, value in asdict(result.cell).items() if name != "seed"},
+        "system": result.system,
+        **asdict(result.summary),
+        "estimates": None if result.errors is None else asdict(result.errors),
+        "published_mean_s": published_mean(result),
+    }
+
+
+def _systems(study: Study) -> dict[str, Any]:
+    names = dict.fromkeys(result.system for result in study.results)
+    return {
+        name: {
+            "title": SYSTEMS[name].title,
+            "load_order": SYSTEMS[name].loader.discipline.value,
+            "load_start_s": SYSTEMS[name].loader.start_s,
+            "keep_alive_s": SYSTEMS[name].keep_alive_s,
+            "keep_alive_loads": SYSTEMS[name].keep_alive_loads,
+        }
+        for name in names
+    }
+
+
+def _machine() -> dict[str, object]:
+    # It decides how long a study takes, and nothing else.
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def _line(result: Result) -> Sequence[str]:
+    summary, published_s = result.summary, published_mean(result)
+    seconds = (summary.mean_s, summary.p50_s, summary.p95_s, summary.p99_s)
+    return (
+        f"  {result.system}",
+        *(f"{value:.2f}" for value in seconds),
+        f"{summary.finished:.1%}",
+        "" if published_s is None else f"{published_s:g}",
+    )

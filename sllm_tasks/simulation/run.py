@@ -1,0 +1,345 @@
+"""One simulation: a system meets a scenario."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+from sllm_tasks.cluster import GpuId, ModelInfo, ReplicaState, Tier
+from sllm_tasks.estimators.facts import ArrivalFact, JobFact, LoadFact
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.policy.decision import AssignmentPath, Move
+from sllm_tasks.policy.queueing import Turns
+from sllm_tasks.policy.shares import Shares
+from sllm_tasks.policy.view import WaitingJob
+from sllm_tasks.simulation.clock import Clock, Timer
+from sllm_tasks.simulation.decoding import Decoding
+from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome, SimReplica
+from sllm_tasks.simulation.hardware import PREFILL_RATIO
+from sllm_tasks.simulation.loading import Loading
+from sllm_tasks.simulation.moving import Moving
+from sllm_tasks.simulation.nodes import Node
+from sllm_tasks.simulation.results import JobRecord, RunRecord
+from sllm_tasks.simulation.scenario import NodeFailure, Scenario
+from sllm_tasks.simulation.system import Order, System
+from sllm_tasks.traces.records import TraceRequest
+
+#: After the last arrival, until everything that started has surely ended.
+_COOL_DOWN_S = 3_600.0
+#: Bytes and repetitions of what `sllm node calibrate` would measure before anything is loaded.
+_CALIBRATION_BYTES = 4_000_000_000
+_NUM_CALIBRATIONS = 4
+
+
+class Simulation:
+    """Plays a scenario once; belongs to one thread."""
+
+    def __init__(self, scenario: Scenario, system: System, *, checked: bool = False) -> None:
+        """With `checked`, what must always hold is checked after every pass; ValueError if it does not."""
+        self._scenario = scenario
+        self._system = system
+        self._is_checked = checked
+        self._clock = Clock()
+        self._models = scenario.hardware.models_by_name
+        nodes = [Node(self._clock, node, system.loader.discipline) for node in scenario.hardware.nodes]
+        self.fleet = Fleet(nodes, {name: self._model_info(name) for name in self._models})
+        self._estimates = LearnedEstimates()
+        self._policy = system.make_policy(scenario.seed)
+        self._decoding = Decoding(self._clock, self._finish)
+        self._loading = Loading(self._clock, system.loader, self._estimates.learn)
+        self._moving = Moving(
+            self._clock,
+            self.fleet,
+            self._decoding,
+            load=self._load_target,
+            moved=self._take_over,
+            learn=self._estimates.learn,
+        )
+        self._waiting: dict[str, tuple[SimJob, WaitingJob]] = {}
+        self._jobs: list[SimJob] = []
+        self._expiries: dict[str, Timer] = {}
+        self._numbers = count(1)
+        self._pass_is_due = False
+        self._max_tokens = max((request.output_tokens for request in scenario.trace.requests), default=1)
+
+    def run(self) -> RunRecord:
+        """Play it to its end."""
+        self._prepare()
+        for number, request in enumerate(self._scenario.trace.requests):
+            self._clock.at(request.arrival_s, partial(self._arrive, number, request))
+        for failure in self._scenario.failures:
+            self._clock.at(failure.at_s, partial(self._fail, failure))
+            self._clock.at(failure.until_s, partial(self._recover, failure))
+        self._clock.run(self._scenario.trace.duration_s + self._scenario.timeout_s + _COOL_DOWN_S)
+        return RunRecord(
+            system=self._system.name,
+            scenario=self._scenario.name,
+            seed=self._scenario.seed,
+            timeout_s=self._scenario.timeout_s,
+            jobs=tuple(JobRecord.of(job, self._scenario.timeout_s) for job in self._jobs),
+        )
+
+    def _model_info(self, name: str) -> ModelInfo:
+        model = self._models[name]
+        return ModelInfo(
+            name=name,
+            checkpoint=name,
+            num_gpus=model.num_gpus,
+            bytes_per_gpu=model.bytes_per_gpu(self._scenario.max_jobs),
+            max_jobs=self._scenario.max_jobs,
+            context=model.context,
+            keep_alive_s=self._system.keep_alive_s,
+            max_replicas=sum(node.num_gpus for node in self._scenario.hardware.nodes),
+            engine="simulated",
+            checkpoint_bytes=model.checkpoint_bytes,
+        )
+
+    def _prepare(self) -> None:
+        for node in self.fleet.nodes.values():
+            if self._system.has_store:
+                placed = self._scenario.placement.get(node.name, ())
+                node.place((name, self._models[name].checkpoint_bytes) for name in placed)
+            rates = {
+                Tier.REMOTE: node.hardware.network_bytes_per_s,
+                Tier.SSD: node.hardware.ssd_bytes_per_s,
+                Tier.DRAM: node.hardware.gpu.pcie_bytes_per_s,
+            }
+            for tier, bytes_per_s in rates.items():
+                seconds = _CALIBRATION_BYTES / min(bytes_per_s, self._system.loader.max_bytes_per_s)
+                fact = LoadFact(node=node.name, tier=tier, num_bytes=_CALIBRATION_BYTES, seconds=seconds, to_gpu=False)
+                for _ in range(_NUM_CALIBRATIONS):
+                    self._estimates.learn(fact)
+
+    # Jobs: from their arrival to their end.
+
+    def _arrive(self, number: int, request: TraceRequest) -> None:
+        prefill_work = PREFILL_RATIO * request.input_tokens
+        job = SimJob(
+            id=f"job_{number:06}",
+            request=request,
+            created_s=self._clock.now_s,
+            work=prefill_work + request.output_tokens,
+            prefill_work=prefill_work,
+            max_tokens=self._max_tokens,
+        )
+        self._jobs.append(job)
+        self._estimates.learn(ArrivalFact(model=request.model, at_s=self._clock.now_s))
+        self._queue(job)
+
+    def _queue(self, job: SimJob) -> None:
+        """Let a job wait for a place; what it has waited and stood still already counts."""
+        started_s = job.started_s if job.started_s is not None else self._clock.now_s
+        left_s = self._scenario.timeout_s - (started_s - job.created_s) - job.paused_s
+        deadline_s = self._clock.now_s + left_s
+        self._waiting[job.id] = (job, job.as_waiting(deadline_s))
+        self._expiries[job.id] = self._clock.at(deadline_s, partial(self._expire, job))
+        self._request_pass()
+
+    def _expire(self, job: SimJob) -> None:
+        self._waiting.pop(job.id, None)
+        self._expiries.pop(job.id, None)
+        job.ended_s, job.outcome = self._clock.now_s, SimOutcome.EXPIRED
+        self._leave(job)
+
+    def _give(self, job: SimJob, replica: SimReplica) -> None:
+        self._waiting.pop(job.id, None)
+        replica.jobs[job.id] = job
+        job.replica = replica
+        if replica.state is ReplicaState.READY:
+            self._start(job, replica)
+
+    def _start(self, job: SimJob, replica: SimReplica) -> None:
+        now_s = self._clock.now_s
+        if (expiry := self._expiries.pop(job.id, None)) is not None:
+            expiry.cancel()
+        if job.started_s is None:
+            job.started_s = now_s
+        elif job.stopped_s is not None:
+            job.paused_s += now_s - job.stopped_s
+        job.stopped_s = None
+        self._decoding.start(job, replica)
+        if job.work_done < job.prefill_work:
+            job.first_token_s = now_s + (job.prefill_work - job.work_done) * self._decoding.step_s(replica)
+
+    def _finish(self, job: SimJob) -> None:
+        now_s = self._clock.now_s
+        job.ended_s, job.outcome = now_s, SimOutcome.FINISHED
+        if job.started_s is not None and job.first_token_s is not None and job.replica is not None:
+            tokens = job.request.output_tokens
+            fact = JobFact(
+                model=job.request.model,
+                prompt_tokens=job.request.input_tokens,
+                completion_tokens=tokens,
+                # Of jobs that stood still these times tell nothing.
+                first_token_s=None if job.paused_s else job.first_token_s - job.started_s,
+                token_s=None if job.paused_s else (now_s - job.first_token_s) / tokens,
+                batch=self._decoding.batch_of(job.replica) + 1,
+            )
+            self._estimates.learn(fact)
+        self._leave(job)
+
+    def _leave(self, job: SimJob) -> None:
+        """A job gives up its place."""
+        replica, job.replica = job.replica, None
+        if replica is None:
+            return
+        self._decoding.stop(job, replica)
+        replica.jobs.pop(job.id, None)
+        if not replica.num_jobs:
+            replica.idle_since_s = self._clock.now_s
+            if replica.is_leaving:
+                self._remove(replica)
+            elif replica.state in {ReplicaState.READY, ReplicaState.DRAINING}:
+                self._keep_alive(replica)
+        self._request_pass()
+
+    def _lose(self, job: SimJob, *, resumes: bool) -> None:
+        """A job loses its replica and waits for another."""
+        replica = job.replica
+        if replica is None:
+            return
+        self._decoding.stop(job, replica)
+        replica.jobs.pop(job.id, None)
+        job.replica = None
+        job.attempt += 1
+        if job.started_s is not None and job.stopped_s is None:
+            job.stopped_s = self._clock.now_s
+        if not resumes:
+            job.work_done = 0.0
+        elif job.work_done > job.prefill_work:
+            # Its tokens are read again before the next one comes.
+            job.work += PREFILL_RATIO * (job.request.input_tokens + job.work_done - job.prefill_work)
+        if (expiry := self._expiries.pop(job.id, None)) is not None:
+            expiry.cancel()
+        self._queue(job)
+
+    def _take_over(self, job: SimJob, target: SimReplica) -> None:
+        """A moved job goes on, on its new replica or, if that died, on its old one."""
+        source = job.replica
+        if source is not None and source is not target:
+            self._leave(job)
+        target.jobs[job.id] = job
+        job.replica = target
+        self._start(job, target)
+
+    # Replicas: from their load to their end.
+
+    def _create(self, name: str, gpus: tuple[GpuId, ...], victims: tuple[str, ...]) -> SimReplica:
+        for victim in victims:
+            self._remove(self.fleet.replicas[victim])
+        replica = SimReplica(
+            id=f"replica_{next(self._numbers):06}",
+            model=self._models[name],
+            info=self.fleet.models[name],
+            node=self.fleet.nodes[gpus[0].node],
+            gpus=gpus,
+            idle_since_s=self._clock.now_s,
+            remaining_bytes=self._models[name].checkpoint_bytes,
+        )
+        self.fleet.replicas[replica.id] = replica
+        return replica
+
+    def _load_target(self, source: SimReplica, move: Move) -> SimReplica:
+        target = self._create(source.model.name, move.gpus, move.victims)
+        self._loading.begin(target, self._ready)
+        return target
+
+    def _ready(self, replica: SimReplica) -> None:
+        replica.state = ReplicaState.READY
+        replica.ready_s = replica.idle_since_s = self._clock.now_s
+        for job in list(replica.jobs.values()):
+            self._start(job, replica)
+        self._moving.target_ready(replica)
+        if not replica.num_jobs:
+            self._keep_alive(replica)
+        self._request_pass()
+
+    def _keep_alive(self, replica: SimReplica) -> None:
+        idle_since_s = replica.idle_since_s
+        keep_s = max(self._system.keep_alive_s, self._system.keep_alive_loads * replica.load_s)
+        if replica.state is ReplicaState.DRAINING:
+            keep_s = 0.0
+
+        def end_if_idle() -> None:
+            is_same = self.fleet.replicas.get(replica.id) is replica and replica.idle_since_s == idle_since_s
+            if is_same and not replica.num_jobs:
+                self._remove(replica)
+
+        self._clock.after(keep_s, end_if_idle)
+
+    def _remove(self, replica: SimReplica) -> None:
+        """Free a replica's memory; whoever waited for it may load."""
+        del self.fleet.replicas[replica.id]
+        self._loading.cancel(replica)
+        self._moving.target_gone(replica)
+        for other in list(self.fleet.replicas.values()):
+            if replica.id in other.awaits:
+                other.awaits.discard(replica.id)
+                if not other.awaits:
+                    self._loading.begin(other, self._ready)
+        self._request_pass()
+
+    # Passes: decisions for whoever waits.
+
+    def _request_pass(self) -> None:
+        if not self._pass_is_due:
+            self._pass_is_due = True
+            self._clock.at(self._clock.now_s, self._pass)
+
+    def _pass(self) -> None:
+        self._pass_is_due = False
+        waiting = [waiting for _, waiting in self._waiting.values()]
+        turns = Turns(waiting, Shares(), weights={}, may_start={})
+        self._loading.settle()
+        view = self.fleet.view(self._clock.now_s)
+        while (turn := turns.next()) is not None:
+            seen = replace(view, num_waiting={turn.job.model: turn.num_ahead})
+            order = self._policy.decide(seen, turn.job, self._estimates)
+            if order.decision.choice.path is AssignmentPath.WAIT:
+                turns.waits(turn.job)
+                drained = self._policy.drained(seen, turn.job)
+                for replica_id in drained:
+                    self.fleet.replicas[replica_id].state = ReplicaState.DRAINING
+                view = view.with_draining(drained)
+            else:
+                self._carry_out(self._waiting[turn.job.id][0], order)
+                turns.started(turn.job)
+                view = self.fleet.view(self._clock.now_s)
+        if self._is_checked:
+            self.fleet.check()
+
+    def _carry_out(self, job: SimJob, order: Order) -> None:
+        choice = order.decision.choice
+        job.path, job.decided_s, job.predicted = choice.path.value, self._clock.now_s, order.decision.start
+        for replica_id in order.preempted:
+            preempted = self.fleet.replicas[replica_id]
+            for other in list(preempted.jobs.values()):
+                self._lose(other, resumes=False)
+            self._remove(preempted)
+        if choice.replica_id is not None:
+            self._give(job, self.fleet.replicas[choice.replica_id])
+            return
+        replica = self._create(job.request.model, choice.gpus, choice.victims)
+        self._give(job, replica)
+        if choice.moves:
+            replica.awaits = {move.from_replica for move in choice.moves}
+            self._moving.begin(choice.moves)
+        else:
+            self._loading.begin(replica, self._ready)
+
+    # Faults.
+
+    def _fail(self, failure: NodeFailure) -> None:
+        node = self.fleet.nodes[failure.node]
+        node.is_up = False
+        for replica in [replica for replica in self.fleet.replicas.values() if replica.node is node]:
+            for job in list(replica.jobs.values()):
+                self._lose(job, resumes=self._system.resumes)
+            if replica.id in self.fleet.replicas:
+                self._remove(replica)
+        node.reboot()
+
+    def _recover(self, failure: NodeFailure) -> None:
+        self.fleet.nodes[failure.node].is_up = True
+        self._request_pass()

@@ -1,0 +1,173 @@
+"""What happens in a simulation, by rules that hold for every system, and by those that tell systems apart."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sllm_tasks.errors import SimulationError, TraceError
+from sllm_tasks.simulation.fleet import SimOutcome
+from sllm_tasks.simulation.hardware import A40, Hardware, NodeHardware, opt_models
+from sllm_tasks.simulation.moving import rounds
+from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
+from sllm_tasks.simulation.presets import cells_of, paper_scenario
+from sllm_tasks.simulation.run import Simulation
+from sllm_tasks.simulation.scenario import NodeFailure
+from tests.unit.simulation.scenes import finished, node, play, request, scene
+
+_SSD_S = 13.317 / 6 + 0.25
+_DRAM_S = 13.317 / 25 + 0.25
+
+
+@pytest.mark.parametrize("system", ["ours", "serverlessllm", "shepherd", "serverless"])
+def test_a_first_start_takes_what_the_disk_takes(system: str) -> None:
+    (job,) = play(scene(request(0.0)), system).jobs
+    assert job.startup_s == pytest.approx(_SSD_S, abs=0.01)
+
+
+def test_a_warm_replica_starts_at_once() -> None:
+    first, second = play(scene(request(0.0), request(20.0)), "ours").jobs
+    assert first.startup_s > 1
+    assert second.startup_s == 0
+    assert second.path == "warm"
+
+
+def test_after_its_keep_alive_a_replica_loads_from_dram() -> None:
+    # 2.7 s of decoding after 2.5 s of loading, kept for as long as that took.
+    _, second = play(scene(request(0.0), request(60.0)), "serverlessllm").jobs
+    assert second.startup_s == pytest.approx(_DRAM_S, abs=0.01)
+    assert second.path == "load_dram"
+
+
+def test_ray_serve_downloads_before_it_loads() -> None:
+    (job,) = play(scene(request(0.0)), "ray-serve").jobs
+    assert job.startup_s == pytest.approx(13.317 / 1.25 + 13.317 / 3 + 0.5, abs=0.01)
+
+
+def test_a_cache_spares_the_second_download() -> None:
+    for system, is_cached in (("ray-serve", False), ("ray-serve-cache", True)):
+        _, second = play(scene(request(0.0), request(200.0)), system).jobs
+        assert (second.startup_s < 6) is is_cached
+
+
+def test_a_job_that_does_not_start_in_time_expires() -> None:
+    scenario = scene(request(0.0, output_tokens=2_000), request(1.0, model=1), timeout_s=10.0)
+    first, second = play(scenario, "serverlessllm").jobs
+    assert first.outcome is SimOutcome.FINISHED
+    assert second.outcome is SimOutcome.EXPIRED
+    assert second.startup_s == 10.0
+
+
+def _contended() -> list[object]:
+    """Model 0 is in the DRAM of node 0 alone; a long job of model 1 runs there when model 0 is wanted again."""
+    small = 14_000_000_000
+    nodes = (node("node0", dram_bytes=2 * small), node("node1", dram_bytes=2 * small))
+    requests = (
+        request(0.0, 0, output_tokens=100),
+        request(0.1, 2, output_tokens=100),
+        request(60.0, 1, output_tokens=1_500),
+        request(70.0, 0, output_tokens=100),
+    )
+    return [scene(*requests, nodes=nodes)]
+
+
+def test_the_papers_policy_moves_a_job_and_shepherd_kills_it() -> None:
+    (scenario,) = _contended()
+    moved = play(scenario, "serverlessllm").jobs  # type: ignore[arg-type]
+    killed = play(scenario, "shepherd").jobs  # type: ignore[arg-type]
+    assert [job.outcome for job in moved + killed] == [SimOutcome.FINISHED] * 8
+    if moved[3].path == "migrate":
+        assert 0 < moved[2].paused_s < 1
+        assert killed[2].paused_s > moved[2].paused_s
+
+
+def test_the_gap_of_a_migration_shrinks_tenfold_each_round() -> None:
+    played = rounds(1_000, step_s=0.03, prefill_s=0.003)
+    # 1,000 tokens, then the 100 that came meanwhile, then a gap of 10 for which the source stops.
+    assert played.total_s == pytest.approx(3.0 + 0.3 + 0.03 + 0.02)
+    assert played.pause_s == pytest.approx(0.05)
+
+
+def test_a_job_on_a_node_that_fails_starts_anew_elsewhere() -> None:
+    scenario = scene(
+        request(0.0, output_tokens=400),
+        nodes=(node("node0"), node("node1")),
+        failures=(NodeFailure(node="node0", at_s=5.0, until_s=50.0), NodeFailure(node="node1", at_s=1e3, until_s=1e4)),
+    )
+    for system in SYSTEMS:
+        (job,) = play(scenario, system).jobs
+        assert job.outcome is SimOutcome.FINISHED
+
+
+def test_our_jobs_go_on_from_their_tokens() -> None:
+    scenario = scene(
+        request(0.0, output_tokens=1_000),
+        request(0.0, output_tokens=1_000, model=1),
+        nodes=(node("node0"), node("node1")),
+        failures=(NodeFailure(node="node0", at_s=20.0, until_s=1e4),),
+    )
+    simulation = Simulation(scenario, system_of("ours"), checked=True)
+    assert len(finished(simulation.run())) == 2
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_the_same_seed_gives_the_same_run(system: str) -> None:
+    cell = cells_of("paper", num_seeds=1, is_quick=True)[1]
+    first, second = (Simulation(paper_scenario(cell), system_of(system)).run() for _ in range(2))
+    assert first == second
+
+
+@settings(max_examples=25)
+@given(
+    arrivals=st.lists(st.tuples(st.floats(0, 40), st.integers(0, 2), st.integers(1, 400)), min_size=1, max_size=25),
+    system=st.sampled_from(list(SYSTEMS)),
+    max_jobs=st.sampled_from([1, 2, 8]),
+    fails=st.booleans(),
+)
+def test_no_gpu_is_over_its_memory_and_every_job_ends(
+    arrivals: list[tuple[float, int, int]], system: str, max_jobs: int, fails: bool
+) -> None:
+    requests = [request(at_s, model, output_tokens=tokens) for at_s, model, tokens in sorted(arrivals)]
+    failures = (NodeFailure(node="node1", at_s=10.0, until_s=25.0),) if fails else ()
+    nodes = (node("node0", dram_bytes=30_000_000_000), node("node1", num_gpus=2))
+    run = play(scene(*requests, nodes=nodes, max_jobs=max_jobs, failures=failures), system)
+    assert all(job.outcome is not SimOutcome.UNFINISHED for job in run.jobs)
+    assert all(0 <= job.startup_s <= 300 for job in run.jobs)
+
+
+def test_what_cannot_work_is_refused_before_anything_runs() -> None:
+    with pytest.raises(SimulationError, match="needs"):
+        scene(request(0.0), models=opt_models("opt-30b", 1))
+    with pytest.raises(SimulationError, match="ssd_bytes_per_s"):
+        NodeHardware(
+            name="n",
+            gpu=A40,
+            num_gpus=1,
+            dram_bytes=1,
+            ssd_bytes=1,
+            ssd_bytes_per_s=0.0,
+            network_bytes_per_s=1.0,
+        )
+    with pytest.raises(TraceError, match=r"opt-6\.7b-007"):
+        scene(request(0.0, model=7))
+    with pytest.raises(SimulationError, match="policies are"):
+        system_of("none")
+    with pytest.raises(SimulationError, match="presets are"):
+        cells_of("none", num_seeds=1, is_quick=True)
+    with pytest.raises(SimulationError, match="no node"):
+        Hardware(nodes=(), models=opt_models("opt-13b", 1))
+    with pytest.raises(SimulationError, match="does not fit"):
+        scene(request(0.0), placement={"node0": ("opt-6.7b-000",)}, nodes=(_tiny_disk(),))
+
+
+def _tiny_disk() -> NodeHardware:
+    return NodeHardware(
+        name="node0",
+        gpu=A40,
+        num_gpus=1,
+        dram_bytes=1,
+        ssd_bytes=1,
+        ssd_bytes_per_s=1.0,
+        network_bytes_per_s=1.0,
+    )
