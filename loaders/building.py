@@ -1,43 +1,119 @@
-"""A model built over tensors whose bytes are still on their way, so that its skeleton costs no time of its own."""
+"""What a load makes besides tensors while their bytes are on their way: the model's files, and the model over them."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from loaders.model_files import ModelFiles, read_model_files
+from loaders.reading.pipeline import Cancel
 from loaders.restore import restore
+from loaders.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What a checkpoint holds besides tensors."""
+
+    #: None for tensors without a model.
+    model_files: ModelFiles | None
+    #: None where it was not asked for.
+    model: PreTrainedModel | None
 
 
 class Building:
-    """Started when the tensors have their memory, finished when that has its bytes."""
+    """A context manager around the load, and a thread beside it, so that the model costs no time of its own.
 
-    def __init__(self, config: PreTrainedConfig, dtype: torch.dtype) -> None:
-        self._config = config
-        self._dtype = dtype
+    The thread begins with the files, goes on when the tensors have their memory (`use`), and is done when that has its
+    bytes (`finish`).
+    """
+
+    def __init__(self, source: Source, *, with_model: bool) -> None:
+        self._source = source
+        self._with_model = with_model
         self._tensors: Mapping[str, torch.Tensor] = {}
+        self._has_tensors = threading.Event()
+        self._is_abandoned = False
+        self._model_files: ModelFiles | None = None
         self._model: PreTrainedModel | None = None
+        # Found in the files; what goes wrong with the model may be due to bytes that were not there yet.
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._build, name="build-model", daemon=True)
 
-    def start(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Begin; the bytes of the tensors need not be there."""
+    def use(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Build over these; their bytes need not be there."""
         self._tensors = tensors
-        self._thread.start()
+        self._has_tensors.set()
 
-    def finish(self) -> PreTrainedModel:
-        """Return the model, now that the bytes are there; raises LoaderError if they make none."""
+    def finish(self) -> Built:
+        """Wait for the model, now that the bytes are there; raises LoaderError if they, or the files, make none."""
         self._thread.join()
-        if self._model is None or not _shows(self._model, self._tensors):
-            return restore(self._config, self._tensors, self._dtype)
-        return self._model
+        self.raise_error()
+        return Built(model_files=self._model_files, model=self._finished_model())
+
+    def cancel(self, wanted: Cancel | None) -> Cancel:
+        """Make what is wrong with the files stop the load, besides a wish to stop; `raise_error` tells which it was."""
+        return _CancelOnError(wanted, self)
+
+    def raise_error(self) -> None:
+        """Raise the LoaderError that says what is wrong with the files, if anything is."""
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the files make no model."""
+        return self._error is not None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._has_tensors.is_set():
+            self._is_abandoned = True
+            self._has_tensors.set()
+        self._thread.join()
 
     def _build(self) -> None:
         try:
-            self._model = restore(self._config, self._tensors, self._dtype)
+            self._model_files = read_model_files(self._source)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread; `finish` raises it
+            self._error = error
+            return
+        if not self._with_model or self._model_files is None:
+            return
+        self._has_tensors.wait()
+        if self._is_abandoned:
+            return
+        try:
+            self._model = restore(self._model_files.config, self._tensors, self._model_files.dtype)
         except Exception:  # noqa: BLE001 - built once more by `finish`, where it is raised
             self._model = None
+
+    def _finished_model(self) -> PreTrainedModel | None:
+        if not self._with_model or self._model_files is None:
+            return None
+        if self._model is None or not _shows(self._model, self._tensors):
+            return restore(self._model_files.config, self._tensors, self._model_files.dtype)
+        return self._model
+
+
+@dataclass(frozen=True, slots=True)
+class _CancelOnError:
+    wanted: Cancel | None
+    building: Building
+
+    def is_set(self) -> bool:
+        return self.building.has_failed or (self.wanted is not None and self.wanted.is_set())
 
 
 def _shows(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> bool:

@@ -11,35 +11,23 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from loaders.architecture import eos_token_ids, read_config
-from loaders.building import Building
+from loaders.building import Building, Built
 from loaders.devices.cpu import load_on_cpu
 from loaders.devices.cuda import load_on_gpus
-from loaders.devices.loaded import LoadedFrom
+from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors
 from loaders.devices.parts import split_plan
-from loaders.errors import CheckpointMissingError, LoaderError
+from loaders.errors import CheckpointMissingError, LoadCanceledError, LoaderError
 from loaders.memory.load_queue import Ticket
 from loaders.memory.pool import Pool
 from loaders.memory.ranking import LoadClass
 from loaders.memory.records import ContentKey
+from loaders.model_files import ModelFiles
 from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
 from loaders.reading.plan import LoadPlan
 from loaders.restore import restore
 from loaders.source import Source, open_source
-from loaders.tensors import dominant_dtype
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFiles:
-    """What the execution files of a checkpoint say."""
-
-    config: PreTrainedConfig
-    #: The type that most weights are stored in.
-    dtype: torch.dtype
-    #: Ids that end a text.
-    eos_token_ids: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +52,12 @@ class LoadedCheckpoint:
         self,
         tensors: Mapping[str, torch.Tensor],
         report: LoadReport,
-        model_files: ModelFiles | None,
-        model: PreTrainedModel | None,
+        built: Built,
     ) -> None:
         self._tensors = tensors
-        self._model_files = model_files
+        self._model_files = built.model_files
         # Built while the bytes came; given away once, because its user may change it.
-        self._model = model
+        self._model = built.model
         self.report = report
 
     @property
@@ -159,45 +146,49 @@ def load_source(
 ) -> LoadedCheckpoint:
     """Read an open checkpoint, wherever its files are; raises what `load` raises."""
     started_s = time.monotonic()
-    model_files = _model_files(source)
-    building = Building(model_files.config, model_files.dtype) if with_model and model_files else None
     tensors: dict[str, torch.Tensor] = {}
+    with Building(source, with_model=with_model) as building:
 
-    def on_tensors(made: dict[str, torch.Tensor]) -> None:
-        tensors.update(made)
-        if building is not None:
-            building.start(made)
+        def on_tensors(made: dict[str, torch.Tensor]) -> None:
+            tensors.update(made)
+            building.use(tensors)
 
-    names = (device,) if isinstance(device, str) else device
-    devices = list(dict.fromkeys(torch.device(name) for name in names))
-    with ExitStack() as resources:
-        if pool is not None and control.turn is None:
-            control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
-        if len(devices) == 1 and devices[0].type == "cpu":
-            loaded = load_on_cpu(source.plan, pool, options, control, on_tensors)
-        else:
-            parts = split_plan(source.plan, devices, by_partition=source.is_converted)
-            loaded = load_on_gpus(source.plan, parts, pool, options, control, on_tensors)
+        try:
+            loaded = _load_tensors(
+                source, device, pool, options, replace(control, cancel=building.cancel(control.cancel)), on_tensors
+            )
+        except LoadCanceledError:
+            building.raise_error()
+            raise
+        built = building.finish()
     report = LoadReport(
         loaded_from=loaded.loaded_from,
         num_bytes=source.plan.num_bytes,
         read_bytes=loaded.read_bytes,
         seconds=time.monotonic() - started_s,
     )
-    return LoadedCheckpoint(tensors, report, model_files, None if building is None else building.finish())
+    return LoadedCheckpoint(tensors, report, built)
+
+
+def _load_tensors(
+    source: Source,
+    device: str | Sequence[str],
+    pool: Pool | None,
+    options: ReadOptions,
+    control: LoadControl,
+    on_tensors: OnTensors,
+) -> Loaded:
+    names = (device,) if isinstance(device, str) else device
+    devices = list(dict.fromkeys(torch.device(name) for name in names))
+    with ExitStack() as resources:
+        if pool is not None and control.turn is None:
+            control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
+        if len(devices) == 1 and devices[0].type == "cpu":
+            return load_on_cpu(source.plan, pool, options, control, on_tensors)
+        parts = split_plan(source.plan, devices, by_partition=source.is_converted)
+        return load_on_gpus(source.plan, parts, pool, options, control, on_tensors)
 
 
 def _queue(pool: Pool, plan: LoadPlan) -> Ticket:
     """Take a place among the loads of the node: a disk serves them best one after the other."""
     return pool.load_queue.join(f"load-{plan.key[:12]}", ContentKey(plan.key), LoadClass.DEMAND, plan.num_bytes)
-
-
-def _model_files(source: Source) -> ModelFiles | None:
-    if source.directory is None or not source.directory.has_config:
-        return None
-    config = read_config(source.directory)
-    return ModelFiles(
-        config=config,
-        dtype=dominant_dtype(source.plan.tensors),
-        eos_token_ids=eos_token_ids(source.directory, config),
-    )
