@@ -140,11 +140,15 @@ def refusal(row: OperationRow, result: dict[str, Any], gpus: Sequence[Gpu]) -> J
     if not room_bytes:
         message = f"a replica needs {settings.num_gpus} gpus of one node; no node has so many"
         return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
-    found = f"the largest gpu has {room_bytes}" if settings.num_gpus == 1 else f"no node has more than {room_bytes}"
+    found = (
+        f"the largest gpu has {room_bytes}"
+        if settings.num_gpus == 1
+        else f"no node has {settings.num_gpus} of more than {room_bytes}"
+    )
     message = (
-        f"a replica needs {deployed.bytes_per_gpu} bytes on each of {settings.num_gpus} gpus ({deployed.weights_bytes} "
-        f"bytes of weights, and the KV cache of max_jobs={settings.max_jobs} jobs of context={deployed.context} "
-        f"tokens); {found}; deploy with a smaller context or max_jobs"
+        f"a replica needs {deployed.bytes_per_gpu} bytes on each gpu ({deployed.weights_bytes} bytes of weights, and "
+        f"the KV cache of max_jobs={settings.max_jobs} jobs of context={deployed.context} tokens); {found}; deploy "
+        f"with a smaller context or max_jobs, or over more gpus"
     )
     return JobError(code=ErrorCode.OUT_OF_MEMORY, message=message)
 

@@ -280,7 +280,7 @@ def test_of_several_gpus_the_one_that_gets_most_says_what_a_replica_reserves_on_
     [
         ({"node0": [100, 100]}, None),
         ({"node0": [100], "node1": [100]}, "no node has so many"),
-        ({"node0": [100, 10], "node1": [20, 20]}, "no node has more than 20"),
+        ({"node0": [100, 10], "node1": [20, 20]}, "no node has 2 of more than 20"),
         ({}, None),
     ],
 )

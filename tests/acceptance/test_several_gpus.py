@@ -1,0 +1,86 @@
+"""A replica over both gpus of a node: it serves, goes with either of its workers, and gives everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sllm_tasks.client import Job
+from sllm_tasks.cluster import Replica
+from tests.support.cluster import MODEL, Cluster
+from tests.support.processes import wait_until
+
+_PAIR = "pair"
+#: Room for one replica on one gpu, or for half of one on each.
+_GPU_BYTES = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(SLLM_NODES="1", SLLM_GPUS_PER_NODE="2", SLLM_GPU_MEMORY_BYTES=str(_GPU_BYTES)) as cluster:
+        # The same weights, so the same answers.
+        cluster.deploy(_PAIR, num_gpus=2, keep_alive_s=1)
+        cluster.wait_for_gpus(2)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def expected(cluster: Cluster) -> str:
+    """What one gpu answers; its replica then stays for as long as nobody needs its memory."""
+    cluster.deploy(MODEL, keep_alive_s=3600)
+    return ask(cluster, MODEL).result(timeout=60).text
+
+
+def ask(cluster: Cluster, model: str) -> Job:
+    return cluster.client.submit(model=model, prompt="what can two do?", max_tokens=120, ignore_eos=True)
+
+
+def replica_of(cluster: Cluster, model: str) -> Replica:
+    fleet = cluster.live.fleet
+    orders = [fleet.replica(id_) for gpu in fleet.gpus() for id_ in fleet.replicas_on(gpu.id)]
+    return next(order.replica for order in orders if order is not None and order.replica.model == model)
+
+
+def wait_until_it_decodes(job: Job) -> None:
+    wait_until(lambda: job.refresh().status == "running", "the job decodes", 60)
+
+
+def wait_until_free(cluster: Cluster) -> None:
+    """Both gpus are up, and nobody holds memory of them."""
+    fleet = cluster.live.fleet
+    wait_until(
+        lambda: len(cluster.gpus()) == 2 and not any(fleet.replicas_on(gpu.id) for gpu in fleet.gpus()),
+        "all memory is given back",
+    )
+    assert [gpu.reserved_bytes for gpu in fleet.gpus()] == [0, 0]
+
+
+def test_it_takes_memory_of_both_gpus_which_others_give_up_for_it(cluster: Cluster, expected: str) -> None:
+    alone = replica_of(cluster, MODEL)
+    job = ask(cluster, _PAIR)
+    wait_until_it_decodes(job)
+    pair = replica_of(cluster, _PAIR)
+    assert sorted(str(gpu) for gpu in pair.gpus) == ["node0.0", "node0.1"]
+    assert [gpu.reserved_bytes for gpu in cluster.gpus().values()] == [pair.bytes_per_gpu, pair.bytes_per_gpu]
+    # About half of what one gpu needs: a layer, and the embeddings on one of them.
+    assert pair.bytes_per_gpu < 0.7 * alone.bytes_per_gpu
+    assert job.result(timeout=60).text == expected
+    wait_until_free(cluster)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["leader", "follower"])
+def test_its_job_goes_on_elsewhere_when_a_worker_of_it_is_killed(cluster: Cluster, expected: str, place: int) -> None:
+    job = ask(cluster, _PAIR)
+    wait_until_it_decodes(job)
+    first = replica_of(cluster, _PAIR)
+    name = f"worker-{first.gpus[place]}"
+    pid = cluster.kill(name)
+    cluster.wait_restarted(name, pid)
+    assert job.result(timeout=90).text == expected
+    view = cluster.live.jobs.view(job.id)
+    assert view is not None
+    # Only the leader's death is the job's possible fault.
+    assert (view.attempt, view.losses) == (2, 1 - place)
+    assert cluster.live.fleet.replica(first.id) is None
+    wait_until_free(cluster)
