@@ -11,11 +11,11 @@ from sllm_tasks.ids import new_id
 from sllm_tasks.ledger import inventory, keys, operations, placements, queues
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.database import Database
-from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow
+from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow, TenantRow
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.repeats import KeyedRequest
 from webapp.audited import Caller, Change, audited
-from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest
+from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest, TenantRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,11 @@ class AdminChanges:
             change.is_done = not queues.resume_queue(change.session, name)
             if change.is_done and name != EVERY_MODEL:
                 inventory.get_model(change.session, name)
+
+    def put_tenant(self, name: str, wanted: TenantRequest) -> TenantRow:
+        """Say what holds for a tenant."""
+        with self._changing("tenant.put", name, after=wanted.model_dump()) as change:
+            return queues.put_tenant(change.session, name, queues.TenantRules(**wanted.model_dump()), now=change.now)
 
     def create_key(self, wanted: KeyRequest) -> MadeKey:
         """Make a key."""

@@ -11,7 +11,7 @@ from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
-from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow, UserRow
+from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow, TenantRow, UserRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.queues import QueueDepth
@@ -121,6 +121,18 @@ def queue_json(name: str, depth: QueueDepth, paused: PausedQueueRow | None, now_
         "paused_at": None if paused is None else time_json(paused.paused_at),
         "depth": depth.num_waiting,
         "oldest_age_ms": None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms),
+    }
+
+
+def tenant_json(row: TenantRow) -> AdminJson:
+    """What holds for a tenant; null: as the server's settings say."""
+    return {
+        "id": row.id,
+        "object": "tenant",
+        "weight": row.weight,
+        "max_queued_jobs": row.max_queued_jobs,
+        "max_running_jobs": row.max_running_jobs,
+        "created_at": time_json(row.created_at),
     }
 
 

@@ -11,7 +11,20 @@ from flask import Flask, Response, g, request
 
 from sllm_tasks.ids import new_id
 from webapp import problems
-from webapp.api import checkpoints, health, job_events, jobs, keys, models, nodes, operations, placements, queues, users
+from webapp.api import (
+    checkpoints,
+    health,
+    job_events,
+    jobs,
+    keys,
+    models,
+    nodes,
+    operations,
+    placements,
+    queues,
+    tenants,
+    users,
+)
 from webapp.openai import batches as openai_batches
 from webapp.openai import completions as openai_completions
 from webapp.openai import files as openai_files
@@ -32,7 +45,20 @@ def create_app(services: WebServices) -> Flask:
     app.before_request(_name_request)
     app.after_request(_tell_request)
     problems.init_app(app)
-    for resource in (health, jobs, job_events, models, operations, nodes, checkpoints, placements, queues, keys, users):
+    for resource in (
+        health,
+        jobs,
+        job_events,
+        models,
+        operations,
+        nodes,
+        checkpoints,
+        placements,
+        queues,
+        tenants,
+        keys,
+        users,
+    ):
         app.register_blueprint(resource.blueprint)
     for openai_resource in (openai_models, openai_completions, openai_files, openai_batches):
         app.register_blueprint(openai_resource.blueprint)

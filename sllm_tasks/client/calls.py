@@ -190,6 +190,12 @@ def resume_queue(name: str) -> Call[Json]:
     return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/resume", decode=_as_it_is)
 
 
+def put_tenant(name: str, *, weight: float, max_queued_jobs: int | None, max_running_jobs: int | None) -> Call[Json]:
+    """Say what holds for a tenant; None: as the server's settings say."""
+    body = {"weight": weight, "max_queued_jobs": max_queued_jobs, "max_running_jobs": max_running_jobs}
+    return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=body, decode=_as_it_is)
+
+
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
     """Make an API key; a repetition after a lost answer makes another one, because the first is shown to nobody."""
     body = {"name": name, "scopes": list(scopes), "tenant": tenant}

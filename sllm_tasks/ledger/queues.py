@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.tables import PausedQueueRow, TenantRow
-from sllm_tasks.ledger.writes import insert_if_absent, took_place
+from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,18 @@ def paused_queues(session: Session) -> Sequence[PausedQueueRow]:
     """List the paused queues."""
     query = select(PausedQueueRow).order_by(PausedQueueRow.name)
     return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def list_tenants(session: Session) -> Sequence[TenantRow]:
+    """List all tenants by name."""
+    return session.scalars(select(TenantRow).order_by(TenantRow.id).execution_options(populate_existing=True)).all()
+
+
+def put_tenant(session: Session, tenant: str, rules: TenantRules, *, now: datetime) -> TenantRow:
+    """Say what holds for a tenant, which is recorded if it is new."""
+    insert_if_absent(session, TenantRow, {"id": tenant, "created_at": now})
+    session.execute(update(TenantRow).where(TenantRow.id == tenant).values(asdict(rules)), execution_options=AS_READ)
+    return session.get_one(TenantRow, tenant, populate_existing=True)
 
 
 def rules_of(session: Session, tenant: str) -> TenantRules:

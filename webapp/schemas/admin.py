@@ -100,6 +100,15 @@ class RoleRequest(Body):
     role: Annotated[Role, Field(strict=False)]
 
 
+class TenantRequest(Body):
+    """What holds for a tenant; null: as the server's settings say."""
+
+    #: Its share when tenants compete, beside those of others.
+    weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    max_queued_jobs: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    max_running_jobs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
 class PlacementRequest(Body):
     """The tier a checkpoint should have on a node; what is on gpus follows demand."""
 
