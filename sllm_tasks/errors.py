@@ -103,6 +103,12 @@ class ModelUnusableError(SllmError):
         self.code = code
 
 
+class MigrationError(SllmError):
+    """A running job cannot be moved; the message says why. It has lost nothing."""
+
+    code = ErrorCode.MIGRATION_FAILED
+
+
 class OutOfMemoryError(SllmError):
     """A gpu has not enough free memory for what it was asked to hold."""
 

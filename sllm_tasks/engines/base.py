@@ -72,7 +72,15 @@ class EngineFailure:
     out_of_memory: bool = False
 
 
-EngineEvent = EngineToken | EngineFailure
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePrefilled:
+    """All tokens of `prefill` are in, but for the last one, with which decoding will begin."""
+
+    job_id: str
+    num_tokens: int
+
+
+EngineEvent = EngineToken | EngineFailure | EnginePrefilled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,13 @@ class Engine(Protocol):
         """
 
     def submit(self, request: EngineRequest) -> None:
-        """Queue a job for the next step."""
+        """Queue a job for the next step; one that begins with what `prefill` took has little left to read."""
+
+    def prefill(self, request: EngineRequest) -> None:
+        """Read the tokens of a job that is decoded elsewhere; again with more of them, until `submit` or `abort`.
+
+        An EnginePrefilled follows each call. The job takes the room of a running one.
+        """
 
     def abort(self, job_id: str) -> None:
         """Forget a job by the next step; unknown ids are ignored."""

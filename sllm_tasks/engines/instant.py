@@ -16,6 +16,7 @@ from sllm_tasks.engines.base import (
     EngineEvent,
     EngineFailure,
     EngineLimits,
+    EnginePrefilled,
     EngineRequest,
     EngineStats,
     EngineToken,
@@ -62,6 +63,8 @@ class InstantEngine:
         self._lock = threading.Lock()
         self._limits: EngineLimits | None = None
         self._jobs: dict[str, _InstantJob] = {}
+        # Answers to `prefill` that the next poll gives.
+        self._prefilled: dict[str, EnginePrefilled] = {}
 
     def load(
         self,
@@ -78,20 +81,31 @@ class InstantEngine:
         """Queue a job for the next step."""
         with self._lock:
             self._require_limits()
+            self._prefilled.pop(request.job_id, None)
             self._jobs[request.job_id] = _InstantJob(request, list(request.token_ids))
+
+    def prefill(self, request: EngineRequest) -> None:
+        """Remember nothing: an echo needs no tokens but those of `submit`."""
+        with self._lock:
+            self._require_limits()
+            num_tokens = len(request.token_ids)
+            self._prefilled[request.job_id] = EnginePrefilled(job_id=request.job_id, num_tokens=num_tokens)
 
     def abort(self, job_id: str) -> None:
         """Forget a job at once."""
         with self._lock:
             self._jobs.pop(job_id, None)
+            self._prefilled.pop(job_id, None)
 
     def poll(self) -> list[EngineEvent]:
         """Give every running job one token."""
         with self._lock:
-            if not self._jobs:
+            if not self._jobs and not self._prefilled:
                 return []
             limits = self._require_limits()
-            return [self._step(job, limits) for job in list(self._jobs.values())[: limits.max_jobs]]
+            answers = list[EngineEvent](self._prefilled.values())
+            self._prefilled.clear()
+            return answers + [self._step(job, limits) for job in list(self._jobs.values())[: limits.max_jobs]]
 
     def _step(self, job: _InstantJob, limits: EngineLimits) -> EngineEvent:
         job_id = job.request.job_id
@@ -112,7 +126,7 @@ class InstantEngine:
     @property
     def has_work(self) -> bool:
         """Whether `poll` would do something."""
-        return bool(self._jobs)
+        return bool(self._jobs or self._prefilled)
 
     def snapshot(self) -> dict[str, tuple[int, ...]]:
         """Token ids (prompt and output) of every job it holds."""
@@ -146,3 +160,4 @@ class InstantEngine:
         with self._lock:
             self._limits = None
             self._jobs.clear()
+            self._prefilled.clear()

@@ -21,53 +21,20 @@ from sllm_tasks.engines.base import (
     EngineEvent,
     EngineFailure,
     EngineLimits,
+    EnginePrefilled,
     EngineRequest,
     EngineStats,
     EngineToken,
 )
-from sllm_tasks.engines.batch_model import BatchModel, Prefill
-from sllm_tasks.engines.finish import check_request, end_token_ids, finish_reason
+from sllm_tasks.engines.batch_model import BatchModel
+from sllm_tasks.engines.finish import check_request, end_token_ids
 from sllm_tasks.engines.forward import ForwardModel
 from sllm_tasks.engines.loading import is_out_of_memory, load_model, release_memory
-from sllm_tasks.engines.sampling import Choice, Draw, choose
+from sllm_tasks.engines.sampling import Choice, choose
+from sllm_tasks.engines.step_job import StepJob
 from sllm_tasks.jobs import EqualityClass
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    request: EngineRequest
-    end_ids: frozenset[int]
-    #: Prompt and output; the engine's thread appends, others may copy.
-    token_ids: list[int]
-    #: While its prompt is on its way into the model.
-    prefill: Prefill | None = None
-    aborted: bool = False
-
-    @property
-    def draw(self) -> Draw:
-        return Draw(params=self.request.params, position=len(self.token_ids))
-
-    def take(self, choice: Choice, context: int) -> EngineToken:
-        """Append a token and say what became of it."""
-        index = len(self.token_ids) - self.request.num_prompt_tokens
-        self.token_ids.append(choice.token_id)
-        return EngineToken(
-            job_id=self.request.job_id,
-            index=index,
-            token_id=choice.token_id,
-            logprob=choice.logprob,
-            top=choice.top,
-            finish_reason=finish_reason(
-                self.request.params,
-                self.end_ids,
-                token_id=choice.token_id,
-                num_output=index + 1,
-                num_tokens=len(self.token_ids),
-                context=context,
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +51,11 @@ class StepLoopEngine:
         self._loaded: _Loaded | None = None
         # The one table that threads share: jobs by id, in the order they came. `_lock` guards it, never a step.
         self._lock = threading.Lock()
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, StepJob] = {}
         # Only the engine's thread: the job of each row of the batch.
-        self._rows: list[_Job] = []
+        self._rows: list[StepJob] = []
         # Only the engine's thread: jobs whose prompts are partly in the model; one at most, but for aborted ones.
-        self._arriving: list[_Job] = []
+        self._arriving: list[StepJob] = []
 
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
@@ -104,11 +71,30 @@ class StepLoopEngine:
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""
-        end_ids = end_token_ids(request.params, self._require().model.eos_token_ids)
         with self._lock:
-            if request.job_id in self._jobs:
-                raise EngineError(f"job {request.job_id} is here already")
-            self._jobs[request.job_id] = _Job(request, end_ids, list(request.token_ids))
+            self._add(request).is_read_only = False
+
+    def prefill(self, request: EngineRequest) -> None:
+        """Read the tokens of a job that is decoded elsewhere."""
+        with self._lock:
+            job = self._add(request, is_read_only=True)
+            job.is_answered = False
+
+    def _add(self, request: EngineRequest, *, is_read_only: bool = False) -> StepJob:
+        """Go on with what `prefill` has read of a job, or begin anew if it is not how the job goes on."""
+        end_ids = end_token_ids(request.params, self._require().model.eos_token_ids)
+        job = self._jobs.get(request.job_id)
+        if job is not None and not job.is_read_only:
+            raise EngineError(f"job {request.job_id} is here already")
+        if job is not None and tuple(job.token_ids) == request.token_ids[: len(job.token_ids)]:
+            job.token_ids += request.token_ids[len(job.token_ids) :]
+            job.request = request
+            return job
+        if job is not None:
+            job.aborted = True
+        job = StepJob(request, end_ids, list(request.token_ids), is_read_only=is_read_only)
+        self._jobs[request.job_id] = job
+        return job
 
     def abort(self, job_id: str) -> None:
         """Forget a job; steps that begin after this call return nothing of it."""
@@ -131,7 +117,10 @@ class StepLoopEngine:
     @property
     def has_work(self) -> bool:
         """Whether `poll` would do something."""
-        return bool(self._jobs) or bool(self._rows)
+        if self._rows:
+            return True
+        with self._lock:
+            return any(not job.is_read_only or not job.is_answered for job in self._jobs.values())
 
     def snapshot(self) -> dict[str, tuple[int, ...]]:
         """Token ids (prompt and output) of every job it holds."""
@@ -172,7 +161,7 @@ class StepLoopEngine:
             raise EngineError("the engine has no model loaded")
         return self._loaded
 
-    def _waiting(self) -> list[_Job]:
+    def _waiting(self) -> list[StepJob]:
         running = {id(job) for job in self._rows}
         with self._lock:
             return [job for job in self._jobs.values() if id(job) not in running]
@@ -182,15 +171,27 @@ class StepLoopEngine:
         events: list[EngineEvent] = []
         budget = loaded.limits.prefill_tokens_per_step
         for job in self._waiting():
-            if budget <= 0 or len(self._rows) >= loaded.limits.max_jobs:
+            if budget <= 0:
                 break
-            seen = job.prefill.num_tokens if job.prefill is not None else 0
-            num_tokens = min(budget, len(job.token_ids) - seen)
-            budget -= num_tokens
-            events += self._prefill(loaded, job, seen, num_tokens)
+            if job.prefill is None and len(self._rows) + len(self._arriving) >= loaded.limits.max_jobs:
+                # What is here already goes on, whoever waits before it.
+                continue
+            num_tokens = min(budget, job.num_unread)
+            if num_tokens > 0:
+                budget -= num_tokens
+                events += self._prefill(loaded, job, num_tokens)
+            events += self._answer(job)
         return events
 
-    def _prefill(self, loaded: _Loaded, job: _Job, seen: int, num_tokens: int) -> list[EngineEvent]:
+    def _answer(self, job: StepJob) -> list[EngineEvent]:
+        """Say that all that `prefill` was last called with is read, once."""
+        with self._lock:
+            if not job.is_read_only or job.is_answered or job.num_unread > 0:
+                return []
+            job.is_answered = True
+            return [EnginePrefilled(job_id=job.request.job_id, num_tokens=len(job.token_ids))]
+
+    def _prefill(self, loaded: _Loaded, job: StepJob, num_tokens: int) -> list[EngineEvent]:
         why = check_request(job.request, loaded.limits) or _unknown_token(job.request, loaded.model.vocab_size)
         if why is not None:
             return [self._fail(job, why)]
@@ -198,6 +199,7 @@ class StepLoopEngine:
             if job.prefill is None:
                 job.prefill = loaded.model.begin()
                 self._arriving.append(job)
+            seen = job.prefill.num_tokens
             logits = loaded.model.prefill(job.prefill, job.token_ids[seen : seen + num_tokens])
             if seen + num_tokens < len(job.token_ids):
                 return []
@@ -206,7 +208,7 @@ class StepLoopEngine:
             self._stop_arriving(loaded, job)
             return [self._fail(job, f"prefill failed: {error}", out_of_memory=is_out_of_memory(error))]
 
-    def _start(self, loaded: _Loaded, job: _Job, choice: Choice) -> EngineToken:
+    def _start(self, loaded: _Loaded, job: StepJob, choice: Choice) -> EngineToken:
         """Take a job's first token and, unless it is the last as well, make it a row of the batch."""
         token = job.take(choice, loaded.limits.context)
         if token.finish_reason is None:
@@ -219,7 +221,7 @@ class StepLoopEngine:
             self._forget(job)
         return token
 
-    def _stop_arriving(self, loaded: _Loaded, job: _Job) -> None:
+    def _stop_arriving(self, loaded: _Loaded, job: StepJob) -> None:
         if job in self._arriving:
             self._arriving.remove(job)
             loaded.model.discard(job.prefill)
@@ -249,22 +251,22 @@ class StepLoopEngine:
                 self._forget(job)
         return events
 
-    def _choose(self, logits: torch.Tensor, jobs: list[_Job]) -> list[Choice]:
+    def _choose(self, logits: torch.Tensor, jobs: list[StepJob]) -> list[Choice]:
         """Choose a token per job; overridden where logits are watched."""
         return choose(logits, [job.draw for job in jobs])
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: StepJob) -> None:
         """Free a job's row; as in the batch, the last row takes its number."""
         row = self._rows.index(job)
         self._require().model.leave(row)
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: StepJob) -> None:
         with self._lock:
             self._jobs.pop(job.request.job_id, None)
 
-    def _fail(self, job: _Job, message: str, *, out_of_memory: bool = False) -> EngineFailure:
+    def _fail(self, job: StepJob, message: str, *, out_of_memory: bool = False) -> EngineFailure:
         self._forget(job)
         _log.warning("job %s given up: %s", job.request.job_id, message)
         return EngineFailure(job_id=job.request.job_id, message=message, out_of_memory=out_of_memory)

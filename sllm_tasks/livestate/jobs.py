@@ -170,6 +170,17 @@ class JobStore:
             start_kind=StartKind(text(start_kind)),
         )
 
+    def spec(self, job_id: str) -> JobSpec | None:
+        """What a worker needs to run the job, None when there is no live record."""
+        with translated():
+            spec, ids = self._redis.hmget(_key(job_id), "spec", "ids")
+        return codec.decode_spec(spec, ids) if spec and ids else None
+
+    def of_gpu(self, gpu: GpuId) -> list[str]:
+        """Ids of the jobs with a place on a gpu."""
+        with translated():
+            return sorted(text(job) for job in self._redis.smembers(f"{PREFIX}gpu:{gpu}:jobs"))
+
     def set_phase(self, claim: Claim, phase: JobPhase) -> Verdict:
         """Say what the owner is doing."""
         with translated():

@@ -17,6 +17,7 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.livestate.connection import PREFIX, text, translated
 from sllm_tasks.livestate.fleet import FleetStore
 from sllm_tasks.livestate.jobs import JobStore
+from sllm_tasks.livestate.migrations import MigrationStore
 from sllm_tasks.livestate.operations import OperationStore
 from sllm_tasks.livestate.queues import QueueStore
 from sllm_tasks.livestate.reports import ReportStore
@@ -48,6 +49,7 @@ class LiveState:
         scripts = Scripts(self._redis)
         self.jobs = JobStore(self._redis, scripts)
         self.fleet = FleetStore(self._redis, scripts)
+        self.migrations = MigrationStore(self._redis, scripts)
         self.operations = OperationStore(self._redis, scripts)
         self.queues = QueueStore(self._redis, scripts)
         self.reports = ReportStore(self._redis)

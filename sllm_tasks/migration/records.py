@@ -76,6 +76,38 @@ class Notice:
     token_ids: tuple[int, ...] = ()
 
 
+class StartAnswer(StrEnum):
+    """What became of the wish to move a job."""
+
+    OK = "ok"
+    #: It waits, loads, reads its prompt or has ended: there is nothing to move.
+    NOT_RUNNING = "not_running"
+    #: It is on its way somewhere already.
+    MOVING = "moving"
+    #: Its workers died too often: it stays where it can be watched.
+    SUSPECT = "suspect"
+    #: It is there already.
+    SAME = "same"
+    #: The target has another checkpoint or engine.
+    UNLIKE = "unlike"
+    FULL = "full"
+    #: The target is gone, or takes no more work.
+    DEAD = "dead"
+    #: A replica that was to make room has got a job meanwhile.
+    BUSY = "busy"
+
+
+class HandOver(StrEnum):
+    """What became of a source's wish to hand over."""
+
+    #: The job is the target's.
+    OK = "ok"
+    #: The migration is over, and the job still the source's.
+    REFUSED = "refused"
+    #: The job is neither's: somebody took it from the source.
+    STALE = "stale"
+
+
 class PrefixHash:
     """Of token ids in order; source and target must agree on it before the source stops."""
 

@@ -55,8 +55,8 @@ class Emitter:
                 return
 
     def _write(self, runs: list[JobRun], stopping: threading.Event) -> None:
-        # `ended` is read first: an outcome is set after the last token, so nothing can follow what is written here.
-        ended = [run for run in runs if run.outcome is not None or run.stop is Stop.HAND_OVER]
+        # `ended` is read first: both are set after the last token, so nothing can follow what is written here.
+        ended = [run for run in runs if run.outcome is not None or run.has_left_engine]
         fresh = [(run, tuple(run.tokens[run.num_written :])) for run in runs if run.stop is not Stop.LOST]
         fresh = [(run, tokens) for run, tokens in fresh if tokens]
         while fresh:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from sllm_tasks.engines.base import Engine, EngineEvent, EngineFailure, EngineRequest, EngineToken
-from sllm_tasks.errors import ErrorCode
+from sllm_tasks.engines.base import Engine, EngineEvent, EngineFailure, EnginePrefilled, EngineRequest, EngineToken
+from sllm_tasks.errors import ErrorCode, MigrationError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.jobs import FinishReason, JobError, TokenRecord
 from sllm_tasks.threads import ServiceThread
@@ -29,6 +30,15 @@ class _Decoding:
     assembler: TextAssembler
 
 
+@dataclass(slots=True)
+class _Reading:
+    """A job that is decoded elsewhere."""
+
+    engine: Engine
+    #: Resolved when all its tokens so far are read.
+    answer: Future[None]
+
+
 class EngineLoop:
     """Engines are stepped in turn by one thread; other threads only leave notes under the lock."""
 
@@ -41,8 +51,11 @@ class EngineLoop:
         self._engines: list[Engine] = []
         self._arrivals: list[tuple[_Decoding, EngineRequest]] = []
         self._removals: list[tuple[Engine, threading.Event]] = []
+        self._readings: list[tuple[_Reading, EngineRequest]] = []
+        self._forgotten: list[str] = []
         # The engine thread's own.
         self._decoding: dict[str, _Decoding] = {}
+        self._reading: dict[str, _Reading] = {}
 
     def start(self) -> None:
         """Start decoding."""
@@ -78,6 +91,23 @@ class EngineLoop:
             self._arrivals.append((_Decoding(run, engine, assembler), request))
             self._condition.notify_all()
 
+    def read(self, engine: Engine, request: EngineRequest) -> Future[None]:
+        """Let an engine read a job that is decoded elsewhere; `submit` or `forget` must follow the last call.
+
+        The future raises MigrationError when the engine gives the job up.
+        """
+        reading = _Reading(engine, Future())
+        with self._condition:
+            self._readings.append((reading, request))
+            self._condition.notify_all()
+        return reading.answer
+
+    def forget(self, job_id: str) -> None:
+        """Drop what was read of a job."""
+        with self._condition:
+            self._forgotten.append(job_id)
+            self._condition.notify_all()
+
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             engines = self._take_notes()
@@ -91,9 +121,12 @@ class EngineLoop:
 
     def _take_notes(self) -> list[Engine]:
         with self._condition:
-            if not (self._arrivals or self._removals or any(engine.has_work for engine in self._engines)):
+            notes = self._arrivals or self._removals or self._readings or self._forgotten
+            if not (notes or any(engine.has_work for engine in self._engines)):
                 self._condition.wait(_IDLE_WAIT_S)
             arrivals, self._arrivals = self._arrivals, []
+            readings, self._readings = self._readings, []
+            forgotten, self._forgotten = self._forgotten, []
             removals, self._removals = self._removals, []
             for engine, _ in removals:
                 self._engines.remove(engine)
@@ -101,7 +134,13 @@ class EngineLoop:
         for engine, done in removals:
             for job_id in [job_id for job_id, decoding in self._decoding.items() if decoding.engine is engine]:
                 self._lose(job_id)
+            for job_id in [job_id for job_id, reading in self._reading.items() if reading.engine is engine]:
+                self._drop_reading(job_id, "its replica was unloaded")
             done.set()
+        for job_id in forgotten:
+            self._drop_reading(job_id, "nobody wants it any more")
+        for reading, request in readings:
+            self._read(reading, request, engines)
         for decoding, request in arrivals:
             # It came again: this worker was silent for so long that it was given up.
             self._lose(request.job_id)
@@ -109,9 +148,29 @@ class EngineLoop:
             if decoding.engine not in engines:
                 self._lose(request.job_id)
                 continue
+            # What the engine has read of it serves it now.
+            self._reading.pop(request.job_id, None)
             decoding.engine.submit(request)
             mark("engine.submitted", request.job_id)
         return engines
+
+    def _read(self, reading: _Reading, request: EngineRequest, engines: list[Engine]) -> None:
+        before = self._reading.pop(request.job_id, None)
+        if before is not None and before.engine is not reading.engine:
+            before.engine.abort(request.job_id)
+        self._lose(request.job_id)
+        if reading.engine in engines:
+            self._reading[request.job_id] = reading
+            reading.engine.prefill(request)
+        else:
+            reading.answer.set_exception(MigrationError(f"{request.job_id}: its replica was unloaded"))
+
+    def _drop_reading(self, job_id: str, why: str) -> None:
+        reading = self._reading.pop(job_id, None)
+        if reading is not None:
+            reading.engine.abort(job_id)
+            if not reading.answer.done():
+                reading.answer.set_exception(MigrationError(f"{job_id}: {why}"))
 
     def _lose(self, job_id: str) -> None:
         """Drop an attempt that this worker no longer owns."""
@@ -136,6 +195,7 @@ class EngineLoop:
                     run.cancel()
                 elif run.stop is Stop.LOST:
                     run.finished.set()
+                run.has_left_engine = True
                 left.append(run)
         return left
 
@@ -144,6 +204,9 @@ class EngineLoop:
         for event in events:
             decoding = self._decoding.get(event.job_id)
             if decoding is None:
+                self._answer(event)
+                continue
+            if isinstance(event, EnginePrefilled):
                 continue
             if isinstance(event, EngineFailure):
                 code = ErrorCode.OUT_OF_MEMORY if event.out_of_memory else ErrorCode.INTERNAL
@@ -154,6 +217,17 @@ class EngineLoop:
                 del self._decoding[event.job_id]
             changed.append(decoding.run)
         return changed
+
+    def _answer(self, event: EngineEvent) -> None:
+        """Tell the target of a migration that a round is read, or never will be."""
+        reading = self._reading.get(event.job_id)
+        if reading is None or reading.answer.done():
+            return
+        if isinstance(event, EngineFailure):
+            del self._reading[event.job_id]
+            reading.answer.set_exception(MigrationError(event.message))
+        elif isinstance(event, EnginePrefilled):
+            reading.answer.set_result(None)
 
     def _add(self, decoding: _Decoding, token: EngineToken) -> None:
         failpoint("decode.token", token.index, decoding.run.job_id)

@@ -19,6 +19,8 @@ class Stop(StrEnum):
     CANCEL = "cancel"
     #: This worker leaves; another one goes on.
     HAND_OVER = "hand_over"
+    #: It moves to another worker while it runs; until that owns it, it may have to go on here.
+    MOVE = "move"
     #: It is somebody else's already: write nothing more.
     LOST = "lost"
 
@@ -26,8 +28,9 @@ class Stop(StrEnum):
 class JobRun:
     """A claimed job on this worker.
 
-    `stop` may be set by any thread, the first reason but LOST stays; `tokens` belongs to the engine thread while the
-    job decodes; `outcome` is set once, before `finished` is.
+    `stop` may be set by any thread; the first reason stays, but for LOST, which outdoes all others, and for MOVE,
+    behind which others wait. `tokens` belongs to the engine thread while the job decodes; `outcome` is set once, before
+    `finished` is.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -39,6 +42,10 @@ class JobRun:
         self.finished = threading.Event()
         self._lock = threading.Lock()
         self._stop: Stop | None = None
+        # What is to happen if it does not move after all.
+        self._stop_if_it_stays: Stop | None = None
+        #: Set by the engine thread: no token follows, and it has nothing of it any more.
+        self.has_left_engine = False
         #: Why it is stopped, when not its user but its deadline wants that.
         self.cancel_error: JobError | None = None
 
@@ -55,11 +62,24 @@ class JobRun:
     def request_stop(self, stop: Stop, error: JobError | None = None) -> bool:
         """Ask for an early end; returns whether that is news."""
         with self._lock:
-            if self._stop is stop or self._stop is Stop.LOST or (self._stop and stop is not Stop.LOST):
+            if self._stop is stop or self._stop is Stop.LOST:
                 return False
-            self._stop = stop
+            if self._stop is Stop.MOVE and stop is not Stop.LOST:
+                self._stop_if_it_stays = self._stop_if_it_stays or stop
+            elif self._stop and stop is not Stop.LOST:
+                return False
+            else:
+                self._stop = stop
             self.cancel_error = self.cancel_error or error
             return True
+
+    def stay(self) -> None:
+        """It does not move after all: go on here, unless something else was asked for meanwhile."""
+        with self._lock:
+            if self._stop is Stop.MOVE:
+                self._stop, self._stop_if_it_stays = self._stop_if_it_stays, None
+            self.has_left_engine = False
+            self.finished.clear()
 
     def succeed(self, reason: FinishReason) -> None:
         """The job reached its end."""

@@ -15,6 +15,8 @@ local function events_key(id) return P .. 'job:' .. id .. ':events' end
 local function replica_key(id) return P .. 'replica:' .. id end
 local function gpu_key(id) return P .. 'gpu:' .. id end
 local function warm_key(model) return P .. 'warm:' .. model end
+local function migration_key(id) return P .. 'migration:' .. id end
+local function arrived_key(id) return P .. 'migration:' .. id .. ':tokens' end
 local function waiting_key(model) return P .. 'waiting:' .. model end
 
 local function changed(kind, id)
@@ -94,6 +96,72 @@ local function take_slot(job, replica, leader, claim_due_ms)
   changed('replica', replica)
 end
 
+-- One more job on a replica, or one less.
+local function count_job(replica, sign)
+  if redis.call('EXISTS', replica_key(replica)) == 0 then return end
+  local left = redis.call('HINCRBY', replica_key(replica), 'num_jobs', sign)
+  if left == 0 then redis.call('HSET', replica_key(replica), 'idle_since_ms', now_ms()) end
+  set_warm(replica)
+  changed('replica', replica)
+end
+
+-- Source and target of a migration look at it. `kind`: 'state', or 'tokens' and 'resume' with ids from `first` on.
+local function tell(gpus, id, kind, first, ids)
+  local message = cjson.encode({id = id, kind = kind, first = first or 0}) .. '\n' .. (ids or '')
+  for _, gpu in ipairs(gpus) do redis.call('PUBLISH', P .. 'migrations:gpu:' .. gpu, message) end
+end
+
+-- Readers of the job and the ledger hear how a migration stands.
+local function announce_migration(id)
+  local m = redis.call('HMGET', migration_key(id), 'job', 'state', 'reason', 'attempt', 'source_replica', 'source_gpus',
+    'target_replica', 'target_gpus', 'reserved_bytes', 'created_ms', 'ended_ms', 'pause_ms', 'num_bytes', 'num_sent',
+    'round_acked', 'error', 'predicted_s')
+  local job = m[1]
+  event(job, 'migration', cjson.encode({id = id, state = m[2], reason = m[3], source = m[6], target = m[8],
+    rounds = tonumber(m[15]), pause_ms = tonumber(m[12] or '') or nil, error = m[16] or nil}))
+  report('migration', cjson.encode({id = id, job_id = job, state = m[2], reason = m[3], attempt = tonumber(m[4]),
+    source_replica = m[5], source_gpus = m[6], target_replica = m[7], target_gpus = m[8],
+    reserved_bytes = tonumber(m[9]), created_ms = tonumber(m[10]), ended_ms = tonumber(m[11] or '') or nil,
+    pause_ms = tonumber(m[12] or '') or nil, num_bytes = tonumber(m[13]), num_tokens = tonumber(m[14]),
+    error = m[16] or nil, predicted_s = tonumber(m[17] or '') or nil}))
+end
+
+-- A migration is over, and gives back what it holds. Returns whether that is news.
+local function end_migration(id, state, why)
+  local m = redis.call('HMGET', migration_key(id), 'state', 'job', 'source_gpu', 'target_gpu', 'target_replica')
+  if not m[1] or redis.call('ZSCORE', P .. 'migrations', id) == false then return false end
+  -- The target owns the job already: what the job takes there is given back with the job.
+  if m[1] ~= 'handing_over' then count_job(m[5], -1)
+  elseif state == 'not_needed' then state = 'succeeded' end
+  redis.call('ZREM', P .. 'migrations', id)
+  redis.call('SREM', gpu_key(m[3]) .. ':migrations', id)
+  redis.call('SREM', gpu_key(m[4]) .. ':migrations', id)
+  redis.call('HDEL', job_key(m[2]), 'migration')
+  redis.call('HSET', migration_key(id), 'state', state, 'ended_ms', now_ms())
+  if why ~= '' then redis.call('HSET', migration_key(id), 'error', why) end
+  announce_migration(id)
+  redis.call('EXPIRE', migration_key(id), 3600)
+  redis.call('DEL', arrived_key(id))
+  tell({m[3], m[4]}, id, 'state')
+  return true
+end
+
+-- The job ends, or loses its place: so does its migration, if it has one.
+local function end_migration_of(job, state, why)
+  local id = redis.call('HGET', job_key(job), 'migration')
+  if id then end_migration(id, state, why) end
+end
+
+-- Nobody arrives at a gpu any more, or at one of its replicas; who has arrived stays.
+local function refuse_arrivals(gpu, replica, why)
+  for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':migrations')) do
+    local m = redis.call('HMGET', migration_key(id), 'target_gpu', 'target_replica', 'state')
+    if m[1] == gpu and (not replica or m[2] == replica) and m[3] ~= 'handing_over' then
+      end_migration(id, 'failed', why)
+    end
+  end
+end
+
 -- Gives back whatever place the job holds; safe to call for a job that holds none.
 local function free_slot(job)
   local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
@@ -108,12 +176,7 @@ local function free_slot(job)
   if held[1] and held[1] ~= '' then
     redis.call('HSET', job_key(job), 'replica', '', 'gpu', '')
     charge(job, -1)
-    if redis.call('EXISTS', replica_key(held[1])) == 1 then
-      local left = redis.call('HINCRBY', replica_key(held[1]), 'num_jobs', -1)
-      if left == 0 then redis.call('HSET', replica_key(held[1]), 'idle_since_ms', now_ms()) end
-      set_warm(held[1])
-      changed('replica', held[1])
-    end
+    count_job(held[1], -1)
   end
 end
 
@@ -138,6 +201,7 @@ end
 -- Puts a job back among the waiting ones as a new attempt, its tokens kept.
 local function requeue(job, reason, worker_lost)
   local held = redis.call('HMGET', job_key(job), 'attempt', 'cancel', 'num_tokens', 'status')
+  end_migration_of(job, 'failed', reason)
   free_slot(job)
   report('attempt_ended', cjson.encode({
     job_id = job, attempt = tonumber(held[1]), reason = reason, worker_lost = worker_lost,
@@ -153,6 +217,7 @@ end
 local function drop_replica(id)
   local r = redis.call('HMGET', replica_key(id), 'model', 'gpus', 'bytes_per_gpu', 'state')
   if not r[1] then return end
+  refuse_arrivals(string.match(r[2], '[^,]+'), id, 'the target has no replica any more')
   for gpu in string.gmatch(r[2], '[^,]+') do
     redis.call('SREM', gpu_key(gpu) .. ':replicas', id)
     if r[4] ~= 'unloading' and redis.call('EXISTS', gpu_key(gpu)) == 1 then
@@ -192,6 +257,7 @@ local function lose_gpu(id, gpu)
     return 0
   end
   local lost = 0
+  refuse_arrivals(leader, id, 'the target lost a gpu')
   for _, job in ipairs(redis.call('SMEMBERS', gpu_key(leader) .. ':jobs')) do
     if redis.call('HGET', job_key(job), 'replica') == id then
       requeue(job, 'worker_lost', false)
@@ -209,9 +275,10 @@ local function reap_gpu(gpu)
     local held = redis.call('HMGET', job_key(job), 'gpu', 'owner', 'phase')
     if held[1] == gpu and held[3] ~= 'finishing' then requeue(job, 'worker_lost', held[2] ~= '') end
   end
+  refuse_arrivals(gpu, nil, 'the target is lost')
   local lost = #jobs
   for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':replicas')) do lost = lost + lose_gpu(id, gpu) end
-  redis.call('DEL', gpu_key(gpu), gpu_key(gpu) .. ':jobs')
+  redis.call('DEL', gpu_key(gpu), gpu_key(gpu) .. ':jobs', gpu_key(gpu) .. ':migrations')
   redis.call('ZREM', P .. 'gpus', gpu)
   changed('gpu', gpu)
   return lost
@@ -220,4 +287,34 @@ end
 local function is_alive(gpu, now)
   local deadline = redis.call('ZSCORE', P .. 'gpus', gpu)
   return deadline and tonumber(deadline) > now and redis.call('HGET', gpu_key(gpu), 'state') == 'up'
+end
+
+-- Memory for a new replica, whose victims are told to go. Returns 'ok', or why not: 'busy', 'dead', 'full'.
+-- `r`: model, checkpoint, gpus (csv), bytes per gpu, max jobs, engine, context
+local function make_replica(id, victims, r, now)
+  local bytes = tonumber(r[4])
+  for victim in string.gmatch(victims, '[^,]+') do
+    local v = redis.call('HMGET', replica_key(victim), 'state', 'num_jobs')
+    if (v[1] ~= 'ready' and v[1] ~= 'draining') or tonumber(v[2]) > 0 then return 'busy' end
+  end
+  local freed = {}
+  for victim in string.gmatch(victims, '[^,]+') do
+    local v = redis.call('HMGET', replica_key(victim), 'gpus', 'bytes_per_gpu')
+    for gpu in string.gmatch(v[1], '[^,]+') do freed[gpu] = (freed[gpu] or 0) + tonumber(v[2]) end
+  end
+  for gpu in string.gmatch(r[3], '[^,]+') do
+    if not is_alive(gpu, now) then return 'dead' end
+    local g = redis.call('HMGET', gpu_key(gpu), 'capacity_bytes', 'reserved_bytes')
+    if tonumber(g[2]) - (freed[gpu] or 0) + bytes > tonumber(g[1]) then return 'full' end
+  end
+  for victim in string.gmatch(victims, '[^,]+') do start_unloading(victim) end
+  redis.call('HSET', replica_key(id), 'model', r[1], 'checkpoint', r[2], 'gpus', r[3], 'bytes_per_gpu', r[4],
+    'max_jobs', r[5], 'engine', r[6], 'context', r[7], 'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now,
+    'evicts', victims)
+  for gpu in string.gmatch(r[3], '[^,]+') do
+    redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', bytes)
+    redis.call('SADD', gpu_key(gpu) .. ':replicas', id)
+    changed('gpu', gpu)
+  end
+  return 'ok'
 end

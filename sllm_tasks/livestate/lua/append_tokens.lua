@@ -3,7 +3,7 @@
 -- Returns 'ok', 'cancel' (the user wants it stopped) or 'stale' (no longer yours).
 local job, attempt, epoch, first = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = job_key(job)
-local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel')
+local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel', 'migration')
 if held[1] ~= attempt or held[2] ~= epoch or not held[3] or held[3] == '' then
   count('fence_rejected')
   return 'stale'
@@ -16,6 +16,14 @@ if held[5] == 'starting' then
 end
 for i = 5 + have - first, #ARGV do
   redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i], 'epoch', epoch)
+end
+if held[7] and redis.call('HGET', migration_key(held[7]), 'state') == 'handing_over' then
+  -- The first token after a move: the reader's pause is over.
+  local paused = tonumber(redis.call('HGET', migration_key(held[7]), 'last_token_ms'))
+  redis.call('HSET', migration_key(held[7]), 'pause_ms', now_ms() - paused)
+  redis.call('HINCRBY', key, 'num_migrations', 1)
+  end_migration(held[7], 'succeeded', '')
+  status_event(job, held[5], 'decoding')
 end
 local total = first + #ARGV - 4
 if total > have then redis.call('HSET', key, 'num_tokens', total) end

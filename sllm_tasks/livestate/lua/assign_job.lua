@@ -18,30 +18,8 @@ local leader = string.match(gpus, '[^,]+')
 if not is_alive(leader, now) then return 'dead' end
 if suspect and redis.call('HEXISTS', gpu_key(leader), 'suspect') == 1 then return 'full' end
 if #ARGV > 9 then
-  local model, checkpoint, bytes = ARGV[10], ARGV[11], tonumber(ARGV[13])
-  for id in string.gmatch(victims, '[^,]+') do
-    local r = redis.call('HMGET', replica_key(id), 'state', 'num_jobs')
-    if (r[1] ~= 'ready' and r[1] ~= 'draining') or tonumber(r[2]) > 0 then return 'busy' end
-  end
-  local freed = {}
-  for id in string.gmatch(victims, '[^,]+') do
-    local r = redis.call('HMGET', replica_key(id), 'gpus', 'bytes_per_gpu')
-    for gpu in string.gmatch(r[1], '[^,]+') do freed[gpu] = (freed[gpu] or 0) + tonumber(r[2]) end
-  end
-  for gpu in string.gmatch(gpus, '[^,]+') do
-    if not is_alive(gpu, now) then return 'dead' end
-    local g = redis.call('HMGET', gpu_key(gpu), 'capacity_bytes', 'reserved_bytes')
-    if tonumber(g[2]) - (freed[gpu] or 0) + bytes > tonumber(g[1]) then return 'full' end
-  end
-  for id in string.gmatch(victims, '[^,]+') do start_unloading(id) end
-  redis.call('HSET', replica_key(replica), 'model', model, 'checkpoint', checkpoint, 'gpus', gpus,
-    'bytes_per_gpu', ARGV[13], 'max_jobs', ARGV[14], 'engine', ARGV[15], 'context', ARGV[16],
-    'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now, 'evicts', victims, 'start_kind', start_kind)
-  for gpu in string.gmatch(gpus, '[^,]+') do
-    redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', bytes)
-    redis.call('SADD', gpu_key(gpu) .. ':replicas', replica)
-    changed('gpu', gpu)
-  end
+  local made = make_replica(replica, victims, {unpack(ARGV, 10)}, now)
+  if made ~= 'ok' then return made end
 else
   local r = redis.call('HMGET', replica_key(replica), 'state', 'num_jobs', 'max_jobs')
   if r[1] ~= 'ready' and r[1] ~= 'loading' then return 'dead' end

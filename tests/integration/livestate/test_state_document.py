@@ -9,8 +9,18 @@ import pytest
 
 import sllm_tasks
 from sllm_tasks.cluster import NodeInfo
+from sllm_tasks.livestate.jobs import Claim
 from sllm_tasks.livestate.router import NewReplica
-from tests.integration.livestate.world import FAR_MS, GPU, World, job_spec, model_info
+from sllm_tasks.migration.states import MigrationReason
+from tests.integration.livestate.world import (
+    FAR_MS,
+    GPU,
+    OTHER_GPU,
+    World,
+    job_spec,
+    model_info,
+    replica_order,
+)
 from tests.support.state_document import documented_keys, first_column
 
 _PACKAGE = Path(sllm_tasks.__file__).parent
@@ -31,7 +41,8 @@ def test_every_key_that_the_code_builds_is_documented() -> None:
 
 def test_every_documented_key_is_there_once_everything_has_happened(world: World) -> None:
     live = world.live
-    world.running_job("job_1")
+    claim = world.running_job("job_1")
+    _begin_to_move(world, claim)
     live.jobs.create(job_spec("job_2", model="n"))
     live.jobs.create(job_spec("job_3", model="o"))
     world.apply("job_2", "replica_2", NewReplica(model=model_info("n"), gpus=(GPU,)))
@@ -43,6 +54,15 @@ def test_every_documented_key_is_there_once_everything_has_happened(world: World
     live.memory_is_full()
     keys = {key.decode() for key in world.redis.keys("*")}
     assert {form.text for form in documented_keys() if not any(map(form.matches, keys))} == set()
+
+
+def _begin_to_move(world: World, claim: Claim) -> None:
+    world.append(claim, 0)
+    world.add_gpu(OTHER_GPU, "worker_b", replica_order("replica_9", gpu=OTHER_GPU))
+    migrations = world.live.migrations
+    migrations.start("migration_1", "job_1", reason=MigrationReason.OPERATOR, target_replica="replica_9")
+    migrations.acknowledge("migration_1", "worker_b", round_=0, num_tokens=0, prefix_hash="", seconds=0)
+    migrations.send_round("migration_1", claim, 1, 0, [100])
 
 
 @pytest.mark.parametrize(
