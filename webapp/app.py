@@ -22,6 +22,7 @@ from webapp.api import (
     operations,
     placements,
     queues,
+    scheduler,
     tenants,
     users,
 )
@@ -55,6 +56,7 @@ def create_app(services: WebServices) -> Flask:
         checkpoints,
         placements,
         queues,
+        scheduler,
         tenants,
         keys,
         users,

@@ -15,6 +15,7 @@ from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.quotas import QueueQuotas
+from sllm_tasks.router.explaining import Explainer
 from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.signing import Signer
 from webapp.catalog import Catalog
@@ -45,6 +46,7 @@ class WebServices:
     job_maker: JobMaker
     keyring: Keyring
     wait_slots: WaitSlots
+    explainer: Explainer
     #: Set when the process is told to stop, so that requests that wait end soon.
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -79,6 +81,7 @@ def open_services(settings: Settings) -> WebServices:
         job_maker=JobMaker(catalog, prompts, live, settings.max_attempts, settings.result_ttl_s),
         keyring=Keyring(ledger),
         wait_slots=WaitSlots(settings.web_threads),
+        explainer=Explainer(live, ledger),
     )
 
 

@@ -34,6 +34,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "simulate": ("simulate:simulate", "Simulate a cluster under our policy and under others."),
     "trace": ("trace:trace", "Make traces of requests, and read public ones."),
     "queue": ("queues:queue", "List the queues of waiting jobs, pause and resume them."),
+    "explain": ("explain:explain", "Show where a job of a model would run now, and why."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "user": ("users:user", "Make, list and disable users of the admin UI."),
     "tenant": ("tenants:tenant", "List tenants, set their shares and limits."),

@@ -180,6 +180,12 @@ def calibrate_node(node: str) -> Call[OperationRecord]:
     return Call(method="POST", path=path, headers=_once(), decode=decode_operation)
 
 
+def explain(model: str, *, prompt_tokens: int) -> Call[Json]:
+    """What the router would do for a job that came now, and what else it could."""
+    body = {"model": model, "prompt_tokens": prompt_tokens}
+    return Call(method="POST", path="/api/v1/scheduler/explain", json=body, decode=_as_it_is)
+
+
 def pause_queue(name: str) -> Call[Json]:
     """Start no more jobs of a model, or of any (`*`)."""
     return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/pause", decode=_as_it_is)

@@ -1,0 +1,16 @@
+"""Bodies of requests about scheduling."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from webapp.schemas.fields import Body, ModelName
+
+
+class ExplainRequest(Body):
+    """A job that might come."""
+
+    model: ModelName
+    prompt_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 128
