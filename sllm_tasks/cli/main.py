@@ -31,6 +31,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "job": ("jobs:job", "List, read, watch, cancel and retry jobs."),
     "ckpt": ("ckpt:ckpt", "Import, convert, verify, inspect and time checkpoints on this machine."),
     "place": ("placements:place", "Say where checkpoints should be."),
+    "replay": ("replay:replay", "Play a trace against the cluster."),
     "simulate": ("simulate:simulate", "Simulate a cluster under our policy and under others."),
     "trace": ("trace:trace", "Make traces of requests, and read public ones."),
     "queue": ("queues:queue", "List the queues of waiting jobs, pause and resume them."),

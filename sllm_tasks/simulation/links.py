@@ -28,15 +28,18 @@ class Discipline(StrEnum):
 class Transfer:
     """Bytes on their way."""
 
-    __slots__ = ("bytes_per_s", "done", "entered_s", "max_bytes_per_s", "num_bytes", "remaining_bytes", "served_s")
+    __slots__ = ("bytes_per_s", "done", "entered_s", "is_background", "max_bytes_per_s", "remaining_bytes", "served_s")
 
-    def __init__(self, num_bytes: float, done: Action, *, entered_s: float, max_bytes_per_s: float) -> None:
-        self.num_bytes = num_bytes
+    def __init__(
+        self, num_bytes: float, done: Action, *, entered_s: float, max_bytes_per_s: float, is_background: bool
+    ) -> None:
         self.remaining_bytes = float(num_bytes)
         self.done = done
         self.entered_s = entered_s
         #: What its other end takes.
         self.max_bytes_per_s = max_bytes_per_s
+        #: Nobody waits for it: it passes when nothing else does.
+        self.is_background = is_background
         self.bytes_per_s = 0.0
         #: For how long it had a rate, the time in the queue left out.
         self.served_s = 0.0
@@ -54,16 +57,18 @@ class Link:
         self._settled_s = 0.0
         self._timer: Timer | None = None
 
-    @property
-    def transfers(self) -> tuple[Transfer, ...]:
-        """Everything that has not passed yet, with the remaining bytes of this moment."""
-        self._settle()
-        return tuple(self._transfers)
-
-    def send(self, num_bytes: float, done: Action, *, max_bytes_per_s: float = inf) -> Transfer:
+    def send(
+        self, num_bytes: float, done: Action, *, max_bytes_per_s: float = inf, is_background: bool = False
+    ) -> Transfer:
         """Queue bytes; `done` is called when all have passed."""
-        self._settle()
-        transfer = Transfer(num_bytes, done, entered_s=self._clock.now_s, max_bytes_per_s=max_bytes_per_s)
+        self.settle()
+        transfer = Transfer(
+            num_bytes,
+            done,
+            entered_s=self._clock.now_s,
+            max_bytes_per_s=max_bytes_per_s,
+            is_background=is_background,
+        )
         self._transfers.append(transfer)
         self._share_out()
         return transfer
@@ -71,11 +76,12 @@ class Link:
     def cancel(self, transfer: Transfer) -> None:
         """Take bytes out; harmless when they have passed."""
         if transfer in self._transfers:
-            self._settle()
+            self.settle()
             self._transfers.remove(transfer)
             self._share_out()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Bring the remaining bytes of all transfers up to this moment."""
         elapsed_s = self._clock.now_s - self._settled_s
         self._settled_s = self._clock.now_s
         if elapsed_s <= 0:
@@ -97,7 +103,7 @@ class Link:
             self._share_equally()
         else:
             now_s = self._clock.now_s
-            first = min(self._transfers, key=lambda transfer: self._rank(transfer, now_s))
+            first = min(self._transfers, key=lambda transfer: (transfer.is_background, self._rank(transfer, now_s)))
             first.bytes_per_s = min(self.bytes_per_s, first.max_bytes_per_s)
         next_s = min(
             max(transfer.remaining_bytes, 0.0) / transfer.bytes_per_s
@@ -115,7 +121,7 @@ class Link:
             num_left -= 1
 
     def _pass(self) -> None:
-        self._settle()
+        self.settle()
         passed = [transfer for transfer in self._transfers if transfer.remaining_bytes <= _DONE_BYTES]
         self._transfers = [transfer for transfer in self._transfers if transfer.remaining_bytes > _DONE_BYTES]
         self._share_out()

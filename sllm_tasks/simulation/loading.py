@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from sllm_tasks.cluster import Tier
 from sllm_tasks.estimators.facts import LoadFact
 from sllm_tasks.simulation.clock import Clock, Timer
 from sllm_tasks.simulation.fleet import SimReplica
 from sllm_tasks.simulation.links import Link, Transfer
+from sllm_tasks.simulation.nodes import Node
 from sllm_tasks.simulation.system import Loader
 
 
@@ -22,7 +24,8 @@ class _Load:
         self.num_missing = 0
         self.moved_s = 0.0
         self.timer: Timer | None = None
-        self.is_canceled = False
+        #: Loads of the same checkpoint on the same node, whose bytes are these.
+        self.followers: list[_Load] = []
 
     def remaining_bytes(self) -> int:
         return round(sum(max(0.0, transfer.remaining_bytes) for _, transfer in self.transfers))
@@ -44,7 +47,10 @@ class Loading:
         replica.tier = node.tier_of(checkpoint)
         node.dram.touch(checkpoint)
         node.ssd.touch(checkpoint)
-        if replica.tier is Tier.DRAM:
+        leader = self._reader_of(load)
+        if leader is not None:
+            leader.followers.append(load)
+        elif replica.tier is Tier.DRAM:
             self._send_to_gpus(load)
         elif replica.tier is Tier.SSD:
             self._send(load, node.disk, replica.model.checkpoint_bytes, lambda: self._start_up(load))
@@ -58,18 +64,36 @@ class Loading:
         load = self._loads.pop(replica.id, None)
         if load is None:
             return
-        load.is_canceled = True
+        for other in self._loads.values():
+            if load in other.followers:
+                other.followers.remove(load)
         for link, transfer in load.transfers:
             link.cancel(transfer)
         if load.timer is not None:
             load.timer.cancel()
+        # Whoever shared its read starts over.
+        for follower in load.followers:
+            self.begin(follower.replica, follower.done)
 
     def settle(self) -> None:
         """Note on every loading replica how many bytes are still to come."""
-        for load in self._loads.values():
+        leaders = [load for load in self._loads.values() if load.transfers]
+        for load in leaders:
             for link, _ in load.transfers:
-                _ = link.transfers
-            load.replica.remaining_bytes = load.remaining_bytes()
+                link.settle()
+            for each in (load, *load.followers):
+                # What is shared is counted once, with the load that reads it.
+                each.replica.remaining_bytes = load.remaining_bytes() if each is load else 0
+
+    def _reader_of(self, load: _Load) -> _Load | None:
+        """The load whose bytes this one can share: one pool serves all gpus of a node."""
+        if not self._loader.keeps_in_dram or load.replica.tier is Tier.DRAM:
+            return None
+        for other in self._loads.values():
+            is_same = other.replica.node is load.replica.node and other.replica.model is load.replica.model
+            if other is not load and is_same and other.transfers and other.replica.tier is not Tier.DRAM:
+                return other
+        return None
 
     def _downloaded(self, load: _Load) -> None:
         # What was written a moment ago is in the page cache, but these loaders do not read it faster for that.
@@ -100,7 +124,10 @@ class Loading:
     def _start_up(self, load: _Load) -> None:
         load.moved_s += max(transfer.served_s for _, transfer in load.transfers)
         load.transfers = []
-        load.timer = self._clock.after(self._loader.start_s, lambda: self._end(load))
+        for each in (load, *load.followers):
+            each.moved_s = load.moved_s
+            each.timer = self._clock.after(self._loader.start_s, partial(self._end, each))
+        load.followers = []
 
     def _end(self, load: _Load) -> None:
         replica = load.replica
@@ -123,3 +150,25 @@ class Loading:
             replica.node.hold(Tier.SSD, checkpoint, num_bytes)
         if self._loader.keeps_in_dram:
             replica.node.hold(Tier.DRAM, checkpoint, num_bytes)
+
+
+class Prefetching:
+    """Fills the DRAM of a node from its SSD, behind everything that somebody waits for, one checkpoint at a time."""
+
+    def __init__(self, node: Node, wanted: Sequence[tuple[str, int]]) -> None:
+        self._node = node
+        self._wanted = list(reversed(wanted))
+
+    def go_on(self) -> None:
+        """Read the next checkpoint that fits beside those that are there; call it once to begin."""
+        while self._wanted:
+            checkpoint, num_bytes = self._wanted.pop()
+            has_room = num_bytes <= self._node.dram.capacity_bytes - self._node.dram.used_bytes
+            if has_room and checkpoint not in self._node.dram and checkpoint in self._node.ssd:
+                self._node.disk.send(num_bytes, partial(self._arrived, checkpoint, num_bytes), is_background=True)
+                return
+
+    def _arrived(self, checkpoint: str, num_bytes: int) -> None:
+        if num_bytes <= self._node.dram.capacity_bytes - self._node.dram.used_bytes:
+            self._node.hold(Tier.DRAM, checkpoint, num_bytes)
+        self.go_on()

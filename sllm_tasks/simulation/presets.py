@@ -8,6 +8,7 @@ from typing import Final
 
 from sllm_tasks.errors import SimulationError
 from sllm_tasks.simulation.hardware import A40, Hardware, NodeHardware, opt_models
+from sllm_tasks.simulation.placement import Placement, place
 from sllm_tasks.simulation.scenario import Scenario
 from sllm_tasks.traces.generate import Recipe, generate
 
@@ -15,8 +16,9 @@ from sllm_tasks.traces.generate import Recipe, generate
 PAPER_MODELS: Final = {"opt-6.7b": 32, "opt-13b": 16, "opt-30b": 8}
 PAPER_DATA: Final = ("gsm8k", "sharegpt")
 PAPER_RATES: Final = (0.2, 0.8, 1.4)
-_PAPER_DURATION_S: Final = 1_800.0
-_QUICK_DURATION_S: Final = 200.0
+#: Requests of one trace, whatever its rate: with the seeds, P99 is made of dozens of them.
+_NUM_REQUESTS: Final = 840
+_NUM_QUICK_REQUESTS: Final = 120
 #: The paper does not say how many requests a model instance serves at once. It must be several: one OPT-30B job with
 #: an answer of ShareGPT's length takes 50 s, so that eight replicas serving one each would finish 0.16 jobs per
 #: second, where the paper reports 89 % finished.
@@ -24,6 +26,7 @@ PAPER_MAX_JOBS: Final = 8
 
 #: Of a node's DRAM, what its chunk pool may take.
 _POOL_SHARE: Final = 0.8
+_SSD_BYTES: Final = 2_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +40,23 @@ class Cell:
     seed: int = 0
     gpus_per_node: int = 4
     max_jobs: int = PAPER_MAX_JOBS
-    duration_s: float = _PAPER_DURATION_S
+    #: None: every checkpoint on every SSD. Otherwise each SSD holds half of the catalogue, and this says which.
+    placement: Placement | None = None
+    #: Bursts of the cluster, spread over models by popularity, instead of bursts of each model.
+    mixed_bursts: bool = False
+    num_requests: int = _NUM_REQUESTS
 
     @property
     def name(self) -> str:
         """Without the seed: cells that differ in nothing else belong together."""
         extra = "" if self.gpus_per_node == 4 else f", {self.gpus_per_node} gpus per node"
         extra += "" if self.max_jobs == PAPER_MAX_JOBS else f", {self.max_jobs} jobs per replica"
+        extra += ", mixed bursts" if self.mixed_bursts else ""
+        extra += "" if self.placement is None else f", {self.placement}"
         return f"{self.num_models} x {self.size}, {self.data}, {self.rate_per_s:g}/s{extra}"
 
 
-def paper_node(name: str, *, num_gpus: int = 4) -> NodeHardware:
+def paper_node(name: str, *, num_gpus: int = 4, ssd_bytes: int = _SSD_BYTES) -> NodeHardware:
     """A server of the paper's test bed (ii): A40 gpus, 512 GB of DRAM, one PCIe 4.0 NVMe disk of 2 TB, 10 Gbit/s.
 
     The disk reads half of what the paper's pair of such disks does together, 12 GB/s.
@@ -57,7 +66,7 @@ def paper_node(name: str, *, num_gpus: int = 4) -> NodeHardware:
         gpu=A40,
         num_gpus=num_gpus,
         dram_bytes=round(512e9 * _POOL_SHARE),
-        ssd_bytes=2_000_000_000_000,
+        ssd_bytes=ssd_bytes,
         ssd_bytes_per_s=6e9,
         network_bytes_per_s=1.25e9,
     )
@@ -65,27 +74,32 @@ def paper_node(name: str, *, num_gpus: int = 4) -> NodeHardware:
 
 def paper_scenario(cell: Cell) -> Scenario:
     """Make the scenario of a cell."""
-    hardware = Hardware(
-        nodes=tuple(paper_node(f"node{number}", num_gpus=cell.gpus_per_node) for number in range(4)),
-        models=opt_models(cell.size, cell.num_models),
-    )
-    models = tuple(model.name for model in hardware.models)
+    models = opt_models(cell.size, cell.num_models)
+    catalogue_bytes = sum(model.checkpoint_bytes for model in models)
+    ssd_bytes = _SSD_BYTES if cell.placement is None else catalogue_bytes // 2
+    nodes = tuple(paper_node(f"node{number}", num_gpus=cell.gpus_per_node, ssd_bytes=ssd_bytes) for number in range(4))
+    hardware = Hardware(nodes=nodes, models=models)
+    names = tuple(model.name for model in models)
     recipe = Recipe(
         name=cell.name,
         seed=cell.seed,
-        duration_s=cell.duration_s,
+        duration_s=cell.num_requests / cell.rate_per_s,
         rate_per_s=cell.rate_per_s,
-        models=models,
+        models=names,
         lengths=cell.data,
+        mixed_bursts=cell.mixed_bursts,
     )
+    trace = generate(recipe)
+    placed = {node.name: names for node in nodes}
+    if cell.placement is not None:
+        placed = dict(place(hardware, trace, cell.placement))
     return Scenario(
         name=cell.name,
         hardware=hardware,
-        trace=generate(recipe),
+        trace=trace,
         seed=cell.seed,
         max_jobs=cell.max_jobs,
-        # 2 TB hold every checkpoint on every node.
-        placement={node.name: models for node in hardware.nodes},
+        placement=placed,
     )
 
 
@@ -95,7 +109,7 @@ def cells_of(preset: str, *, num_seeds: int, is_quick: bool) -> tuple[Cell, ...]
         raise SimulationError(f"presets are {', '.join(PRESETS)}, not {preset!r}")
     cells = PRESETS[preset]()
     if is_quick:
-        cells = (replace(cell, duration_s=_QUICK_DURATION_S) for cell in cells)
+        cells = (replace(cell, num_requests=_NUM_QUICK_REQUESTS) for cell in cells)
     return tuple(replace(cell, seed=seed) for cell in cells for seed in range(num_seeds))
 
 
@@ -124,9 +138,17 @@ def _models() -> Iterator[Cell]:
         yield Cell(size="opt-6.7b", num_models=num_models, data="gsm8k", rate_per_s=0.8)
 
 
+def _placements() -> Iterator[Cell]:
+    """Where checkpoints should be, when an SSD holds half of them."""
+    for rate_per_s in (0.8, 1.4):
+        for placement in Placement:
+            yield Cell(size="opt-6.7b", num_models=64, data="gsm8k", rate_per_s=rate_per_s, placement=placement)
+
+
 PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
     "paper": _paper,
     "paper-one-at-a-time": _one_at_a_time,
     "paper-gpus": _gpus,
     "paper-models": _models,
+    "placements": _placements,
 }

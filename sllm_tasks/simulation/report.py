@@ -15,7 +15,7 @@ import numpy as np
 
 from sllm_tasks.errors import SimulationError
 from sllm_tasks.simulation.figures import figures
-from sllm_tasks.simulation.policies.registry import SYSTEMS
+from sllm_tasks.simulation.policies.registry import system_of
 from sllm_tasks.simulation.published import PUBLISHED, PUBLISHED_MEANS_S
 from sllm_tasks.simulation.study import Result, Study
 
@@ -80,15 +80,17 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _systems(study: Study) -> dict[str, Any]:
     names = dict.fromkeys(result.system for result in study.results)
+    systems = [system_of(name) for name in names]
     return {
-        name: {
-            "title": SYSTEMS[name].title,
-            "load_order": SYSTEMS[name].loader.discipline.value,
-            "load_start_s": SYSTEMS[name].loader.start_s,
-            "keep_alive_s": SYSTEMS[name].keep_alive_s,
-            "keep_alive_loads": SYSTEMS[name].keep_alive_loads,
+        system.name: {
+            "title": system.title,
+            "load_order": system.loader.discipline.value,
+            "load_start_s": system.loader.start_s,
+            "keep_alive_s": system.keep_alive_s,
+            "keep_alive_loads": system.keep_alive_loads,
+            "fills_dram": system.fills_dram,
         }
-        for name in names
+        for system in systems
     }
 
 

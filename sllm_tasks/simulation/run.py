@@ -17,7 +17,7 @@ from sllm_tasks.simulation.clock import Clock, Timer
 from sllm_tasks.simulation.decoding import Decoding
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome, SimReplica
 from sllm_tasks.simulation.hardware import PREFILL_RATIO
-from sllm_tasks.simulation.loading import Loading
+from sllm_tasks.simulation.loading import Loading, Prefetching
 from sllm_tasks.simulation.moving import Moving
 from sllm_tasks.simulation.nodes import Node
 from sllm_tasks.simulation.results import JobRecord, RunRecord
@@ -61,6 +61,8 @@ class Simulation:
         self._expiries: dict[str, Timer] = {}
         self._numbers = count(1)
         self._pass_is_due = False
+        # Models whose jobs have to be decided anew; None: all, because what they may have has changed.
+        self._concerned: set[str] | None = set()
         self._max_tokens = max((request.output_tokens for request in scenario.trace.requests), default=1)
 
     def run(self) -> RunRecord:
@@ -96,10 +98,15 @@ class Simulation:
         )
 
     def _prepare(self) -> None:
-        for node in self.fleet.nodes.values():
+        for number, node in enumerate(self.fleet.nodes.values()):
             if self._system.has_store:
-                placed = self._scenario.placement.get(node.name, ())
-                node.place((name, self._models[name].checkpoint_bytes) for name in placed)
+                names = self._scenario.placement.get(node.name, ())
+                placed = [(name, self._models[name].checkpoint_bytes) for name in names]
+                node.place(placed)
+                if self._system.fills_dram:
+                    # Each node begins elsewhere, so that soon every model is in some node's DRAM.
+                    begin = number * len(placed) // len(self.fleet.nodes)
+                    Prefetching(node, placed[begin:] + placed[:begin]).go_on()
             rates = {
                 Tier.REMOTE: node.hardware.network_bytes_per_s,
                 Tier.SSD: node.hardware.ssd_bytes_per_s,
@@ -134,7 +141,7 @@ class Simulation:
         deadline_s = self._clock.now_s + left_s
         self._waiting[job.id] = (job, job.as_waiting(deadline_s))
         self._expiries[job.id] = self._clock.at(deadline_s, partial(self._expire, job))
-        self._request_pass()
+        self._request_pass(job.request.model)
 
     def _expire(self, job: SimJob) -> None:
         self._waiting.pop(job.id, None)
@@ -282,14 +289,20 @@ class Simulation:
 
     # Passes: decisions for whoever waits.
 
-    def _request_pass(self) -> None:
+    def _request_pass(self, model: str | None = None) -> None:
+        """Look at the waiting jobs again; those of one model, if nothing has changed but that it has one more."""
+        if model is None:
+            self._concerned = None
+        elif self._concerned is not None:
+            self._concerned.add(model)
         if not self._pass_is_due:
             self._pass_is_due = True
             self._clock.at(self._clock.now_s, self._pass)
 
     def _pass(self) -> None:
         self._pass_is_due = False
-        waiting = [waiting for _, waiting in self._waiting.values()]
+        concerned, self._concerned = self._concerned, set()
+        waiting = [job for _, job in self._waiting.values() if concerned is None or job.model in concerned]
         turns = Turns(waiting, Shares(), weights={}, may_start={})
         self._loading.settle()
         view = self.fleet.view(self._clock.now_s)

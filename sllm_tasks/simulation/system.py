@@ -63,5 +63,7 @@ class System:
     keep_alive_s: float = 0.0
     #: Checkpoints are placed on SSDs beforehand.
     has_store: bool = True
+    #: Checkpoints are placed in DRAM as far as they fit, and brought there while nobody wants the disk.
+    fills_dram: bool = False
     #: A job whose node dies goes on from its tokens; otherwise it starts anew.
     resumes: bool = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sllm_tasks.traces.arrivals import expected_cv
 from sllm_tasks.traces.generate import Recipe, arrivals, model_arrivals, popularity
 from sllm_tasks.traces.lengths import Floats, LengthShape, lengths_of
 from sllm_tasks.traces.records import Trace
@@ -46,7 +47,12 @@ def check_fidelity(recipe: Recipe, trace: Trace) -> tuple[Check, ...]:
     outputs = np.array([request.output_tokens for request in trace.requests], dtype=np.float64)
     checks = [
         Check(name="rate per s", wanted=recipe.rate_per_s, measured=trace.rate_per_s, tolerance=0.02),
-        Check(name="gap cv", wanted=_wanted_cv(recipe), measured=gap_cv(trace), tolerance=0.10),
+        Check(
+            name="gap cv",
+            wanted=_wanted_cv(recipe),
+            measured=gap_cv(trace, per_model=not recipe.mixed_bursts),
+            tolerance=0.10,
+        ),
     ]
     checks += [
         Check(
@@ -77,10 +83,11 @@ def check_fidelity(recipe: Recipe, trace: Trace) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def gap_cv(trace: Trace) -> float:
-    """The coefficient of variation of the gaps of each model, over all models by their number of gaps."""
+def gap_cv(trace: Trace, *, per_model: bool = True) -> float:
+    """The coefficient of variation of the gaps of each model, over all models by their number of gaps; or of all."""
     squares, num_gaps = 0.0, 0
-    for times_s in _by_model(trace).values():
+    everything = {"": np.array([request.arrival_s for request in trace.requests])}
+    for times_s in (_by_model(trace) if per_model else everything).values():
         gaps = np.diff(times_s, prepend=0.0, append=trace.duration_s)
         squares += len(gaps) * float((gaps.std() / gaps.mean()) ** 2)
         num_gaps += len(gaps)
@@ -102,6 +109,8 @@ def ks(lengths: Floats, shape: LengthShape) -> float:
 
 
 def _wanted_cv(recipe: Recipe) -> float:
+    if recipe.mixed_bursts:
+        return expected_cv(round(recipe.rate_per_s * recipe.duration_s), recipe.cv or 0.0)
     models = [model for model in model_arrivals(recipe) if model.num_requests]
     squares = sum((model.num_requests + 1) * model.expected_cv**2 for model in models)
     return math.sqrt(squares / sum(model.num_requests + 1 for model in models))

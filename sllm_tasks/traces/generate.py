@@ -20,6 +20,8 @@ _CLOCKWORK_SHARE: Final = 0.11
 _CV_LOG_MEAN: Final = 0.56
 _CV_LOG_SIGMA: Final = 1.2
 _MAX_CV: Final = 15.0
+#: Of mixed bursts, unless given: the paper's.
+_MIXED_CV: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,9 @@ class Recipe:
     sojourn_s: float = 1_800.0
     #: Models that have and lose their users together.
     group_size: int = 1
+    #: Bursts are of the whole cluster, each request of a model by popularity: the gaps of all requests together have
+    #: the cv then, and those of one model nearly that of a Poisson process with the cluster's bursts.
+    mixed_bursts: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("duration_s", self.duration_s), ("rate_per_s", self.rate_per_s), ("zipf", self.zipf)):
@@ -98,6 +103,9 @@ def arrivals(recipe: Recipe) -> tuple[Floats, NDArray[np.int64]]:
     """Times in their order, in seconds, and the place of each one's model in the recipe."""
     rng = _generator(recipe, "arrivals")
     wanted = model_arrivals(recipe)
+    owners = np.repeat(np.arange(len(wanted)), [model.num_requests for model in wanted])
+    if recipe.mixed_bursts:
+        return _mixed(recipe, rng, owners)
     times_s: list[Floats] = []
     for number, model in enumerate(wanted):
         if number % recipe.group_size == 0:
@@ -105,9 +113,16 @@ def arrivals(recipe: Recipe) -> tuple[Floats, NDArray[np.int64]]:
         rates = intensity(recipe.duration_s, swing=recipe.swing, active=active)
         times_s.append(warp(renewal(rng, model.num_requests, model.cv), rates, recipe.duration_s))
     all_s = np.concatenate(times_s)
-    owners = np.repeat(np.arange(len(wanted)), [model.num_requests for model in wanted])
     order = np.argsort(all_s, kind="stable")
     return all_s[order], owners[order]
+
+
+def _mixed(recipe: Recipe, rng: np.random.Generator, owners: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    active = sojourns(rng, recipe.duration_s, share=recipe.active_share, sojourn_s=recipe.sojourn_s)
+    rates = intensity(recipe.duration_s, swing=recipe.swing, active=active)
+    # A cv is that of the whole here, so none can be drawn per model.
+    places = renewal(rng, len(owners), _MIXED_CV if recipe.cv is None else recipe.cv)
+    return warp(places, rates, recipe.duration_s), rng.permutation(owners)
 
 
 def generate(recipe: Recipe) -> Trace:

@@ -43,5 +43,7 @@ OURS: Final = System(
     # The same start as the paper's loader, so that only the order of loads differs.
     loader=Loader(discipline=Discipline.REMAINING, start_s=SERVERLESSLLM_START_S),
     keep_alive_s=_KEEP_ALIVE_S,
+    # `sllm place set --tier dram` for every model.
+    fills_dram=True,
     resumes=True,
 )

@@ -1,0 +1,96 @@
+"""A trace played against a real web process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sllm_tasks.cli.replay import replay as replay_command
+from sllm_tasks.client import AsyncClient, Client
+from sllm_tasks.errors import TraceError
+from sllm_tasks.replay import Replayed, replay
+from sllm_tasks.traces.files import write_trace
+from sllm_tasks.traces.records import Trace, TraceRequest
+from tests.support.web import MODEL, Web
+from tests.support.web_server import WebServer
+
+
+def _trace(model: str = MODEL) -> Trace:
+    requests = tuple(
+        TraceRequest(arrival_s=arrival_s, model=model, input_tokens=2, output_tokens=2) for arrival_s in (0.0, 0.1, 0.1)
+    )
+    return Trace(name="three", duration_s=1.0, requests=requests)
+
+
+@contextmanager
+def _answered(client: Client, web: Web) -> Iterator[None]:
+    """Have a played worker run every job that comes."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        served: set[str] = set()
+        while not is_over.wait(0.05):
+            for job in client.jobs():
+                if job.id not in served:
+                    served.add(job.id)
+                    web.worker.run(job.id, ["three", "four"])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _play(server: WebServer, web: Web, trace: Trace, timeout_s: float) -> Replayed:
+    async def play() -> Replayed:
+        async with AsyncClient(server.url, web.api_key) as client:
+            return await replay(client, trace, timeout_s=timeout_s)
+
+    return asyncio.run(play())
+
+
+def test_every_request_is_sent_at_its_time_and_measured(server: WebServer, client: Client, web: Web) -> None:
+    with _answered(client, web):
+        replayed = _play(server, web, _trace(), timeout_s=30)
+    assert [job.status for job in replayed.jobs] == ["succeeded"] * 3
+    assert replayed.finished == 1.0
+    assert replayed.first_token is not None
+    assert replayed.first_token.p50_s > 0
+
+
+def test_slow_answers_hold_no_request_back(server: WebServer, client: Client, web: Web) -> None:
+    replayed = _play(server, web, _trace(), timeout_s=0.5)
+    assert [job.status for job in replayed.jobs] == ["timeout"] * 3
+    assert len(list(client.jobs())) == 3
+    assert replayed.finished == 0.0
+
+
+def test_a_model_that_the_cluster_has_not_is_refused_before_anything_is_sent(
+    server: WebServer, client: Client, web: Web
+) -> None:
+    with pytest.raises(TraceError, match="nobody"):
+        _play(server, web, _trace("nobody"), timeout_s=1)
+    assert list(client.jobs()) == []
+
+
+def test_the_command_prints_percentiles_and_writes_all_jobs(
+    server: WebServer, client: Client, web: Web, tmp_path: Path
+) -> None:
+    write_trace(_trace(), tmp_path / "trace.jsonl")
+    options = [str(tmp_path / "trace.jsonl"), "--json", str(tmp_path / "jobs.json"), "-o", "json"]
+    environ = {"SLLM_URL": server.url, "SLLM_API_KEY": web.api_key}
+    with _answered(client, web):
+        done = CliRunner().invoke(replay_command, options, env=environ, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [row["name"] for row in json.loads(done.stdout)] == ["startup", "first token", "sent late"]
+    assert len(json.loads((tmp_path / "jobs.json").read_text())["jobs"]) == 3
