@@ -54,7 +54,7 @@ class RowArithmetic(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # By weight shape and kind of product: sizes that give canonical rows, largest first.
+        # By kind of product and shape of weight: sizes that give canonical rows, largest first.
         self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def __torch_function__(
@@ -64,26 +64,24 @@ class RowArithmetic(TorchFunctionMode):
         del types
         options = dict(kwargs or {})
         if func is functional.linear:
-            return self._by_rows(func, args[0], args[1], lambda rows: func(rows, *args[1:], **options))
+            has_bias = (*args[2:], options.get("bias"))[0] is not None
+            kind = "linear with bias" if has_bias else "linear"
+            return self._by_rows(kind, args[0], args[1], lambda rows: func(rows, *args[1:], **options))
         if func is torch.addmm:
-            return self._by_rows(func, args[1], args[2], lambda rows: func(args[0], rows, *args[2:], **options))
+            return self._by_rows("addmm", args[1], args[2], lambda rows: func(args[0], rows, *args[2:], **options))
         if func in {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__} and args[1].ndim == 2:
-            return self._by_rows(func, args[0], args[1], lambda rows: func(rows, *args[1:], **options))
+            return self._by_rows("matmul", args[0], args[1], lambda rows: func(rows, *args[1:], **options))
         if func in _APPROXIMATED:
             return _by_elements(args[0], lambda rows: func(rows, *args[1:], **options))
         return func(*args, **options)
 
-    def sizes(self) -> Mapping[tuple[object, ...], tuple[int, ...]]:
-        """Say which sizes turned out to be equal, by shape."""
-        return dict(self._sizes)
-
-    def _by_rows(self, func: object, values: torch.Tensor, weight: torch.Tensor, product: _OnRows) -> torch.Tensor:
+    def _by_rows(self, kind: str, values: torch.Tensor, weight: torch.Tensor, product: _OnRows) -> torch.Tensor:
         rows = values.reshape(-1, values.shape[-1])
         num_rows = self.num_rows if len(rows) == self.num_padded else len(rows)
         if num_rows > self.num_rows:
             # Not a row per token.
             return product(values)
-        key = (func, tuple(weight.shape), weight.dtype)
+        key = (kind, weight.shape, weight.dtype)
         if key not in self._sizes:
             self._sizes[key] = _equal_sizes(rows, product)
         parts, begin = [], 0

@@ -8,12 +8,14 @@ run together, or whether a token was once an output and is now, after a migratio
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Final, cast
 
 import torch
 from transformers import PreTrainedModel
 
+from sllm_tasks.engines.base import EngineError
 from sllm_tasks.engines.rows.arithmetic import CANONICAL_ROWS, RowArithmetic
 from sllm_tasks.engines.rows.attention import ROW_ATTENTION
 from sllm_tasks.engines.rows.cache import RowCache, TokenRow
@@ -21,11 +23,13 @@ from sllm_tasks.engines.rows.cache import RowCache, TokenRow
 #: More rows at once would let the libraries split what is computed element by element in more ways than are tried
 #: when a model is loaded; a CPU is busy with far fewer, and a GPU reads its weights rarely enough.
 MAX_ROWS: Final = 64
+#: Elements that a vector unit takes at a time, in the widest registers there are and with the loop unrolled.
+_VECTOR_ELEMENTS: Final = 64
 #: The only way of computing experts that treats every token by itself.
 _ROW_EXPERTS: Final = "batched_mm"
 
 
-class RowsUnsupportedError(Exception):
+class RowsUnsupportedError(EngineError):
     """A model cannot be decoded by canonical rows; the message says why."""
 
 
@@ -49,6 +53,7 @@ class RowModel:
         self.cache = RowCache(num_slots=num_slots, context=context)
         #: Rows of the embedding.
         self.vocab_size = cast("torch.nn.Embedding", model.get_input_embeddings()).num_embeddings
+        self._row_multiple = _row_multiple(model, self.vocab_size)
 
     def release(self) -> None:
         """Make the model what it was."""
@@ -60,8 +65,7 @@ class RowModel:
     ) -> torch.Tensor:
         """Show the model a block of tokens, each at its place; returns the logits of the `wanted` ones, or of all."""
         device = self._model.device
-        # A vector unit works on whole vectors and treats what is left over differently; there must be nothing left.
-        padding = [0] * (-len(token_ids) % CANONICAL_ROWS)
+        padding = [0] * (-len(token_ids) % self._row_multiple)
         self.cache.expect(rows, device)
         self._arithmetic.num_rows = len(token_ids)
         self._arithmetic.num_padded = len(token_ids) + len(padding)
@@ -82,3 +86,16 @@ class RowModel:
         self._model.set_attn_implementation(attention)
         if experts is not None and self._model._can_set_experts_implementation():  # noqa: SLF001 - as for attention
             self._model.set_experts_implementation(experts)
+
+
+def _row_multiple(model: PreTrainedModel, vocab_size: int) -> int:
+    """Say of what the number of rows must be a multiple, so that rows of any layer fill whole vectors.
+
+    A vector unit treats what is left over differently, so nothing must be.
+    """
+    widths = set()
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            # Of a table, the number of entries is no width.
+            widths |= set(weight.shape[-1:] if isinstance(module, torch.nn.Embedding) else weight.shape[-2:])
+    return min(CANONICAL_ROWS, _VECTOR_ELEMENTS // math.gcd(_VECTOR_ELEMENTS, *(widths - {vocab_size})))
