@@ -17,7 +17,7 @@ PAPER_MODELS: Final = {"opt-6.7b": 32, "opt-13b": 16, "opt-30b": 8}
 PAPER_DATA: Final = ("gsm8k", "sharegpt")
 PAPER_RATES: Final = (0.2, 0.8, 1.4)
 #: Requests of one trace, whatever its rate: with the seeds, P99 is made of dozens of them.
-_NUM_REQUESTS: Final = 840
+_NUM_REQUESTS: Final = 420
 _NUM_QUICK_REQUESTS: Final = 120
 #: The paper does not say how many requests a model instance serves at once. It must be several: one OPT-30B job with
 #: an answer of ShareGPT's length takes 50 s, so that eight replicas serving one each would finish 0.16 jobs per
@@ -42,8 +42,9 @@ class Cell:
     max_jobs: int = PAPER_MAX_JOBS
     #: None: every checkpoint on every SSD. Otherwise each SSD holds half of the catalogue, and this says which.
     placement: Placement | None = None
-    #: Bursts of the cluster, spread over models by popularity, instead of bursts of each model.
-    mixed_bursts: bool = False
+    #: Bursts of the cluster, spread over models by popularity, instead of bursts of each model. Which of the two the
+    #: paper means it does not say; only with the former does its own system start jobs as fast as it reports.
+    mixed_bursts: bool = True
     num_requests: int = _NUM_REQUESTS
 
     @property
@@ -51,7 +52,7 @@ class Cell:
         """Without the seed: cells that differ in nothing else belong together."""
         extra = "" if self.gpus_per_node == 4 else f", {self.gpus_per_node} gpus per node"
         extra += "" if self.max_jobs == PAPER_MAX_JOBS else f", {self.max_jobs} jobs per replica"
-        extra += ", mixed bursts" if self.mixed_bursts else ""
+        extra += "" if self.mixed_bursts else ", bursts per model"
         extra += "" if self.placement is None else f", {self.placement}"
         return f"{self.num_models} x {self.size}, {self.data}, {self.rate_per_s:g}/s{extra}"
 
@@ -126,6 +127,11 @@ def _one_at_a_time() -> Iterator[Cell]:
     return (replace(cell, max_jobs=1) for cell in _paper())
 
 
+def _model_bursts() -> Iterator[Cell]:
+    """The same with bursts of each model by itself."""
+    return (replace(cell, mixed_bursts=False) for cell in _paper())
+
+
 def _gpus() -> Iterator[Cell]:
     """Figure 12a: gpus per node."""
     for gpus_per_node in (1, 2, 3, 4):
@@ -148,6 +154,7 @@ def _placements() -> Iterator[Cell]:
 PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
     "paper": _paper,
     "paper-one-at-a-time": _one_at_a_time,
+    "paper-model-bursts": _model_bursts,
     "paper-gpus": _gpus,
     "paper-models": _models,
     "placements": _placements,

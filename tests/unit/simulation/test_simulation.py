@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,11 +12,15 @@ from hypothesis import strategies as st
 from sllm_tasks.errors import SimulationError, TraceError
 from sllm_tasks.simulation.fleet import SimOutcome
 from sllm_tasks.simulation.hardware import A40, Hardware, NodeHardware, opt_models
+from sllm_tasks.simulation.links import Discipline
+from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.moving import rounds
+from sllm_tasks.simulation.placement import Placement, place
 from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
 from sllm_tasks.simulation.presets import cells_of, paper_scenario
 from sllm_tasks.simulation.run import Simulation
 from sllm_tasks.simulation.scenario import NodeFailure
+from sllm_tasks.traces.records import Trace
 from tests.unit.simulation.scenes import finished, node, play, request, scene
 
 _SSD_S = 13.317 / 6 + 0.25
@@ -59,27 +66,24 @@ def test_a_job_that_does_not_start_in_time_expires() -> None:
     assert second.startup_s == 10.0
 
 
-def _contended() -> list[object]:
-    """Model 0 is in the DRAM of node 0 alone; a long job of model 1 runs there when model 0 is wanted again."""
-    small = 14_000_000_000
-    nodes = (node("node0", dram_bytes=2 * small), node("node1", dram_bytes=2 * small))
-    requests = (
-        request(0.0, 0, output_tokens=100),
-        request(0.1, 2, output_tokens=100),
-        request(60.0, 1, output_tokens=1_500),
-        request(70.0, 0, output_tokens=100),
-    )
-    return [scene(*requests, nodes=nodes)]
-
-
 def test_the_papers_policy_moves_a_job_and_shepherd_kills_it() -> None:
-    (scenario,) = _contended()
-    moved = play(scenario, "serverlessllm").jobs  # type: ignore[arg-type]
-    killed = play(scenario, "shepherd").jobs  # type: ignore[arg-type]
-    assert [job.outcome for job in moved + killed] == [SimOutcome.FINISHED] * 8
-    if moved[3].path == "migrate":
-        assert 0 < moved[2].paused_s < 1
-        assert killed[2].paused_s > moved[2].paused_s
+    # Both models get into the DRAM of node 0, where a long job of model 1 runs when model 0 is wanted again. Node 1 is
+    # free, but would have to fetch model 0.
+    nodes = (node("node0", dram_bytes=28_000_000_000), node("node1", dram_bytes=28_000_000_000))
+    scenario = scene(
+        request(0.0, 1, output_tokens=50),
+        request(15.0, 0, output_tokens=50),
+        request(30.0, 1, output_tokens=1_500),
+        request(40.0, 0, output_tokens=50),
+        nodes=nodes,
+        placement={"node0": ("opt-6.7b-000", "opt-6.7b-001"), "node1": ("opt-6.7b-001",)},
+        models=opt_models("opt-6.7b", 2),
+    )
+    moved, killed = (play(scenario, system).jobs for system in ("serverlessllm", "shepherd"))
+    assert moved[3].path == "migrate"
+    assert 0 < moved[2].paused_s < 1
+    assert killed[2].paused_s > 1
+    assert {job.outcome for job in moved + killed} == {SimOutcome.FINISHED}
 
 
 def test_the_gap_of_a_migration_shrinks_tenfold_each_round() -> None:
@@ -134,6 +138,37 @@ def test_no_gpu_is_over_its_memory_and_every_job_ends(
     run = play(scene(*requests, nodes=nodes, max_jobs=max_jobs, failures=failures), system)
     assert all(job.outcome is not SimOutcome.UNFINISHED for job in run.jobs)
     assert all(0 <= job.startup_s <= 300 for job in run.jobs)
+
+
+def test_loads_of_one_checkpoint_on_one_node_share_a_read() -> None:
+    scenario = scene(request(0.0), request(0.0), nodes=(node("node0", num_gpus=2),))
+    assert [job.startup_s for job in play(scenario, "serverlessllm").jobs] == pytest.approx([_SSD_S, _SSD_S], abs=0.01)
+
+
+def test_dram_is_filled_while_nobody_wants_the_disk() -> None:
+    (job,) = play(scene(request(30.0, model=2)), "ours").jobs
+    assert job.startup_s == pytest.approx(_DRAM_S, abs=0.01)
+
+
+def test_every_model_has_a_copy_and_the_popular_have_more() -> None:
+    models = opt_models("opt-6.7b", 4)
+    nodes = tuple(replace(node(f"node{number}"), ssd_bytes=2 * models[0].checkpoint_bytes) for number in range(4))
+    requests = [request(float(number), 0) for number in range(9)] + [request(10.0, model) for model in (1, 2, 3)]
+    trace = Trace(name="t", duration_s=20.0, requests=tuple(requests))
+    placed = place(Hardware(nodes=nodes, models=models), trace, Placement.POPULARITY)
+    copies = Counter(name for names in placed.values() for name in names)
+    assert copies["opt-6.7b-000"] == 4
+    assert set(copies) == {model.name for model in models}
+    even = place(Hardware(nodes=nodes, models=models), trace, Placement.ROUND_ROBIN)
+    assert set(Counter(name for names in even.values() for name in names).values()) == {2}
+
+
+def test_remaining_size_with_aging_beats_first_come_on_the_mean_and_sharing_on_the_tail() -> None:
+    orders = {order.discipline: order for order in compare_orders(utilisation=0.5, cv=4.0, num_loads=2_000, seed=1)}
+    ours = orders[Discipline.REMAINING]
+    assert ours.mean_s < orders[Discipline.FCFS].mean_s
+    assert ours.p99_s < orders[Discipline.SHARING].p99_s
+    assert ours.jain > orders[Discipline.FCFS].jain
 
 
 def test_what_cannot_work_is_refused_before_anything_runs() -> None:
