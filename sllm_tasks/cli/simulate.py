@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from sllm_tasks.cli.output import note
+from sllm_tasks.cli.output import note, show_list
+from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.page import write_page
 from sllm_tasks.simulation.plots import write_plots
 from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
@@ -25,6 +27,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--seeds", type=click.IntRange(min=1), help="Traces per cell; 5 unless given.")
 @click.option("--quick", is_flag=True, help="Two short traces per cell: for a first look.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are cores unless given.")
+@click.option("--load-orders", is_flag=True, help="Compare loading orders on one disk instead.")
 @click.option("--json", "json_path", type=_file, help="Write all of it as JSON.")
 @click.option("--html", "html_path", type=_file, help="Write a page with tables and drawings.")
 @click.option("--plot", "plot_path", type=_file, help="Write plots as PNG (needs matplotlib).")
@@ -38,8 +41,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     plot_path: Path | None,
     *,
     quick: bool,
+    load_orders: bool,
 ) -> None:
     """Simulate a preset and print a table of startup latencies."""
+    if load_orders:
+        _show_load_orders(json_path, num_loads=600 if quick else 6_000)
+        return
     names = tuple(system_of(name).name for name in policies) or tuple(SYSTEMS)
     cells = cells_of(preset, num_seeds=seeds or (2 if quick else 5), is_quick=quick)
     study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)
@@ -50,6 +57,26 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
         write_page(study, html_path)
     if plot_path is not None:
         write_plots(study, plot_path)
+
+
+def _show_load_orders(json_path: Path | None, *, num_loads: int) -> None:
+    rows = [
+        asdict(order)
+        for utilisation in (0.5, 0.7)
+        for cv in (1.0, 4.0)
+        for order in compare_orders(utilisation=utilisation, cv=cv, num_loads=num_loads, seed=0)
+    ]
+    columns = {
+        "BUSY": lambda row: row["utilisation"],
+        "CV": lambda row: row["cv"],
+        "ORDER": lambda row: row["discipline"],
+        "MEAN": lambda row: f"{row['mean_s']:.1f} s",
+        "P99": lambda row: f"{row['p99_s']:.0f} s",
+        "JAIN": lambda row: f"{row['jain']:.2f}",
+    }
+    show_list("table", rows, columns)
+    if json_path is not None:
+        write_json({"rows": rows}, json_path)
 
 
 def _tell_progress(done: int, total: int) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 
-from sllm_tasks.cluster import GpuId, ModelInfo, ReplicaState, Tier
-from sllm_tasks.estimators.facts import ArrivalFact, JobFact, LoadFact
+from sllm_tasks.cluster import GpuId, ReplicaState
+from sllm_tasks.estimators.facts import ArrivalFact, JobFact
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.policy.decision import AssignmentPath, Move
 from sllm_tasks.policy.queueing import Turns
@@ -17,19 +17,17 @@ from sllm_tasks.simulation.clock import Clock, Timer
 from sllm_tasks.simulation.decoding import Decoding
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome, SimReplica
 from sllm_tasks.simulation.hardware import PREFILL_RATIO
-from sllm_tasks.simulation.loading import Loading, Prefetching
+from sllm_tasks.simulation.loading import Loading
 from sllm_tasks.simulation.moving import Moving
 from sllm_tasks.simulation.nodes import Node
 from sllm_tasks.simulation.results import JobRecord, RunRecord
 from sllm_tasks.simulation.scenario import NodeFailure, Scenario
+from sllm_tasks.simulation.start import calibrate, deployed_models, fill_stores
 from sllm_tasks.simulation.system import Order, System
 from sllm_tasks.traces.records import TraceRequest
 
 #: After the last arrival, until everything that started has surely ended.
 _COOL_DOWN_S = 3_600.0
-#: Bytes and repetitions of what `sllm node calibrate` would measure before anything is loaded.
-_CALIBRATION_BYTES = 4_000_000_000
-_NUM_CALIBRATIONS = 4
 
 
 class Simulation:
@@ -43,7 +41,7 @@ class Simulation:
         self._clock = Clock()
         self._models = scenario.hardware.models_by_name
         nodes = [Node(self._clock, node, system.loader.discipline) for node in scenario.hardware.nodes]
-        self.fleet = Fleet(nodes, {name: self._model_info(name) for name in self._models})
+        self.fleet = Fleet(nodes, deployed_models(scenario, system))
         self._estimates = LearnedEstimates()
         self._policy = system.make_policy(scenario.seed)
         self._decoding = Decoding(self._clock, self._finish)
@@ -67,7 +65,8 @@ class Simulation:
 
     def run(self) -> RunRecord:
         """Play it to its end."""
-        self._prepare()
+        fill_stores(self.fleet, self._scenario, self._system)
+        calibrate(self.fleet, self._system.loader, self._estimates)
         for number, request in enumerate(self._scenario.trace.requests):
             self._clock.at(request.arrival_s, partial(self._arrive, number, request))
         for failure in self._scenario.failures:
@@ -81,42 +80,6 @@ class Simulation:
             timeout_s=self._scenario.timeout_s,
             jobs=tuple(JobRecord.of(job, self._scenario.timeout_s) for job in self._jobs),
         )
-
-    def _model_info(self, name: str) -> ModelInfo:
-        model = self._models[name]
-        return ModelInfo(
-            name=name,
-            checkpoint=name,
-            num_gpus=model.num_gpus,
-            bytes_per_gpu=model.bytes_per_gpu(self._scenario.max_jobs),
-            max_jobs=self._scenario.max_jobs,
-            context=model.context,
-            keep_alive_s=self._system.keep_alive_s,
-            max_replicas=sum(node.num_gpus for node in self._scenario.hardware.nodes),
-            engine="simulated",
-            checkpoint_bytes=model.checkpoint_bytes,
-        )
-
-    def _prepare(self) -> None:
-        for number, node in enumerate(self.fleet.nodes.values()):
-            if self._system.has_store:
-                names = self._scenario.placement.get(node.name, ())
-                placed = [(name, self._models[name].checkpoint_bytes) for name in names]
-                node.place(placed)
-                if self._system.fills_dram:
-                    # Each node begins elsewhere, so that soon every model is in some node's DRAM.
-                    begin = number * len(placed) // len(self.fleet.nodes)
-                    Prefetching(node, placed[begin:] + placed[:begin]).go_on()
-            rates = {
-                Tier.REMOTE: node.hardware.network_bytes_per_s,
-                Tier.SSD: node.hardware.ssd_bytes_per_s,
-                Tier.DRAM: node.hardware.gpu.pcie_bytes_per_s,
-            }
-            for tier, bytes_per_s in rates.items():
-                seconds = _CALIBRATION_BYTES / min(bytes_per_s, self._system.loader.max_bytes_per_s)
-                fact = LoadFact(node=node.name, tier=tier, num_bytes=_CALIBRATION_BYTES, seconds=seconds, to_gpu=False)
-                for _ in range(_NUM_CALIBRATIONS):
-                    self._estimates.learn(fact)
 
     # Jobs: from their arrival to their end.
 
