@@ -90,7 +90,7 @@ class LedgerWriter:
             for report in reports:
                 if report.kind == "job_ended":
                     _close_attempt(session, report.data)
-                    _suspect_copy(session, endings[report.data["job_id"]], GpuId.parse(report.data["gpu"]))
+                    _suspect_copy(session, endings[report.data["job_id"]], _gpus(report.data)[0])
         for job_id in ended:
             mark("job.ended", job_id)
             self._live.jobs.end(job_id, endings[job_id].outcome.status, completed_event(endings[job_id].outcome))
@@ -100,14 +100,14 @@ class LedgerWriter:
 
 
 def _attempt_started(session: Session, data: dict[str, Any], *, job_goes_on: bool) -> None:
-    gpu, at = GpuId.parse(data["gpu"]), from_ms(data["at_ms"])
+    gpus, at = _gpus(data), from_ms(data["at_ms"])
     start_attempt(
         session,
         NewAttempt(
             job_id=data["job_id"],
             attempt=data["attempt"],
-            node=gpu.node,
-            gpus=(gpu.index,),
+            node=gpus[0].node,
+            gpus=tuple(gpu.index for gpu in gpus),
             worker_id=data["worker"],
             replica_id=data["replica"],
             start_kind=StartKind(data["start_kind"]),
@@ -115,8 +115,17 @@ def _attempt_started(session: Session, data: dict[str, Any], *, job_goes_on: boo
         ),
     )
     if job_goes_on:
-        assignment = {"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"]}
-        note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=assignment)
+        note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=_assignment(data))
+
+
+def _gpus(data: dict[str, Any]) -> list[GpuId]:
+    """The gpus of a job's replica, its leader first."""
+    return [GpuId.parse(gpu) for gpu in data["gpus"].split(",")]
+
+
+def _assignment(data: dict[str, Any]) -> dict[str, Any]:
+    gpus = _gpus(data)
+    return {"node": gpus[0].node, "gpus": [gpu.index for gpu in gpus], "start_kind": data["start_kind"]}
 
 
 _EXITS = {"worker_lost": AttemptExit.WORKER_LOST, "hand_over": AttemptExit.HANDED_BACK}
@@ -171,7 +180,6 @@ _WRITERS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
 
 
 def _ending(data: dict[str, Any]) -> Ending:
-    gpu = GpuId.parse(data["gpu"])
     return Ending(
         job_id=data["job_id"],
         outcome=decode_outcome(data["outcome"]),
@@ -179,7 +187,7 @@ def _ending(data: dict[str, Any]) -> Ending:
         started_at=_time(data.get("started_ms")),
         first_token_at=_time(data.get("first_token_ms")),
         timings_ms=_timings(data),
-        assignment={"node": gpu.node, "gpus": [gpu.index], "start_kind": data["start_kind"], **_class(data)},
+        assignment={**_assignment(data), **_class(data)},
         exactness_achieved=Exactness(data["exactness"]) if data.get("exactness") else None,
     )
 

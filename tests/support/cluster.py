@@ -36,7 +36,7 @@ _START_TIMEOUT_S = 180.0
 class Cluster:
     """Broker, web, router, control and two nodes of one worker each, over one state folder; a context manager."""
 
-    def __init__(self, **environ: str) -> None:
+    def __init__(self, *, step_ms: int = STEP_MS, **environ: str) -> None:
         # A unix socket's path must be short, which pytest's folders are not.
         self.home = Path(tempfile.mkdtemp(prefix="sllm-c-"))
         self._failpoints = self.home / "failpoints"
@@ -48,7 +48,7 @@ class Cluster:
                 "SLLM_NODES": "2",
                 "SLLM_TORCH_THREADS": "1",
                 "SLLM_GRACE_S": "1",
-                "SLLM_FAILPOINTS": f"decode.step=sleep:{STEP_MS};@{self._failpoints}",
+                "SLLM_FAILPOINTS": f"decode.step=sleep:{step_ms};@{self._failpoints}",
                 **environ,
             },
         )

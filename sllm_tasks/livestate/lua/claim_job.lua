@@ -16,8 +16,8 @@ local t = redis.call('TIME')
 local epoch = string.format('%.0f', math.max(t[1] * 1000000 + t[2], tonumber(held[5]) + 1))
 redis.call('HSET', job_key(job), 'owner', worker, 'epoch', epoch, 'started_ms', now)
 redis.call('ZADD', P .. 'leases', now + tonumber(lease_ms), job)
-local loading = redis.call('HGET', replica_key(held[8]), 'state') == 'loading'
-if held[2] == 'queued' then status_event(job, 'starting', loading and 'loading' or 'prefill') end
-report('attempt_started', cjson.encode({job_id = job, attempt = tonumber(attempt), gpu = gpu, worker = worker,
+local r = redis.call('HMGET', replica_key(held[8]), 'state', 'gpus')
+if held[2] == 'queued' then status_event(job, 'starting', r[1] == 'loading' and 'loading' or 'prefill') end
+report('attempt_started', cjson.encode({job_id = job, attempt = tonumber(attempt), gpus = r[2] or gpu, worker = worker,
   replica = held[8], start_kind = held[9], at_ms = now}))
 return {'ok', epoch, held[6], held[7], held[8], held[9], now}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sllm_tasks.cluster import GpuId
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.jobs import JobError, JobPhase, JobStatus, Outcome
@@ -17,7 +18,8 @@ from sllm_tasks.ledger.operations import list_operations
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.ledger.tables import JobRow
-from tests.integration.livestate.world import SUCCEEDED, World, job_spec
+from sllm_tasks.livestate.router import NewReplica
+from tests.integration.livestate.world import SUCCEEDED, World, job_spec, model_info
 
 
 @pytest.fixture
@@ -62,6 +64,22 @@ def test_a_claim_shows_in_the_ledger(database: Database, world: World, writer: L
     row = row_of(database)
     assert row.status is JobStatus.STARTING
     assert row.assignment == {"node": "node0", "gpus": [0], "start_kind": "warm"}
+
+
+def test_an_attempt_names_all_gpus_of_its_replica_the_leader_first(
+    database: Database, world: World, writer: LedgerWriter
+) -> None:
+    accept(database)
+    leader, follower = GpuId("node0", 1), GpuId("node0", 0)
+    world.add_gpu(leader)
+    world.add_gpu(follower, "worker_b")
+    world.live.jobs.create(job_spec())
+    world.apply("job_1", "replica_1", NewReplica(model=model_info(), gpus=(leader, follower)))
+    world.live.jobs.finish(world.claim("job_1", gpu=leader), SUCCEEDED)
+    write_everything(writer, world)
+    assert row_of(database).assignment == {"node": "node0", "gpus": [1, 0], "start_kind": "cold_ssd"}
+    with database.reading() as session:
+        assert [attempt.gpus for attempt in list_attempts(session, "job_1")] == [[1, 0]]
 
 
 def test_readers_hear_of_an_end_after_its_commit(database: Database, world: World, writer: LedgerWriter) -> None:
@@ -125,7 +143,7 @@ def test_a_report_about_a_job_that_the_ledger_does_not_know_holds_up_no_other(
     stranger = {
         "job_id": "job_stranger",
         "attempt": 1,
-        "gpu": "node0.0",
+        "gpus": "node0.0",
         "worker": "w",
         "replica": "r",
         "start_kind": "warm",
