@@ -173,8 +173,9 @@ class JobStore:
     def spec(self, job_id: str) -> JobSpec | None:
         """What a worker needs to run the job, None when there is no live record."""
         with translated():
-            spec, ids = self._redis.hmget(_key(job_id), "spec", "ids")
-        return codec.decode_spec(spec, ids) if spec and ids else None
+            values: list[Any] = self._redis.hmget(_key(job_id), "spec", "ids")
+        spec, ids = values
+        return codec.decode_spec(spec, ids) if spec else None
 
     def of_gpu(self, gpu: GpuId) -> list[str]:
         """Ids of the jobs with a place on a gpu."""

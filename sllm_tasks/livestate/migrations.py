@@ -96,7 +96,7 @@ class MigrationStore:
     def tokens(self, migration_id: str, first: int) -> tuple[int, ...]:
         """All tokens that were sent, from an index on."""
         with translated():
-            packed = self._redis.getrange(f"{PREFIX}migration:{migration_id}:tokens", first * _ID_BYTES, -1)
+            packed: Any = self._redis.getrange(f"{PREFIX}migration:{migration_id}:tokens", first * _ID_BYTES, -1)
         return codec.unpack_ids(packed)
 
     def acknowledge(

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from concurrent.futures import wait
 
 from sllm_tasks.dispatch import Dispatcher
-from sllm_tasks.engines.base import EngineRequest
-from sllm_tasks.engines.finish import end_token_ids, finish_reason_of_request
 from sllm_tasks.errors import ErrorCode, SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
-from sllm_tasks.jobs import FinishReason, JobPhase
+from sllm_tasks.jobs import JobPhase
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import Verdict
+from sllm_tasks.migration.records import HandOver
 from sllm_tasks.timeline import mark
+from sllm_tasks.worker.continuation import Continuation
 from sllm_tasks.worker.engine_loop import EngineLoop, deadline_error
+from sllm_tasks.worker.moves.source import Source
 from sllm_tasks.worker.replicas import LoadedReplica, ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
-from sllm_tasks.worker.text import TextAssembler
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +33,33 @@ class Executor:
     """Runs claimed jobs; one call per job, each on its own thread, all of them waiting most of the time."""
 
     def __init__(
-        self, live: LiveState, dispatcher: Dispatcher, replicas: ReplicaTable, loop: EngineLoop, runs: RunTable
+        self,
+        live: LiveState,
+        dispatcher: Dispatcher,
+        replicas: ReplicaTable,
+        loop: EngineLoop,
+        runs: RunTable,
+        source: Source,
     ) -> None:
         self._live = live
         self._dispatcher = dispatcher
         self._replicas = replicas
         self._loop = loop
         self._runs = runs
+        self._source = source
 
     def execute(self, run: JobRun) -> None:
         """Load if need be, decode, report; returns when this worker has nothing more to do with the job."""
+        self._hold(run, lambda: self._begin(run))
+
+    def go_on(self, run: JobRun, loaded: LoadedReplica, job: Continuation) -> None:
+        """Decode a job that has moved here, and report; returns as `execute` does."""
+        self._hold(run, lambda: self._decode(run, loaded, job))
+
+    def _hold(self, run: JobRun, body: Callable[[], None]) -> None:
         with self._runs.holding(run):
             try:
-                self._prepare(run)
+                body()
             except (StaleError, UnavailableError) as error:
                 # The replica was given up, or the live state is away: the job is not at fault and starts again.
                 logger.warning("job %s starts again: %s", run.job_id, error)
@@ -57,7 +71,7 @@ class Executor:
                 run.fail(ErrorCode.INTERNAL, f"{type(error).__name__} while the job was prepared")
             self._conclude(run)
 
-    def _prepare(self, run: JobRun) -> None:
+    def _begin(self, run: JobRun) -> None:
         future = self._replicas.ensure(run.claim.replica_id)
         run.tokens = list(self._live.jobs.tokens(run.job_id)) if run.claim.attempt > 1 else []
         run.num_written = len(run.tokens)
@@ -70,42 +84,46 @@ class Executor:
                 run.cancel()
             return
         loaded = future.result()
-        request, assembler = self._resume(run, loaded)
+        job = self._resume(run, loaded)
         failpoint("prefill.start", subject=run.job_id)
         if self._live.jobs.set_phase(run.claim, JobPhase.PREFILL) is Verdict.STALE:
             run.request_stop(Stop.LOST)
         self._look_at_deadline(run)
-        if run.stop is not None:
-            if run.stop is Stop.CANCEL:
-                run.cancel()
-            return
-        if run.outcome is None:
-            self._loop.submit(run, loaded.engine, request, assembler)
+        self._decode(run, loaded, job)
+
+    def _decode(self, run: JobRun, loaded: LoadedReplica, job: Continuation) -> None:
+        """Let the engine have the job until it ends, stops or moves away; a move that fails lets it go on here."""
+        while run.outcome is None and run.stop is None:
+            self._loop.submit(run, loaded.engine, job.request(), job.assembler)
             run.finished.wait()
+            if not self._could_not_leave(run):
+                return
+            run.stay()
+            job = self._resume(run, loaded)
+        if run.outcome is None and run.stop is Stop.CANCEL:
+            run.cancel()
+
+    def _could_not_leave(self, run: JobRun) -> bool:
+        if run.outcome is not None or run.stop is not Stop.MOVE:
+            return False
+        answer = self._source.hand_over(run)
+        if answer is HandOver.STALE:
+            run.request_stop(Stop.LOST)
+        return answer is HandOver.REFUSED
 
     def _look_at_deadline(self, run: JobRun) -> None:
         deadline_ms = run.claim.spec.deadline_ms
         if deadline_ms is not None and self._live.now_ms() >= deadline_ms:
             run.request_stop(Stop.CANCEL, deadline_error())
 
-    def _resume(self, run: JobRun, loaded: LoadedReplica) -> tuple[EngineRequest, TextAssembler]:
-        """Go on after the tokens of earlier attempts; the job may turn out to be complete."""
-        spec, eos_token_ids = run.claim.spec, loaded.engine.eos_token_ids()
-        request = EngineRequest(
-            job_id=run.job_id,
-            token_ids=spec.prompt_ids + tuple(token.token_id for token in run.tokens),
-            params=spec.params,
-            num_emitted=len(run.tokens),
-        )
-        end_ids = end_token_ids(spec.params, eos_token_ids)
-        assembler = TextAssembler(loaded.tokenizer, spec.prompt_ids, spec.params.stop, end_ids=end_ids)
-        stopped = [assembler.push(token.token_id).stopped for token in run.tokens]
-        reason = finish_reason_of_request(request, eos_token_ids, loaded.limits)
-        if any(stopped):
-            reason = FinishReason.STOP
+    def _resume(self, run: JobRun, loaded: LoadedReplica) -> Continuation:
+        """Go on after the tokens that the job has; it may turn out to be complete."""
+        job = Continuation(run.claim.spec, loaded)
+        job.add(token.token_id for token in run.tokens)
+        reason = job.finish_reason()
         if reason is not None:
             run.succeed(reason)
-        return request, assembler
+        return job
 
     def _conclude(self, run: JobRun) -> None:
         if run.outcome is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import FinishReason, JobError, JobStatus, Outcome, TokenRecord, Usage
 from sllm_tasks.livestate.jobs import Claim
+from sllm_tasks.migration.records import PrefixHash
 
 
 class Stop(StrEnum):
@@ -23,6 +25,15 @@ class Stop(StrEnum):
     MOVE = "move"
     #: It is somebody else's already: write nothing more.
     LOST = "lost"
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """What the target of a job's migration is known to have, with the hash of it."""
+
+    migration_id: str
+    prefix: PrefixHash
+    num_tokens: int = 0
 
 
 class JobRun:
@@ -44,6 +55,8 @@ class JobRun:
         self._stop: Stop | None = None
         # What is to happen if it does not move after all.
         self._stop_if_it_stays: Stop | None = None
+        #: Set before its stop is MOVE.
+        self.acknowledged: Acknowledged | None = None
         #: Set by the engine thread: no token follows, and it has nothing of it any more.
         self.has_left_engine = False
         #: Why it is stopped, when not its user but its deadline wants that.

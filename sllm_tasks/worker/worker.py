@@ -26,6 +26,9 @@ from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.execution import Executor
 from sllm_tasks.worker.heartbeat import Heartbeat
 from sllm_tasks.worker.memory import NodeMemory
+from sllm_tasks.worker.moves.moves import Moves
+from sllm_tasks.worker.moves.source import Source
+from sllm_tasks.worker.moves.target import Target
 from sllm_tasks.worker.neighbours import Neighbours
 from sllm_tasks.worker.replicas import ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
@@ -60,7 +63,10 @@ class GpuWorker:
         self._replicas = ReplicaTable(
             services.live, self._loop, settings.node_home / "checkpoints", self._memory, neighbours
         )
-        self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs)
+        source = Source(services.live, self._runs, self._loop.wake)
+        self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs, source)
+        target = Target(services.live, self._gpu.worker_id, self._replicas, self._loop, self._executor.go_on)
+        self._moves = Moves(services.live, self._gpu.id, source, target)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
         self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_closed(self._gpu.id, stopping))
         self._leaving = threading.Event()
@@ -71,6 +77,7 @@ class GpuWorker:
         self._emitter.start()
         self._loop.start()
         self._heartbeat.start()
+        self._moves.start()
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         logger.info("gpu %s is up: %s, %d bytes", self._gpu.id, self._gpu.device, self._gpu.capacity_bytes)
 
@@ -108,6 +115,7 @@ class GpuWorker:
         self.leave()
         if not self._runs.wait_until_empty(self._settings.grace_s + _HAND_OVER_S):
             logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
+        self._moves.stop()
         self._janitor.stop()
         self._heartbeat.stop()
         self._loop.stop()

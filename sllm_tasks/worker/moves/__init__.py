@@ -1,0 +1,1 @@
+"""The worker's two sides of a live migration: source and target."""
