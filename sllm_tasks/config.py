@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import socket
 import stat
 import tomllib
@@ -206,6 +207,11 @@ def load_settings(
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
         raise ConfigError(f"{origins.get(name, name)}: {name}: {first['msg']}") from error
+
+
+def masked(value: object) -> object:
+    """Hide the password of a URL; secrets hide themselves."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value
 
 
 def _read_file(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:

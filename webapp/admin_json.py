@@ -8,6 +8,7 @@ from dataclasses import asdict
 from sllm_tasks.cluster import Gpu, Tier, TierUsage
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobError
+from sllm_tasks.ledger.inventory import StoredCheckpoint
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
@@ -49,6 +50,22 @@ def model_json(row: ModelRow, deployment: OperationRow | None) -> AdminJson:
         "version": row.version,
         "created_at": time_json(row.created_at),
         "updated_at": time_json(row.updated_at),
+    }
+
+
+def checkpoint_json(row: StoredCheckpoint) -> AdminJson:
+    """A checkpoint without its texts."""
+    return {
+        "id": row.digest,
+        "object": "checkpoint",
+        "source": row.source,
+        "architecture": row.architecture,
+        "dtype": row.dtype,
+        "num_bytes": row.num_bytes,
+        "num_parameters": row.num_parameters,
+        "num_partitions": row.num_partitions,
+        "models": list(row.models),
+        "created_at": time_json(row.created_at),
     }
 
 

@@ -11,12 +11,14 @@ from flask import Flask, Response, g, request
 
 from sllm_tasks.ids import new_id
 from webapp import problems
+from webapp.admin import site
 from webapp.api import (
     checkpoints,
     health,
     job_events,
     jobs,
     keys,
+    migrations,
     models,
     nodes,
     operations,
@@ -50,6 +52,7 @@ def create_app(services: WebServices) -> Flask:
         health,
         jobs,
         job_events,
+        migrations,
         models,
         operations,
         nodes,
@@ -64,6 +67,7 @@ def create_app(services: WebServices) -> Flask:
         app.register_blueprint(resource.blueprint)
     for openai_resource in (openai_models, openai_completions, openai_files, openai_batches):
         app.register_blueprint(openai_resource.blueprint)
+    site.init_app(app)
     return app
 
 

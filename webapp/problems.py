@@ -101,9 +101,15 @@ def problem(
     return response
 
 
+def status_of(error: SllmError) -> HTTPStatus:
+    """The status of an error; 500 for what nobody foresaw here."""
+    known = (STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
+    return next(known, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
-    status = next((STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR), None)
-    if status is None:
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return _answer_unknown(error)
     if status in _WORTH_A_TRY:
         refusals.note(error.code, f"{g.request_id} {request.method} {request.path}: {error}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from sllm_tasks.cli.output import output_option, show_list
-from sllm_tasks.config import load_settings
+from sllm_tasks.config import load_settings, masked
 
 
 @click.group()
@@ -21,7 +19,7 @@ def show(output: str) -> None:
     """Show every setting, its value and its origin; secrets are masked."""
     settings, origins = load_settings()
     rows = [
-        {"name": name, "value": _masked(value), "origin": origins[name]}
+        {"name": name, "value": masked(value), "origin": origins[name]}
         for name, value in settings.model_dump(mode="json").items()
     ]
     show_list(
@@ -29,8 +27,3 @@ def show(output: str) -> None:
         rows,
         {"SETTING": lambda row: row["name"], "VALUE": lambda row: row["value"], "ORIGIN": lambda row: row["origin"]},
     )
-
-
-def _masked(value: object) -> object:
-    """Hide the password of a URL."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value

@@ -40,6 +40,22 @@ class NewCheckpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCheckpoint:
+    """A checkpoint as lists show it: without its texts, which can be megabytes."""
+
+    digest: str
+    source: str
+    architecture: str
+    dtype: str
+    num_bytes: int
+    num_parameters: int
+    num_partitions: int
+    created_at: datetime
+    #: Names of the models that are served from it.
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
     """What may change while a model serves."""
 
@@ -93,6 +109,17 @@ def get_checkpoint(session: Session, digest: str) -> CheckpointRow:
     if row is None:
         raise NotFoundError(f"there is no checkpoint {digest}")
     return row
+
+
+def list_checkpoints(session: Session) -> list[StoredCheckpoint]:
+    """List checkpoints, newest first."""
+    models: dict[str | None, list[str]] = {}
+    for name, digest in session.execute(select(ModelRow.name, ModelRow.checkpoint).order_by(ModelRow.name)):
+        models.setdefault(digest, []).append(name)
+    names = [field.name for field in fields(StoredCheckpoint) if field.name != "models"]
+    columns = [getattr(CheckpointRow, name) for name in names]
+    rows = session.execute(select(*columns).order_by(CheckpointRow.created_at.desc(), CheckpointRow.digest))
+    return [StoredCheckpoint(**row._mapping, models=tuple(models.get(row.digest, ()))) for row in rows]  # noqa: SLF001 - public, for all its name
 
 
 def checkpoint_sizes(session: Session) -> Mapping[str, int]:

@@ -29,6 +29,8 @@ class SignedIn:
 
     name: str
     role: Role
+    #: To the minute.
+    seen_at: datetime
 
 
 def open_session(session: Session, name: str, *, now: datetime) -> str:
@@ -47,7 +49,7 @@ def open_session(session: Session, name: str, *, now: datetime) -> str:
 def find_session(session: Session, token: str, *, now: datetime) -> SignedIn | None:
     """Who a token belongs to; None if nobody, or no more."""
     query = (
-        select(UserRow.name, UserRow.role)
+        select(UserRow.name, UserRow.role, UserSessionRow.seen_at)
         .join(UserSessionRow, UserSessionRow.user_name == UserRow.name)
         .where(
             UserSessionRow.token_sha256 == token_hash(token),
@@ -57,7 +59,12 @@ def find_session(session: Session, token: str, *, now: datetime) -> SignedIn | N
         )
     )
     row = session.execute(query).first()
-    return None if row is None else SignedIn(name=row.name, role=row.role)
+    return None if row is None else SignedIn(name=row.name, role=row.role, seen_at=row.seen_at)
+
+
+def is_seen_due(found: SignedIn, now: datetime) -> bool:
+    """Whether the use of a session is to be recorded again."""
+    return found.seen_at < now - _SEEN_STEP
 
 
 def note_seen(session: Session, token: str, *, now: datetime) -> bool:

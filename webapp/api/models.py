@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 from pydantic import TypeAdapter, ValidationError
 
-from sllm_tasks.ledger.inventory import get_model, list_models
+from sllm_tasks.ledger.inventory import get_model
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.operations import operations_by_id
 from webapp.admin_changes import AdminChanges
 from webapp.admin_json import model_json
+from webapp.admin_lists import models_now
 from webapp.api.operations import started
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
@@ -28,11 +29,7 @@ _MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 @requires(Scope.MODELS_READ)
 def get_models() -> Response:
     """List all models."""
-    with services().ledger.reading() as session:
-        rows = list_models(session)
-        deployments = operations_by_id(session, [row.deployment for row in rows])
-        data = [model_json(row, deployments.get(row.deployment)) for row in rows]
-    return jsonify(list_json(data))
+    return jsonify(list_json(models_now(services())))
 
 
 @blueprint.get("/<path:name>")

@@ -6,9 +6,8 @@ from flask import Blueprint, Response, jsonify
 from pydantic import TypeAdapter, ValidationError
 
 from sllm_tasks.ledger.keys import Scope
-from sllm_tasks.ledger.loads import tier_measurements
 from webapp.admin_changes import AdminChanges
-from webapp.admin_json import nodes_json
+from webapp.admin_lists import nodes_now
 from webapp.api.operations import started
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
@@ -26,9 +25,7 @@ _NODE_NAME: TypeAdapter[str] = TypeAdapter(NodeName)
 @requires(Scope.ADMIN_READ)
 def get_nodes() -> Response:
     """List all nodes."""
-    with services().ledger.reading() as session:
-        measured = tier_measurements(session)
-    return jsonify(list_json(nodes_json(services().live, measured)))
+    return jsonify(list_json(nodes_now(services())))
 
 
 @blueprint.post("/<node>/calibrate")

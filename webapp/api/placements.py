@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify
 
 from sllm_tasks.ledger.keys import Scope
-from sllm_tasks.ledger.placement_progress import PlacementProgress, placement_progress
-from sllm_tasks.ledger.placements import is_met, list_placements
 from webapp.admin_changes import AdminChanges
-from webapp.admin_json import AdminJson, placement_json
+from webapp.admin_lists import placements_now
 from webapp.api.nodes import checked_name
 from webapp.auth import caller, requires
 from webapp.incoming import read_body, read_query
@@ -27,7 +24,7 @@ blueprint = Blueprint("placements", __name__, url_prefix="/api/v1/placements")
 def get_placements() -> Response:
     """List placements, of one checkpoint or node only if given."""
     query = read_query(PlacementsQuery)
-    return jsonify(list_json(_placements(query.checkpoint, query.node)))
+    return jsonify(list_json(placements_now(services(), query.checkpoint, query.node)))
 
 
 @blueprint.put("/<checkpoint>/<node>")
@@ -46,19 +43,7 @@ def delete_one(checkpoint: str, node: str) -> Response:
 
 def _want(checkpoint: str, node: str, wanted: PlacementRequest | None) -> Response:
     AdminChanges(services().ledger, caller()).want_placement(checkpoint, node, wanted)
-    (shown,) = _placements(checkpoint, node)
+    (shown,) = placements_now(services(), checkpoint, node)
     response = jsonify(shown)
     response.status_code = HTTPStatus.ACCEPTED
     return response
-
-
-def _placements(checkpoint: str | None, node: str | None) -> list[AdminJson]:
-    live = services().live
-    alive = {each.name for each in live.fleet.nodes(live.now_ms())}
-    with services().ledger.reading() as session:
-        rows = list_placements(session, checkpoint=checkpoint, node=node)
-        progress = placement_progress(session, [row for row in rows if not is_met(row)], datetime.now(UTC))
-    done = PlacementProgress()
-    return [
-        placement_json(row, progress.get((row.checkpoint, row.node), done), is_alive=row.node in alive) for row in rows
-    ]

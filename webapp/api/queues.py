@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from flask import Blueprint, Response, jsonify
 
-from sllm_tasks.cluster import EVERY_MODEL
-from sllm_tasks.errors import UnavailableError
-from sllm_tasks.ledger.inventory import list_models
 from sllm_tasks.ledger.keys import Scope
-from sllm_tasks.ledger.queues import paused_queues
 from webapp.admin_changes import AdminChanges
-from webapp.admin_json import AdminJson, queue_json
+from webapp.admin_lists import queues_now
 from webapp.auth import caller, requires
 from webapp.outgoing import list_json
+from webapp.queue_gates import move_gate
 from webapp.services import services
-
-logger = logging.getLogger(__name__)
 
 blueprint = Blueprint("queues", __name__, url_prefix="/api/v1/queues")
 
@@ -26,7 +19,7 @@ blueprint = Blueprint("queues", __name__, url_prefix="/api/v1/queues")
 @requires(Scope.ADMIN_READ)
 def get_queues() -> Response:
     """List the queue of all models together (`*`), then that of each model."""
-    return jsonify(list_json(_queues()))
+    return jsonify(list_json(queues_now(services())))
 
 
 @blueprint.post("/<path:name>/pause")
@@ -47,19 +40,5 @@ def resume(name: str) -> Response:
 
 def _moved(name: str, *, paused: bool) -> Response:
     web = services()
-    try:
-        web.live.queues.set_paused(name, paused=paused)
-        web.dispatcher.route()
-    except UnavailableError as error:
-        logger.warning("the router will see within a second that queue %s has changed: %s", name, error)
-    return jsonify(next((queue for queue in _queues() if queue["id"] == name), None))
-
-
-def _queues() -> list[AdminJson]:
-    web = services()
-    with web.ledger.reading() as session:
-        paused = {row.name: row for row in paused_queues(session)}
-        models = {row.name for row in list_models(session)}
-    names = [EVERY_MODEL, *sorted(models | paused.keys() - {EVERY_MODEL})]
-    now_ms, depths = web.live.now_ms(), web.live.queues.depths(names)
-    return [queue_json(name, depth, paused.get(name), now_ms) for name, depth in zip(names, depths, strict=True)]
+    move_gate(web, name, paused=paused)
+    return jsonify(next((queue for queue in queues_now(web) if queue["id"] == name), None))

@@ -1,0 +1,1 @@
+"""The admin UI: pages over the functions that the REST views call."""

@@ -1,0 +1,92 @@
+"""Pages: whole for a browser that asks for one, and as a stream of their live part for one that shows it already."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Final
+
+from flask import Response, g, render_template, request, stream_with_context, url_for
+
+from sllm_tasks.errors import NotFoundError, UnavailableError
+from webapp.admin.access import signed_in
+from webapp.admin.blueprint import blueprint
+from webapp.errors import UnauthorizedError
+from webapp.services import services
+
+#: What a template is filled with.
+Context = Mapping[str, object]
+
+#: How often a page that somebody looks at is made anew; it is sent when it has changed.
+_LOOK_S: Final = 1.0
+#: A comment after this much silence finds out that the browser has gone.
+_PING_EVERY_S: Final = 10.0
+_STREAM_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    # nginx would hold events back until its buffer is full.
+    "X-Accel-Buffering": "no",
+}
+
+#: What a page may say of a change that led to it; only these, so that no link puts words into our mouth.
+_NOTICES: Final[Mapping[str, str]] = {
+    "canceled": "The job was asked to stop.",
+    "paused": "No more jobs of this queue are started.",
+    "resumed": "Jobs of this queue start again.",
+    "wanted": "The reconciler makes it true within seconds.",
+    "revoked": "The key works no more, within five seconds everywhere.",
+    "disabled": "The user is signed out everywhere.",
+    "role": "The user has another role now.",
+    "retried": "The jobs were submitted again, each as a new one.",
+}
+
+
+def page(name: str, make: Callable[[], Context], *, status: HTTPStatus = HTTPStatus.OK, **fixed: object) -> Response:
+    """Show a page: what `make` reads goes to its live part as well, `fixed` only to the rest."""
+    if "live" in request.args:
+        return _live(f"admin/live/{name}.html", make)
+    here = request.view_args or {}
+    live_url = url_for(str(request.endpoint), **{**request.args.to_dict(), **here, "live": "1"})
+    shown = {"live_template": f"admin/live/{name}.html", "live_url": live_url, **make(), **fixed}
+    return Response(render_template(f"admin/{name}.html", **shown), status)
+
+
+@blueprint.app_context_processor
+def _shared() -> dict[str, object]:
+    return {"person": getattr(g, "person", None), "notice": _NOTICES.get(request.args.get("notice", ""))}
+
+
+def _live(template: str, make: Callable[[], Context]) -> Response:
+    web = services()
+    web.wait_slots.acquire()
+    stream = stream_with_context(_fragments(template, make))
+    response = Response(stream, mimetype="text/event-stream", headers=_STREAM_HEADERS)
+    response.call_on_close(web.wait_slots.release)
+    return response
+
+
+def _fragments(template: str, make: Callable[[], Context]) -> Iterator[bytes]:
+    web, shown, wrote_s = services(), b"", 0.0
+    while not web.stopping.is_set():
+        try:
+            # A session that is over, or a role that was taken, ends what it sees.
+            g.person = signed_in()
+            fragment = render_template(template, **make())
+        except (UnauthorizedError, NotFoundError):
+            return
+        except UnavailableError:
+            fragment = ""
+        digest = hashlib.sha256(fragment.encode()).digest()
+        if fragment and digest != shown:
+            shown, wrote_s = digest, time.monotonic()
+            yield _event(fragment)
+        elif time.monotonic() - wrote_s >= _PING_EVERY_S:
+            wrote_s = time.monotonic()
+            yield b": ping\n\n"
+        web.stopping.wait(_LOOK_S)
+
+
+def _event(fragment: str) -> bytes:
+    lines = "".join(f"data: {line}\n" for line in fragment.splitlines() if line.strip())
+    return f"{lines}\n".encode("utf-8", "replace")

@@ -1,0 +1,64 @@
+// What every page gains by scripts; without them everything works but is not live.
+(() => {
+  "use strict";
+
+  const pill = document.getElementById("live-state");
+  let paused = false;
+
+  function showLive(state) {
+    if (!pill) return;
+    pill.hidden = false;
+    pill.textContent = state;
+    pill.dataset.state = state;
+    pill.setAttribute("aria-label", `Updates: ${state}; press to ${paused ? "go on" : "pause"}`);
+  }
+
+  // htmx tells of its streams on the document, before anybody else hears of it.
+  document.addEventListener("htmx:sse:after:connection", () => showLive(paused ? "paused" : "live"), true);
+  document.addEventListener("htmx:sse:error", (event) => {
+    // The session is over: the page itself says so better.
+    if (event.detail?.status === 401) location.reload();
+    else showLive("reconnecting");
+  }, true);
+  document.addEventListener("htmx:sse:before:message", (event) => {
+    if (paused) event.preventDefault();
+    else showLive("live");
+  }, true);
+  pill?.addEventListener("click", () => {
+    paused = !paused;
+    if (paused) showLive("paused");
+    else location.reload();
+  });
+
+  const theme = document.getElementById("theme");
+  if (theme) {
+    theme.hidden = false;
+    theme.addEventListener("click", () => {
+      const isDark = document.documentElement.dataset.theme
+        ? document.documentElement.dataset.theme === "dark"
+        : matchMedia("(prefers-color-scheme: dark)").matches;
+      const wanted = isDark ? "light" : "dark";
+      document.documentElement.dataset.theme = wanted;
+      localStorage.setItem("sllm-theme", wanted);
+    });
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
+    if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey) return;
+    const search = document.querySelector("input[type=search]");
+    if (!search) return;
+    event.preventDefault();
+    search.focus();
+  });
+
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    // Only where the browser lets pages write to the clipboard: https, or this machine.
+    if (!navigator.clipboard) continue;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+    });
+  }
+})();
