@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sllm_tasks.client import Job
 from tests.support.cluster import MODEL, Cluster
 from tests.support.processes import wait_until
@@ -21,6 +23,7 @@ def _shown(cluster: Cluster, job: Job) -> dict[str, Any]:
     return dict(cluster.client.get_job(job.id).record.raw)
 
 
+@pytest.mark.slow
 def test_an_exact_job_whose_worker_is_killed_goes_on_exactly_and_says_so() -> None:
     with Cluster() as cluster:
         undisturbed = _submit(cluster, exactness="exact")
