@@ -16,6 +16,8 @@ class LoadFact:
     tier: Tier
     num_bytes: int
     seconds: float
+    #: What passed the same disk or link meanwhile, before it.
+    queued_bytes: int = 0
     #: False: it went no further than the DRAM or the SSD, and tells of that tier alone.
     to_gpu: bool = True
 

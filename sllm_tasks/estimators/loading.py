@@ -33,9 +33,9 @@ class LoadTimes:
         lines = self._to_gpu if fact.to_gpu else self._of_tier
         if key not in lines:
             lines[key] = LearnedLine(_PRIORS[fact.tier])
-        lines[key].learn(fact.num_bytes, fact.seconds)
+        lines[key].learn(fact.num_bytes + fact.queued_bytes, fact.seconds)
         if fact.to_gpu:
-            self._anywhere[fact.tier].learn(fact.num_bytes, fact.seconds)
+            self._anywhere[fact.tier].learn(fact.num_bytes + fact.queued_bytes, fact.seconds)
 
     def estimate(self, node: str, tier: Tier, num_bytes: int, queued_bytes: int) -> Estimate:
         """`q + n/b + start`: what waits before it passes the same tier at the same rate."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,7 +20,7 @@ from sllm_tasks.ledger.tables import JobRow, ModelRow
 
 #: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
 #: that ran for longer are few.
-_LONGEST_RUN = timedelta(hours=1)
+_LONGEST_RUN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,13 @@ def load_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFa
     """The latest loads that ended since then, oldest first."""
     models = session.execute(select(ModelRow.checkpoint, ModelRow.num_gpus)).all()
     num_gpus = {row.checkpoint: row.num_gpus for row in models}
-    loads = recent_loads(session, since=since, limit=limit)
-    return [_load_fact(load, num_gpus.get(load.checkpoint, 1)) for load in loads]
+    # Those that ended a little earlier may have been in the way of the others.
+    loads = recent_loads(session, since=since - _LONGEST_RUN, limit=limit)
+    return [
+        _load_fact(load, num_gpus.get(load.checkpoint, 1), _bytes_before(load, reversed(loads[:index])))
+        for index, load in enumerate(loads)
+        if load.at >= since
+    ]
 
 
 def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
@@ -61,7 +68,7 @@ def arrival_facts(session: Session, *, after_id: str, limit: int) -> list[TimedF
     return found
 
 
-def _load_fact(load: MeasuredLoad, num_gpus: int) -> TimedFact:
+def _load_fact(load: MeasuredLoad, num_gpus: int, queued_bytes: int) -> TimedFact:
     # Out of DRAM each gpu has a way of its own.
     apart = num_gpus if load.tier is Tier.DRAM and load.gpu is not None else 1
     fact = LoadFact(
@@ -69,9 +76,27 @@ def _load_fact(load: MeasuredLoad, num_gpus: int) -> TimedFact:
         tier=load.tier,
         num_bytes=load.num_bytes // apart,
         seconds=load.seconds,
+        queued_bytes=queued_bytes,
         to_gpu=load.gpu is not None,
     )
     return TimedFact(row_id=load.id, at=load.at, fact=fact)
+
+
+def _bytes_before(load: MeasuredLoad, earlier: Iterable[MeasuredLoad]) -> int:
+    """What other loads read from the same disk or link while this one waited: those that ended before it, latest first.
+
+    Whoever has less left reads first, so one that ended later had let this one pass. Two loads of one checkpoint
+    share what they read.
+    """
+    if load.tier is Tier.DRAM:
+        return 0
+    begin, num_bytes = load.at - timedelta(seconds=load.seconds), 0.0
+    for other in takewhile(lambda other: other.at > begin, earlier):
+        same = (other.node, other.tier) == (load.node, load.tier) and other.checkpoint != load.checkpoint
+        if same and other.seconds > 0:
+            waited_s = min(other.seconds, (other.at - begin).total_seconds())
+            num_bytes += other.num_bytes * waited_s / other.seconds
+    return int(num_bytes)
 
 
 def _job_fact(model: str, prompt_tokens: int, completion_tokens: int, times: JsonObject) -> JobFact:

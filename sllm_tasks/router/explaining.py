@@ -44,7 +44,8 @@ class Explainer:
                 raise NotFoundError(f"there is no ready model {model!r}")
             job = WaitingJob(id="explain", model=model, attempt=1, created_ms=view.now_ms, prompt_tokens=prompt_tokens)
             view = with_running_jobs(self._live, view, job)
-            decision = explain(view, job, self._snapshot.estimates(view.now_ms), LIVE_POLICY)
+            self._snapshot.learn(view.now_ms)
+            decision = explain(view, job, self._snapshot.estimates, LIVE_POLICY)
         with self._ledger.reading() as session:
             found = accuracy(session, model=model)
         return {

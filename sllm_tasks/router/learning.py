@@ -35,17 +35,22 @@ class Learning:
         # Rows that may be read once more, with the time of each.
         self._told: dict[str, datetime] = {}
 
-    def estimates(self, now_ms: int) -> LearnedEstimates:
-        """Return the estimates as of now; those of before while the ledger is away."""
-        if time.monotonic() - self._read_s >= _PERIOD_S:
-            try:
-                self._follow(from_ms(now_ms))
-            except UnavailableError as error:
-                logger.warning("estimates are as they were: %s", error)
-            self._read_s = time.monotonic()
+    @property
+    def estimates(self) -> LearnedEstimates:
+        """What was learned so far."""
         return self._estimates
 
-    def _follow(self, now: datetime) -> None:
+    def follow(self, now_ms: int) -> None:
+        """Learn what is new, unless that was done a moment ago; nothing while the ledger is away."""
+        if time.monotonic() - self._read_s < _PERIOD_S:
+            return
+        try:
+            self._read(from_ms(now_ms))
+        except UnavailableError as error:
+            logger.warning("estimates are as they were: %s", error)
+        self._read_s = time.monotonic()
+
+    def _read(self, now: datetime) -> None:
         since = now - _PAST if self._since is None else self._since - _LATE
         last_job = self._last_job or first_id("job", to_ms(now - _PAST))
         with self._ledger.reading() as session:

@@ -73,6 +73,7 @@ class Router:
         self._waiting.end_pass(turns, reasons)
         for replica in expired_replicas(view):
             self._unload(replica)
+        self._snapshot.learn(view.now_ms)
 
     def _serve(self, view: ClusterView, turn: Turn, turns: Turns, reasons: dict[Kind, str]) -> ClusterView:
         job = turn.job
@@ -82,7 +83,7 @@ class Router:
         for _ in range(_MAX_TRIES):
             view = replace(view, num_waiting={**view.num_waiting, job.model: turn.num_ahead})
             view = with_running_jobs(self._live, view, job)
-            found = assign(view, job, self._snapshot.estimates(view.now_ms), LIVE_POLICY)
+            found = assign(view, job, self._snapshot.estimates, LIVE_POLICY)
             decision, decision_id = found.choice, new_id("decision")
             if not decision.fits_nowhere:
                 self._misfits.fits(job)

@@ -62,9 +62,14 @@ class Snapshot:
             loads=self._loads(),
         )
 
-    def estimates(self, now_ms: int) -> LearnedEstimates:
-        """Return what the ledger teaches by now; that of before while it is away."""
-        return self._learning.estimates(now_ms)
+    @property
+    def estimates(self) -> LearnedEstimates:
+        """What the ledger has taught so far."""
+        return self._learning.estimates
+
+    def learn(self, now_ms: int) -> None:
+        """Learn what the ledger has to tell since; reading it takes longer than a decision, so not before one."""
+        self._learning.follow(now_ms)
 
     def _refresh_models(self) -> None:
         try:
@@ -104,6 +109,7 @@ class Snapshot:
         self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
         self._loading = {order.replica.id: order for order in orders if order is not None and _is_loading(order)}
         self._read_nodes(now_ms)
+        self.learn(now_ms)
         logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
 
     def _read_gpu(self, gpu_id: GpuId) -> None:

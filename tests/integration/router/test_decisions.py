@@ -11,6 +11,7 @@ import pytest
 from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode
+from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.jobs import JobPhase, JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.decisions import accuracy, list_decisions
@@ -49,6 +50,13 @@ def measured(*seconds: float, tier: Tier = Tier.SSD) -> list[MeasuredLoad]:
         )
         for index, taken in enumerate(seconds)
     ]  # fmt: skip
+
+
+def learned(routed: RouterWorld) -> LearnedEstimates:
+    """What a router that starts now would expect."""
+    learning = Learning(routed.ledger)
+    learning.follow(routed.live.now_ms())
+    return learning.estimates
 
 
 def reported(routed: RouterWorld, kind: str = "decision") -> list[dict[str, Any]]:
@@ -102,13 +110,21 @@ def test_a_checkpoint_in_memory_is_loaded_from_there_and_the_job_says_so(routed:
 
 
 def test_what_was_measured_is_what_is_expected_also_after_a_restart(routed: RouterWorld) -> None:
-    learning = Learning(routed.ledger)
-    now_ms = routed.live.now_ms()
-    learning.estimates(now_ms)
     with routed.ledger.transaction() as session:
         add_loads(session, measured(4.0, 4.1, 3.9, 4.0))
-    for estimates in (Learning(routed.ledger).estimates(now_ms), Learning(routed.ledger).estimates(now_ms)):
+    for estimates in (learned(routed), learned(routed)):
         assert estimates.loading(GPU.node, Tier.SSD, 10 * _GB).seconds == pytest.approx(4.0)
+
+
+def test_what_a_load_waited_for_does_not_make_its_disk_look_slow(routed: RouterWorld) -> None:
+    now = datetime.now(UTC)
+    # 1 GB/s: one of 10 GB began with another of 5 GB, which went first.
+    small = replace(measured(5.0)[0], checkpoint="other", num_bytes=5 * _GB, at=now - timedelta(seconds=10))
+    large = replace(small, id="large", checkpoint="c", num_bytes=10 * _GB, seconds=15.0, at=now)
+    with routed.ledger.transaction() as session:
+        add_loads(session, [small, large])
+    estimates = learned(routed)
+    assert estimates.loading(GPU.node, Tier.SSD, 10 * _GB).seconds == pytest.approx(10.0, rel=0.05)
 
 
 def test_new_measurements_are_learned_once(routed: RouterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,13 +133,13 @@ def test_new_measurements_are_learned_once(routed: RouterWorld, monkeypatch: pyt
     with routed.ledger.transaction() as session:
         add_loads(session, measured(4.0))
     for _ in range(3):
-        learning.estimates(routed.live.now_ms())
+        learning.follow(routed.live.now_ms())
     later = [replace(load, id=f"later_{index}", seconds=6.0) for index, load in enumerate(measured(1, 2))]
     with routed.ledger.transaction() as session:
         add_loads(session, [replace(load, at=datetime.now(UTC)) for load in later])
-    estimates = learning.estimates(routed.live.now_ms())
+    learning.follow(routed.live.now_ms())
     # Of 4, 6 and 6 the middle one, as it would not be had the first been told three times.
-    assert estimates.loading(GPU.node, Tier.SSD, 10 * _GB).seconds == pytest.approx(6.0)
+    assert learning.estimates.loading(GPU.node, Tier.SSD, 10 * _GB).seconds == pytest.approx(6.0)
 
 
 def test_ended_jobs_teach_how_long_a_token_takes(routed: RouterWorld) -> None:

@@ -84,3 +84,23 @@ def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None
     draining = [replica for replica in ended.replicas.values() if replica.state is ReplicaState.DRAINING]
     others_idle = ended.replicas.with_replicas(replace(replica, num_jobs=0) for replica in draining)
     assert choose(replace(ended, replicas=others_idle), job).path is not AssignmentPath.WAIT
+
+
+def test_a_job_that_takes_two_gpus_gets_both_of_a_node_emptied() -> None:
+    pair = make_model("pair", bytes_per_gpu=90, num_gpus=2)
+    here = [GpuId("here", index) for index in (0, 1)]
+    there = [GpuId("there", index) for index in (0, 1)]
+    replicas = [
+        make_replica("a", here[0], _OTHER, num_jobs=1),
+        make_replica("b", here[1], _OTHER, num_jobs=3),
+        make_replica("c", there[0], _OTHER, num_jobs=2),
+        make_replica("d", there[1], _OTHER, num_jobs=1),
+        make_replica("e", _FIRST, _OTHER, num_jobs=1),
+    ]
+    view = make_view(*replicas, models=[pair, _OTHER], gpus=[*here, *there, _FIRST], now_ms=TURN_MS)
+    drained = replicas_to_drain(view, waiting_job("pair"))
+    assert sorted(drained) == ["c", "d"]
+    after = view.with_draining(drained)
+    assert replicas_to_drain(after, waiting_job("pair")) == ()
+    one_left = after.replicas.with_replicas([replace(after.replicas["d"], state=ReplicaState.READY)])
+    assert replicas_to_drain(replace(after, replicas=one_left), waiting_job("pair")) == ("d",)
