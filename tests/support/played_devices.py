@@ -31,7 +31,9 @@ class PlayedDevices(TorchFunctionMode):
         wanted = _take_device(named)
         result = func(*args, **named)
         if wanted is None:
-            devices = {played_device(tensor) for tensor in _tensors((args, named)) if tensor.dim() > 0}
+            # Rows of any device may be chosen by numbers that are on the CPU.
+            together = args[:1] if func == torch.Tensor.__getitem__ and _is_here(args[1]) else args
+            devices = {played_device(tensor) for tensor in _tensors((together, named)) if tensor.dim() > 0}
             if len(devices) > 1 and func not in _COPIES:
                 raise RuntimeError(f"Expected all tensors to be on the same device: {func} was given {devices}")
             wanted = played_device(args[0]) if func in _COPIES else next(iter(devices), _CPU)
@@ -44,6 +46,10 @@ def played_device(tensor: torch.Tensor) -> torch.device:
     """Where a tensor says that it is."""
     with torch._C.DisableTorchFunction():
         return getattr(tensor.untyped_storage(), "played", _CPU) if tensor.device.type == "cpu" else tensor.device
+
+
+def _is_here(value: Any) -> bool:
+    return all(played_device(tensor) == _CPU for tensor in _tensors(value))
 
 
 def _put(tensor: torch.Tensor, device: torch.device) -> None:

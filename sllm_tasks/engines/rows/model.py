@@ -69,7 +69,8 @@ class RowModel:
         self.cache.expect(rows, device)
         self._arithmetic.num_rows = len(token_ids)
         self._arithmetic.num_padded = len(token_ids) + len(padding)
-        kept = torch.tensor(range(len(token_ids)) if wanted is None else wanted, device=device)
+        # On the CPU, whose numbers may choose rows of any device: the last layer may be on another one than the first.
+        kept = torch.tensor(range(len(token_ids)) if wanted is None else wanted)
         with self._arithmetic:
             output = self._model(
                 input_ids=torch.tensor([[*token_ids, *padding]], device=device),

@@ -11,6 +11,7 @@ from loaders import checkpoint
 from loaders.checkpoint import LoadedCheckpoint
 from scripts.demo_checkpoints import make_tiny
 from sllm_tasks.engines.base import EngineLimits, EngineRequest, EngineToken
+from sllm_tasks.engines.exact import ExactEngine
 from sllm_tasks.engines.steploop import StepLoopEngine
 from sllm_tasks.jobs import SamplingParams
 from tests.support.played_devices import PlayedDevices, played_device
@@ -52,13 +53,15 @@ def _run(engine: StepLoopEngine) -> dict[str, list[int]]:
     return tokens
 
 
-def test_jobs_get_the_tokens_that_one_device_gives(tiny: Path) -> None:
-    alone, engine = StepLoopEngine(), StepLoopEngine()
+@pytest.mark.parametrize("kind", [StepLoopEngine, ExactEngine])
+def test_jobs_get_the_tokens_that_one_device_gives(tiny: Path, kind: type[StepLoopEngine]) -> None:
+    alone, engine = kind(), kind()
     alone.load(tiny, ("cpu",), _LIMITS)
     expected = _run(alone)
     with PlayedDevices():
         engine.load(tiny, _DEVICES, _LIMITS, _load_here)
         assert _run(engine) == expected
+    assert engine.equality_class().exactness is alone.equality_class().exactness
 
 
 def test_keys_and_values_are_on_the_devices_of_their_layers(tmp_path: Path, played: None) -> None:
