@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from loaders.format.geometry import MODEL_DIRECTORY
 from sllm_tasks.cluster import Gpu, GpuId, ReplicaState
@@ -25,7 +27,6 @@ from sllm_tasks.worker.memory import NodeMemory
 from sllm_tasks.worker.neighbours import Neighbours
 from sllm_tasks.worker.replicas import LoadedReplica, ReplicaTable
 from tests.integration.livestate.world import World, job_spec, model_info
-from tests.support.web import word_tokenizer
 
 FIRST, SECOND = GpuId("node0", 0), GpuId("node0", 1)
 #: Of a gpu; a replica in these tests takes all of it.
@@ -94,7 +95,7 @@ def engine(live: LiveState, monkeypatch: pytest.MonkeyPatch) -> type[WatchfulEng
 def workers(live: LiveState, tmp_path: Path, engine: type[WatchfulEngine]) -> Iterator[dict[GpuId, Worker]]:
     tokenizer = tmp_path / "c" / MODEL_DIRECTORY / "tokenizer.json"
     tokenizer.parent.mkdir(parents=True)
-    tokenizer.write_text(word_tokenizer())
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tokenizer))
     workers: dict[GpuId, Worker] = {}
     for gpu in (FIRST, SECOND):
         workers[gpu] = Worker(gpu, live, tmp_path, workers)
