@@ -29,6 +29,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("prompting:run", "Send a prompt and print the answer as it comes."),
     "submit": ("prompting:submit", "Submit a job and print its id."),
     "job": ("jobs:job", "List, read, watch, cancel and retry jobs."),
+    "migrate": ("migrations:migrate", "Move running jobs to other gpus."),
     "ckpt": ("ckpt:ckpt", "Import, convert, verify, inspect and time checkpoints on this machine."),
     "place": ("placements:place", "Say where checkpoints should be."),
     "replay": ("replay:replay", "Play a trace against the cluster."),

@@ -59,6 +59,24 @@ def calibrate(name: str, wait: bool, timeout: float, output: str) -> None:
     show_one(output, operation.raw if output == "json" else {name: operation.raw[name] for name in shown})
 
 
+@node.command("drain")
+@click.argument("name", metavar="NODE")
+@output_option
+def drain(name: str, output: str) -> None:
+    """Let NODE take no more work, and move what runs there."""
+    with Client() as client:
+        show_one(output, client.run(calls.drain_node(name)))
+
+
+@node.command("undrain")
+@click.argument("name", metavar="NODE")
+@output_option
+def undrain(name: str, output: str) -> None:
+    """Let NODE take work again."""
+    with Client() as client:
+        show_one(output, client.run(calls.undrain_node(name)))
+
+
 def _usage(tier: Json) -> str:
     if tier["error"]:
         return str(tier["error"])

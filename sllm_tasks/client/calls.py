@@ -202,6 +202,32 @@ def put_tenant(name: str, *, weight: float, max_queued_jobs: int | None, max_run
     return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=body, decode=_as_it_is)
 
 
+def start_migration(job_id: str, to: str | None = None) -> Call[Json]:
+    """Move a running job, to the gpu `<node>.<index>` if that is given."""
+    body = {"job_id": job_id} if to is None else {"job_id": job_id, "to": to}
+    return Call(method="POST", path="/api/v1/migrations", json=body, decode=_as_it_is)
+
+
+def get_migration(migration_id: str) -> Call[Json]:
+    """Read a migration as it stands."""
+    return Call(method="GET", path=f"/api/v1/migrations/{quote(migration_id, safe='')}", decode=_as_it_is)
+
+
+def abort_migration(migration_id: str) -> Call[Json]:
+    """Leave a job where it is."""
+    return Call(method="POST", path=f"/api/v1/migrations/{quote(migration_id, safe='')}/abort", decode=_as_it_is)
+
+
+def drain_node(node: str) -> Call[Json]:
+    """Let the gpus of a node take no more work, and move what runs there."""
+    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/drain", decode=_as_it_is)
+
+
+def undrain_node(node: str) -> Call[Json]:
+    """Let the gpus of a node take work again."""
+    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/undrain", decode=_as_it_is)
+
+
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
     """Make an API key; a repetition after a lost answer makes another one, because the first is shown to nobody."""
     body = {"name": name, "scopes": list(scopes), "tenant": tenant}

@@ -11,8 +11,10 @@ from sllm_tasks.control.installed import installed_services
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
+from sllm_tasks.control.relocation import Relocation
 from sllm_tasks.control.sweeper import Sweeper
 from sllm_tasks.ledger.database import Database
+from sllm_tasks.mover import Mover
 from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected
@@ -20,7 +22,7 @@ from sllm_tasks.threads import ServiceThread
 
 
 def build_app(settings: Settings) -> Celery:
-    """Wire control: four threads do its work, and one for each installed service; nothing is sent to its queue yet."""
+    """Wire control: its threads do its work, and one for each installed service; nothing is sent to its queue yet."""
     services = Services(settings, "sllm-control")
     app, live, dispatcher = services.app, services.live, services.dispatcher
     ledger = Database(settings.ledger_url)
@@ -28,6 +30,7 @@ def build_app(settings: Settings) -> Celery:
     threads = (
         ServiceThread("ledger-writer", LedgerWriter(ledger, live, desk.commit).run),
         ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
+        ServiceThread("relocation", Relocation(live, Mover(live)).run),
         ServiceThread("housekeeping", Housekeeping(ledger, live).run),
         ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
         *installed_services(settings, ledger, live, dispatcher),

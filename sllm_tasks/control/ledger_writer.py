@@ -21,10 +21,12 @@ from sllm_tasks.ledger.decisions import Decision, add_decisions, note_actual_sta
 from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.jobs import Ending, bump_attempt, end_jobs, get_job, note_started
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
+from sllm_tasks.ledger.migrations import MigrationReport, RoundReport, add_round, note_migration
 from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.codec import decode_outcome
 from sllm_tasks.livestate.reports import Report
+from sllm_tasks.migration.states import MigrationState
 from sllm_tasks.timeline import mark
 
 logger = logging.getLogger(__name__)
@@ -118,9 +120,9 @@ def _attempt_started(session: Session, data: dict[str, Any], *, job_goes_on: boo
         note_started(session, data["job_id"], attempt=data["attempt"], at=at, assignment=_assignment(data))
 
 
-def _gpus(data: dict[str, Any]) -> list[GpuId]:
+def _gpus(data: dict[str, Any], name: str = "gpus") -> tuple[GpuId, ...]:
     """The gpus of a job's replica, its leader first."""
-    return [GpuId.parse(gpu) for gpu in data["gpus"].split(",")]
+    return tuple(GpuId.parse(gpu) for gpu in data[name].split(","))
 
 
 def _assignment(data: dict[str, Any]) -> dict[str, Any]:
@@ -172,10 +174,48 @@ def _load_measured(session: Session, data: dict[str, Any]) -> None:
     add_loads(session, [load])
 
 
+def _migration(session: Session, data: dict[str, Any]) -> None:
+    note_migration(
+        session,
+        MigrationReport(
+            id=data["id"],
+            job_id=data["job_id"],
+            attempt=data["attempt"],
+            reason=data["reason"],
+            state=MigrationState(data["state"]),
+            source_replica_id=data["source_replica"],
+            source_gpus=_gpus(data, "source_gpus"),
+            target_replica_id=data["target_replica"],
+            target_gpus=_gpus(data, "target_gpus"),
+            reserved_bytes=data["reserved_bytes"],
+            predicted_s=data.get("predicted_s"),
+            pause_ms=data.get("pause_ms"),
+            error=data.get("error"),
+            created_at=from_ms(data["created_ms"]),
+            ended_at=_time(data.get("ended_ms")),
+        ),
+    )
+
+
+def _migration_round(session: Session, data: dict[str, Any]) -> None:
+    add_round(
+        session,
+        RoundReport(
+            migration_id=data["migration_id"],
+            round=data["round"],
+            num_tokens=data["num_tokens"],
+            seconds=data["seconds"],
+            at=from_ms(data["at_ms"]),
+        ),
+    )
+
+
 _WRITERS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
     "attempt_ended": _attempt_ended,
     "decision": _decision,
     "load_measured": _load_measured,
+    "migration": _migration,
+    "migration_round": _migration_round,
 }
 
 
@@ -188,6 +228,7 @@ def _ending(data: dict[str, Any]) -> Ending:
         first_token_at=_time(data.get("first_token_ms")),
         timings_ms=_timings(data),
         assignment={**_assignment(data), **_class(data)},
+        num_migrations=data.get("num_migrations", 0),
         exactness_achieved=Exactness(data["exactness"]) if data.get("exactness") else None,
     )
 

@@ -25,8 +25,6 @@ class ReplicaOrder:
     """A replica as the worker that leads it has to load it."""
 
     replica: Replica
-    #: Replicas to free first; their memory is already promised to this one.
-    evicts: tuple[str, ...] = ()
     #: Where its bytes come from, None for one that nobody decided about; what has come of them so far.
     start_kind: StartKind | None = None
     loaded_bytes: int = 0
@@ -167,10 +165,8 @@ class FleetStore:
             idle_since_ms=number(values[b"idle_since_ms"]) or 0,
             ready_ms=number(values.get(b"ready_ms")) or 0,
         )
-        evicts = text(values[b"evicts"])
         return ReplicaOrder(
             replica=replica,
-            evicts=tuple(evicts.split(",")) if evicts else (),
             start_kind=StartKind(text(values[b"start_kind"])) if b"start_kind" in values else None,
             loaded_bytes=number(values.get(b"loaded_bytes")) or 0,
             equality=equality_class(

@@ -84,6 +84,8 @@ class LiveJob:
     loading_ms: int | None
     prefill_ms: int | None
     first_token_ms: int | None
+    #: The migration that is under way, empty without one.
+    migration_id: str
     #: Why it has no place yet, empty while that is not known or not so.
     wait_reason: str
     #: How far the load of its replica was last (`LoadState`), None before anything was heard of it.
@@ -115,7 +117,7 @@ class Due:
 _VIEW_FIELDS = (
     "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
     "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "load",
-    "exactness", "fingerprint", "downgrade", "ended",
+    "exactness", "fingerprint", "downgrade", "migration", "ended",
 )  # fmt: skip
 
 
@@ -315,6 +317,7 @@ def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
         loading_ms=number(field["loading_ms"]),
         prefill_ms=number(field["prefill_ms"]),
         first_token_ms=number(field["first_token_ms"]),
+        migration_id=text(field["migration"]),
         wait_reason=text(field["wait_reason"]),
         load=json.loads(field["load"]) if field["load"] else None,
         equality=codec.equality_class(text(field["exactness"]), text(field["fingerprint"]), text(field["downgrade"])),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 from pydantic import TypeAdapter, ValidationError
 
+from sllm_tasks.cluster import GpuState
+from sllm_tasks.errors import NotFoundError
 from sllm_tasks.ledger.keys import Scope
 from webapp.admin_changes import AdminChanges
 from webapp.admin_lists import nodes_now
 from webapp.api.operations import started
+from webapp.audited import audited
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
 from webapp.incoming import keyed_request
@@ -34,6 +37,32 @@ def calibrate(node: str) -> Response:
     """Measure what the tiers of a node deliver."""
     changes = AdminChanges(services().ledger, caller(), keyed_request(caller().tenant))
     return started(changes.calibrate_node(checked_name(node)))
+
+
+@blueprint.post("/<node>/drain")
+@requires(Scope.ADMIN_WRITE)
+def drain(node: str) -> Response:
+    """Let the gpus of a node take no more work; what runs there moves, or ends there if there is no room elsewhere."""
+    return _with_state(checked_name(node), GpuState.DRAINING)
+
+
+@blueprint.post("/<node>/undrain")
+@requires(Scope.ADMIN_WRITE)
+def undrain(node: str) -> Response:
+    """Let the gpus of a node take work again."""
+    return _with_state(checked_name(node), GpuState.UP)
+
+
+def _with_state(node: str, state: GpuState) -> Response:
+    live = services().live
+    gpus = [gpu.id for gpu in live.fleet.gpus() if gpu.id.node == node]
+    if not gpus:
+        raise NotFoundError(f"there is no node {node!r} with gpus")
+    with audited(services().ledger, caller(), "node.drain" if state is GpuState.DRAINING else "node.undrain", node):
+        for gpu in gpus:
+            live.fleet.set_gpu_state(gpu, state)
+    services().dispatcher.route()
+    return jsonify(next((found for found in nodes_now(services()) if found["id"] == node), None))
 
 
 def checked_name(node: str) -> str:

@@ -118,7 +118,7 @@ local function announce_migration(id)
     'round_acked', 'error', 'predicted_s')
   local job = m[1]
   event(job, 'migration', cjson.encode({id = id, state = m[2], reason = m[3], source = m[6], target = m[8],
-    rounds = tonumber(m[15]), pause_ms = tonumber(m[12] or '') or nil, error = m[16] or nil}))
+    rounds = math.max(0, tonumber(m[15])), pause_ms = tonumber(m[12] or '') or nil, error = m[16] or nil}))
   report('migration', cjson.encode({id = id, job_id = job, state = m[2], reason = m[3], attempt = tonumber(m[4]),
     source_replica = m[5], source_gpus = m[6], target_replica = m[7], target_gpus = m[8],
     reserved_bytes = tonumber(m[9]), created_ms = tonumber(m[10]), ended_ms = tonumber(m[11] or '') or nil,
@@ -309,8 +309,7 @@ local function make_replica(id, victims, r, now)
   end
   for victim in string.gmatch(victims, '[^,]+') do start_unloading(victim) end
   redis.call('HSET', replica_key(id), 'model', r[1], 'checkpoint', r[2], 'gpus', r[3], 'bytes_per_gpu', r[4],
-    'max_jobs', r[5], 'engine', r[6], 'context', r[7], 'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now,
-    'evicts', victims)
+    'max_jobs', r[5], 'engine', r[6], 'context', r[7], 'state', 'loading', 'num_jobs', 0, 'idle_since_ms', now)
   for gpu in string.gmatch(r[3], '[^,]+') do
     redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', bytes)
     redis.call('SADD', gpu_key(gpu) .. ':replicas', id)

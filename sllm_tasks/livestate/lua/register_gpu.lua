@@ -13,7 +13,8 @@ for i = 7, #ARGV, 11 do
   local state = gpus == gpu and 'ready' or 'unloading'
   redis.call('HSET', replica_key(id), 'model', ARGV[i + 1], 'checkpoint', ARGV[i + 2], 'gpus', gpus,
     'bytes_per_gpu', ARGV[i + 3], 'max_jobs', ARGV[i + 4], 'engine', ARGV[i + 5], 'context', ARGV[i + 6],
-    'exactness', ARGV[i + 8], 'fingerprint', ARGV[i + 9], 'downgrade', ARGV[i + 10], 'state', state, 'ready_ms', now_ms(), 'num_jobs', 0, 'idle_since_ms', now_ms(), 'evicts', '')
+    'exactness', ARGV[i + 8], 'fingerprint', ARGV[i + 9], 'downgrade', ARGV[i + 10],
+    'state', state, 'ready_ms', now_ms(), 'num_jobs', 0, 'idle_since_ms', now_ms())
   for each in string.gmatch(gpus, '[^,]+') do redis.call('SADD', gpu_key(each) .. ':replicas', id) end
   if state == 'ready' then redis.call('HINCRBY', gpu_key(gpu), 'reserved_bytes', ARGV[i + 3]) end
   set_warm(id)

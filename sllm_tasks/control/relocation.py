@@ -1,0 +1,53 @@
+"""Empties gpus that take no more work: their running jobs go where there is room, the others end where they are."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from sllm_tasks.cluster import Gpu, GpuState
+from sllm_tasks.errors import ConflictError, NotFoundError, UnavailableError
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.migration.states import MigrationReason, MigrationState
+from sllm_tasks.mover import Mover
+
+logger = logging.getLogger(__name__)
+
+_PERIOD_S = 0.5
+
+
+class Relocation:
+    """Runs in control; whatever it starts is decided in the live state, so two of them do no harm."""
+
+    def __init__(self, live: LiveState, mover: Mover) -> None:
+        self._live = live
+        self._mover = mover
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look at draining gpus, and at migrations whose time is over, until told to stop."""
+        while not stopping.wait(_PERIOD_S):
+            try:
+                self.step()
+            except UnavailableError as error:
+                logger.warning("nothing is moved: %s", error)
+
+    def step(self) -> None:
+        """Look once; raises UnavailableError."""
+        for gpu in self._live.fleet.gpus():
+            if gpu.state is GpuState.DRAINING:
+                self._empty(gpu)
+        for migration_id in self._live.migrations.overdue(self._live.now_ms()):
+            why = "it took too long"
+            if self._live.migrations.end(migration_id, MigrationState.FAILED, why, only_if_due=True):
+                logger.warning("migration %s given up: %s", migration_id, why)
+
+    def _empty(self, gpu: Gpu) -> None:
+        job_ids = self._live.jobs.of_gpu(gpu.id)
+        for job_id, view in zip(job_ids, self._live.jobs.views(job_ids), strict=True):
+            if view is None or view.status is not JobStatus.RUNNING or view.migration_id:
+                continue
+            try:
+                self._mover.move(job_id, MigrationReason.DRAIN)
+            except (ConflictError, NotFoundError) as error:
+                logger.debug("%s", error)

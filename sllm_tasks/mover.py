@@ -1,0 +1,96 @@
+"""Start moves of running jobs: the one way in for operators and for drains."""
+
+from __future__ import annotations
+
+import logging
+
+from sllm_tasks.cluster import GpuId, ModelInfo, Replica
+from sllm_tasks.errors import ConflictError, NotFoundError
+from sllm_tasks.ids import new_id
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.router import NewReplica
+from sllm_tasks.migration.records import StartAnswer
+from sllm_tasks.migration.states import MigrationReason
+from sllm_tasks.migration.targets import Place, Surroundings, find_target
+
+logger = logging.getLogger(__name__)
+
+#: The world may change between the look and the reservation.
+_MAX_TRIES = 3
+
+_WHY_NOT = {
+    StartAnswer.NOT_RUNNING: "it is not running",
+    StartAnswer.MOVING: "it is being moved already",
+    StartAnswer.SUSPECT: "its workers have died too often",
+    StartAnswer.SAME: "it is there already",
+    StartAnswer.UNLIKE: "that replica is of another checkpoint or engine",
+}
+
+
+class Mover:
+    """Safe to use from many threads; source and target do the rest."""
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+
+    def move(self, job_id: str, reason: MigrationReason, to: GpuId | None = None) -> str:
+        """Begin to move a running job, to a replica led by `to` if that is given; returns the migration's id.
+
+        Raises NotFoundError for a job that is not alive, ConflictError when it cannot move, and UnavailableError.
+        """
+        answer = StartAnswer.FULL
+        for _ in range(_MAX_TRIES):
+            source = self._replica_of(job_id)
+            place = find_target(source, self._look_around(), to)
+            if place is None:
+                where = "no other gpu" if to is None else f"gpu {to}"
+                raise ConflictError(f"job {job_id} does not move: {where} has room for it")
+            migration_id = new_id("migration")
+            answer = self._start(migration_id, job_id, reason, source, place)
+            if answer is StartAnswer.OK:
+                logger.info("job %s moves from %s to %s (%s)", job_id, source.leader, place.gpus[0], reason)
+                return migration_id
+            if answer in _WHY_NOT:
+                break
+        raise ConflictError(f"job {job_id} does not move: {_WHY_NOT.get(answer, 'its target was taken meanwhile')}")
+
+    def _start(
+        self, migration_id: str, job_id: str, reason: MigrationReason, source: Replica, place: Place
+    ) -> StartAnswer:
+        new = None
+        if place.replica_id is None:
+            new = NewReplica(model=_model_of(source), gpus=place.gpus, victims=place.victims)
+        return self._live.migrations.start(
+            migration_id, job_id, reason=reason, target_replica=place.replica_id or new_id("replica"), new=new
+        )
+
+    def _replica_of(self, job_id: str) -> Replica:
+        view = self._live.jobs.view(job_id)
+        if view is None:
+            raise NotFoundError(f"there is no active job {job_id}")
+        order = self._live.fleet.replica(view.replica_id) if view.replica_id else None
+        if order is None:
+            raise ConflictError(f"job {job_id} does not move: {_WHY_NOT[StartAnswer.NOT_RUNNING]}")
+        return order.replica
+
+    def _look_around(self) -> Surroundings:
+        fleet = self._live.fleet
+        gpus = fleet.gpus()
+        ids = sorted({replica_id for gpu in gpus for replica_id in fleet.replicas_on(gpu.id)})
+        orders = [fleet.replica(replica_id) for replica_id in ids]
+        replicas = tuple(order.replica for order in orders if order is not None)
+        return Surroundings(gpus=gpus, replicas=replicas, nodes=fleet.nodes(self._live.now_ms()))
+
+
+def _model_of(source: Replica) -> ModelInfo:
+    """What a replica was built from; its model may have been deployed again since."""
+    return ModelInfo(
+        name=source.model,
+        checkpoint=source.checkpoint,
+        num_gpus=len(source.gpus),
+        bytes_per_gpu=source.bytes_per_gpu,
+        max_jobs=source.max_jobs,
+        context=source.context,
+        keep_alive_s=0,
+        engine=source.engine,
+    )
