@@ -20,6 +20,7 @@ if suspect and redis.call('HEXISTS', gpu_key(leader), 'suspect') == 1 then retur
 if #ARGV > 9 then
   local made = make_replica(replica, victims, {unpack(ARGV, 10)}, now)
   if made ~= 'ok' then return made end
+  redis.call('HSET', replica_key(replica), 'start_kind', start_kind)
 else
   local r = redis.call('HMGET', replica_key(replica), 'state', 'num_jobs', 'max_jobs')
   if r[1] ~= 'ready' and r[1] ~= 'loading' then return 'dead' end

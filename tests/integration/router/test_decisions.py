@@ -106,6 +106,8 @@ def test_a_checkpoint_in_memory_is_loaded_from_there_and_the_job_says_so(routed:
     view = routed.live.jobs.view("job_1")
     assert view is not None
     assert view.start_kind == "cold_dram"
+    (load,) = Snapshot(routed.live, routed.ledger).view().loads[GPU.node]
+    assert load.tier is Tier.DRAM
     assert reported(routed)[0]["path"] == "load_dram"
 
 
