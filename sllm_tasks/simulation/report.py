@@ -16,6 +16,7 @@ import numpy as np
 from sllm_tasks.errors import SimulationError
 from sllm_tasks.simulation.figures import figures
 from sllm_tasks.simulation.policies.registry import system_of
+from sllm_tasks.simulation.presets import PAPER_MODELS
 from sllm_tasks.simulation.published import PUBLISHED, PUBLISHED_MEANS_S
 from sllm_tasks.simulation.study import Result, Study
 
@@ -39,7 +40,9 @@ def table(study: Study) -> str:
 
 def published_mean(result: Result) -> float | None:
     """The paper's number for a system in a cell, of whatever rate it was."""
-    return PUBLISHED_MEANS_S.get((result.cell.size, result.cell.data, result.system))
+    cell = result.cell
+    is_the_papers = cell.num_models == PAPER_MODELS[cell.size] and cell.gpus_per_node == 4 and cell.placement is None
+    return PUBLISHED_MEANS_S.get((cell.size, cell.data, result.system)) if is_the_papers else None
 
 
 # Any: JSON.
