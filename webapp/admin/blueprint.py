@@ -22,8 +22,8 @@ _HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # A login link is in a URL.
-    "Referrer-Policy": "no-referrer",
+    # A login link is in a URL. Not `no-referrer`: with that, browsers hide where a form of ours comes from.
+    "Referrer-Policy": "same-origin",
     # Pages show prompts; and a page that the back button brings would carry a token of a session that has ended.
     "Cache-Control": "no-store",
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Final
 
 #: Where there is nothing to show.
 NOTHING: Final = "-"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -58,9 +60,11 @@ def short_id(value: str | None) -> str:
     """Shorten a digest or an id to what tells it from its neighbours."""
     if not value:
         return NOTHING
-    if value.startswith("sha256:"):
-        return value[7:19]
-    return value if len(value) <= 16 else f"{value.partition('_')[0]}_…{value[-8:]}"
+    digest = value.removeprefix("sha256:")
+    if _DIGEST.fullmatch(digest):
+        return digest[:12]
+    kind, underscore, rest = value.partition("_")
+    return f"{kind}_…{rest[-8:]}" if underscore and len(value) > 24 else value
 
 
 def pretty_json(value: object) -> str:

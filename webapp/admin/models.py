@@ -50,8 +50,8 @@ def ask_delete_model(name: str) -> Response:
     with services().ledger.reading() as session:
         get_model(session, name)
     effects = (
-        f"{name} takes no more jobs from now on; those that wait for it fail.",
-        "Its replicas are unloaded when the jobs they run have ended.",
+        f"{name} takes no new jobs from now on.",
+        "Its replicas are unloaded once they have nothing to do.",
         "Its checkpoint stays on the nodes until nothing wants it there.",
     )
     return Response(render_template("admin/confirm.html", title=f"Delete {name}?", effects=effects, verb="Delete it"))

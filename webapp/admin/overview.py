@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from flask import Response
 
-from sllm_tasks.ledger.decisions import list_decisions
+from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.operations import list_operations
 from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.start_times import StartTime, recent_starts
 from sllm_tasks.ledger.states import OperationStatus, Role
-from sllm_tasks.ledger.tables import DecisionRow
 from webapp.admin.access import needs, person
 from webapp.admin.blueprint import blueprint, see_other
 from webapp.admin.pages import Context, page
@@ -61,24 +61,21 @@ def _context() -> Context:
     open_statuses = frozenset({OperationStatus.PENDING, OperationStatus.RUNNING})
     with web.ledger.reading() as session:
         working = list_operations(session, PageRequest(limit=5), statuses=open_statuses).rows
-        decided = list_decisions(session, PageRequest(limit=_NUM_STARTS)).rows
+        starts = recent_starts(session, limit=_NUM_STARTS)
     nodes = nodes_now(web)
     return {
         "nodes": nodes,
         "queues": queues_now(web),
         "models": models_now(web),
         "operations": [operation_json(row) for row in working],
-        "warm": _percentiles(row for row in decided if row.path == "warm"),
-        "cold": _percentiles(row for row in decided if row.path.startswith("load_")),
+        "warm": _percentiles(start for start in starts if start.kind is StartKind.WARM),
+        "cold": _percentiles(start for start in starts if start.kind is not StartKind.WARM),
     }
 
 
-def _percentiles(decided: Iterable[DecisionRow]) -> dict[str, float | int | None]:
-    starts = sorted(row.actual_s for row in decided if row.actual_s is not None)
-    if not starts:
+def _percentiles(starts: Iterable[StartTime]) -> dict[str, float | int | None]:
+    seconds = sorted(start.seconds for start in starts)
+    if not seconds:
         return {"num": 0, "p50_s": None, "p95_s": None}
-    return {
-        "num": len(starts),
-        "p50_s": statistics.median(starts),
-        "p95_s": starts[min(len(starts) - 1, int(len(starts) * 0.95))],
-    }
+    p95_s = seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))]
+    return {"num": len(seconds), "p50_s": statistics.median(seconds), "p95_s": p95_s}

@@ -68,5 +68,5 @@ def _removal(copy: Copy, node: str) -> tuple[str, ...]:
         return (f"{node} does not have it; no policy will bring it there.",)
     if copy.models and not copy.other_nodes:
         return (f"It stays: this is the last copy of what {', '.join(copy.models)} is served from.",)
-    left = f"{', '.join(copy.other_nodes)} keep theirs." if copy.other_nodes else "No other node has it."
+    left = f"Copies stay on {', '.join(copy.other_nodes)}." if copy.other_nodes else "No other node has it."
     return (f"{human_bytes(copy.num_bytes)} are deleted from {node} once no replica uses them.", left)

@@ -22,6 +22,9 @@ def test_sizes_have_three_digits(num_bytes: int | None, text: str) -> None:
 def test_spans_and_ids_are_short() -> None:
     assert [human_ms(ms) for ms in (None, 5, 1500, 600_000, 10**8)] == ["-", "5 ms", "1.5 s", "10 min", "28 h"]
     assert short_id("sha256:" + "ab" * 32) == "abababababab"
+    assert [short_id("ab" * 32), short_id("node0"), short_id("opt_125m"), short_id(None)] == [
+        "abababababab", "node0", "opt_125m", "-"
+    ]  # fmt: skip
     assert short_id("job_01abcdefghjkmnpqrstvwxyz00") == "job_…tvwxyz00"
 
 
@@ -77,5 +80,5 @@ def test_the_effect_of_a_placement_is_told_beforehand() -> None:
 
 def test_the_last_copy_of_what_serves_stays() -> None:
     assert "It stays" in effects(_copy(Tier.SSD), "node0", None)[0]
-    assert "node1 keep theirs." in effects(_copy(Tier.SSD, ("node1",)), "node0", None)
+    assert "Copies stay on node1." in effects(_copy(Tier.SSD, ("node1",)), "node0", None)
     assert "deleted" in effects(_copy(Tier.SSD, models=()), "node0", None)[0]

@@ -1,0 +1,176 @@
+"""The admin UI in a real browser over a real cluster: every page, what each role can do, live updates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import ConsoleMessage, Page, expect
+
+from sllm_tasks.client import calls
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.states import Role
+from tests.support.admin_ui import PASSWORD, add_user
+from tests.support.cluster import MODEL, Cluster
+
+pytestmark = pytest.mark.slow
+
+_AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
+_TIMEOUT_MS = 30_000
+PAGES = (
+    "Overview", "Models", "Checkpoints", "Placements", "Jobs", "Failed jobs", "Scheduler", "Migrations", "Operations",
+    "Audit", "Settings",
+)  # fmt: skip
+ADMIN_PAGES = ("API keys", "Users")
+
+
+@contextmanager
+def _page(chromium: Chromium, cluster: Cluster, *, scripts: bool = True) -> Iterator[Page]:
+    """A fresh browser profile; whatever a page complains of on its console fails the test."""
+    context = chromium.new_context(base_url=_url(cluster), java_script_enabled=scripts, bypass_csp=False)
+    context.set_default_timeout(_TIMEOUT_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            complaints.append(f"{page.url}: {message.text}")
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def _url(cluster: Cluster) -> str:
+    return f"http://127.0.0.1:{cluster.settings.port}"
+
+
+def _sign_in(page: Page, name: str) -> None:
+    page.goto("/admin")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users(cluster: Cluster) -> None:
+    """A user of each role, called like it; the first admin is yet to choose a password."""
+    ledger = Database(cluster.settings.ledger_url)
+    for role in (Role.VIEWER, Role.OPERATOR):
+        add_user(ledger, str(role), role)
+    ledger.close()
+
+
+def _violations(page: Page) -> list[str]:
+    page.evaluate(_AXE.read_text())
+    found: dict[str, Any] = page.evaluate("axe.run()")
+    return [f"{page.url} {each['id']}: {each['nodes'][0]['html']}" for each in found["violations"]]
+
+
+def test_the_printed_link_leads_the_first_admin_to_every_page(chromium: Chromium, cluster: Cluster) -> None:
+    link = re.search(r"admin UI: (http://\S+)", cluster.log("up"))
+    assert link is not None
+    with _page(chromium, cluster) as page:
+        page.goto(link[1])
+        assert _violations(page) == []
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_label("Once more").fill(PASSWORD)
+        page.get_by_role("button", name="Set it and sign in").click()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for name in (*PAGES, *ADMIN_PAGES):
+                page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+                expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
+                expect(page.locator("#live-state")).to_have_text("live")
+                assert _violations(page) == [], scheme
+
+
+def test_an_operator_submits_a_job_and_watches_its_tokens_come(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "operator")
+        page.get_by_role("link", name="Jobs", exact=True).click()
+        page.get_by_text("Submit a job").click()
+        page.locator("select[name=model]").select_option(MODEL)
+        page.get_by_label("Tokens, at most").fill("200")
+        page.get_by_label("Prompt").fill("one two three")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
+        output = page.locator("#output")
+        expect(output).not_to_be_empty(timeout=_TIMEOUT_MS)
+        seen = output.inner_text()
+        expect(output).not_to_have_text(seen, timeout=_TIMEOUT_MS)
+        assert output.inner_text().startswith(seen)
+        assert _violations(page) == []
+        page.get_by_role("button", name="Cancel it").click()
+        expect(page.locator("#live .state").first).to_have_text("canceled", timeout=_TIMEOUT_MS)
+        expect(page.get_by_role("button", name="Submit it again")).to_be_visible()
+
+
+def test_an_admin_deploys_a_model_and_makes_and_revokes_a_key(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "admin")
+        page.get_by_role("link", name="Models", exact=True).click()
+        page.get_by_text("Deploy a model").click()
+        page.get_by_label("Name").fill("second")
+        page.get_by_label("Source").fill(str(cluster.home / "source" / MODEL))
+        page.get_by_label("Context, tokens").fill("128")
+        page.get_by_role("button", name="Deploy").click()
+        expect(page.locator("#live .state").first).to_have_text("succeeded", timeout=60_000)
+        page.get_by_role("link", name="API keys").click()
+        page.get_by_text("Make a key").click()
+        page.get_by_label("Name").fill("robot")
+        page.get_by_role("button", name="Make it").click()
+        assert page.locator("#new-key").inner_text().startswith("sllm_")
+        page.get_by_role("row", name="robot").get_by_role("link", name="Revoke").click()
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_role("row", name="robot")).to_contain_text("revoked")
+
+
+def test_a_viewer_sees_everything_and_changes_nothing(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "viewer")
+        for name in PAGES:
+            page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+            expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
+            buttons = page.locator("main form[method=post] button")
+            assert buttons.count() == 0, name
+        for name in ADMIN_PAGES:
+            assert page.get_by_role("link", name=name, exact=True).count() == 0
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_without_scripts_pages_show_and_forms_work(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster, scripts=False) as page:
+        _sign_in(page, "operator")
+        page.get_by_role("link", name="Placements", exact=True).click()
+        page.locator("table.matrix a").first.click()
+        page.get_by_label("In DRAM as well").check()
+        page.get_by_role("button", name="Want it so").click()
+        expect(page.get_by_role("status")).to_contain_text("reconciler")
+        expect(page.locator("dl.facts")).to_contain_text("DRAM, pinned")
+        page.get_by_role("link", name="Jobs", exact=True).click()
+        page.get_by_role("searchbox").fill("status:active")
+        page.get_by_role("button", name="Search").click()
+        assert page.url.endswith("/admin/jobs?q=status%3Aactive")
+
+
+def test_who_is_disabled_while_looking_is_sent_to_sign_in(chromium: Chromium, cluster: Cluster) -> None:
+    ledger = Database(cluster.settings.ledger_url)
+    add_user(ledger, "leaver", Role.VIEWER)
+    ledger.close()
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "leaver")
+    expect(page.locator("#live-state")).to_have_text("live")
+    cluster.client.run(calls.disable_user("leaver"))
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=_TIMEOUT_MS)
+    context.close()
