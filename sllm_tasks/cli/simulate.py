@@ -12,7 +12,7 @@ import click
 from sllm_tasks.cli.output import note, show_list
 from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.page import write_page
-from sllm_tasks.simulation.plots import write_plots
+from sllm_tasks.simulation.plots import check_plots, write_plots
 from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
 from sllm_tasks.simulation.presets import PRESETS, cells_of
 from sllm_tasks.simulation.report import as_json, table, write_json
@@ -47,6 +47,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     if load_orders:
         _show_load_orders(json_path, num_loads=600 if quick else 6_000)
         return
+    if plot_path is not None:
+        check_plots()
     names = tuple(system_of(name).name for name in policies) or tuple(SYSTEMS)
     cells = cells_of(preset, num_seeds=seeds or (2 if quick else 5), is_quick=quick)
     study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)

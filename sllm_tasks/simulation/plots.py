@@ -15,10 +15,15 @@ except ImportError:
     Figure = None
 
 
-def write_plots(study: Study, path: Path) -> None:
-    """Draw P99 over the rate, a panel per size and data set; raises SimulationError."""
+def check_plots() -> None:
+    """Raise SimulationError where nothing can be drawn."""
     if Figure is None:
         raise SimulationError("plots need matplotlib: pip install 'sllm-tasks[plots]'")
+
+
+def write_plots(study: Study, path: Path) -> None:
+    """Draw P99 over the rate, a panel per size and data set; raises SimulationError."""
+    check_plots()
     panels = {
         key: list(results)
         for key, results in groupby(
