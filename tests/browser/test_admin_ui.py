@@ -154,6 +154,7 @@ def test_without_scripts_pages_show_and_forms_work(chromium: Chromium, cluster: 
         page.get_by_role("link", name="Placements", exact=True).click()
         page.locator("table.matrix a").first.click()
         page.get_by_label("In DRAM as well").check()
+        page.get_by_label("Pinned").check()
         page.get_by_role("button", name="Want it so").click()
         expect(page.get_by_role("status")).to_contain_text("reconciler")
         expect(page.locator("dl.facts")).to_contain_text("DRAM, pinned")

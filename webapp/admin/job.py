@@ -13,7 +13,7 @@ from sllm_tasks.errors import NotFoundError, UnavailableError
 from sllm_tasks.ledger.attempts import list_attempts
 from sllm_tasks.ledger.decisions import list_decisions
 from sllm_tasks.ledger.jobs import get_job
-from sllm_tasks.ledger.migration_lists import list_migrations
+from sllm_tasks.ledger.migrations import list_migrations
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Role
 from webapp.admin.access import needs, person, signed_in
@@ -98,7 +98,7 @@ def _context(job_id: str) -> Context:
     with services().ledger.reading() as session:
         attempts = [attempt_json(row) for row in list_attempts(session, job_id)]
         decided = list_decisions(session, PageRequest(limit=5), job_id=job_id).rows
-        moves = list_migrations(session, PageRequest(limit=5), job_id=job_id).rows
+        moves = list_migrations(session, job_id=job_id, limit=5)
     age_ms = int((datetime.now(UTC) - view.row.created_at).total_seconds() * 1000)
     return {
         "job": shown,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from flask import Response
+from flask import Response, render_template
 
+from sllm_tasks.cluster import GpuState
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.operations import list_operations
 from sllm_tasks.ledger.pages import PageRequest
@@ -19,6 +20,7 @@ from webapp.admin_changes import AdminChanges
 from webapp.admin_json import operation_json
 from webapp.admin_lists import models_now, nodes_now, queues_now
 from webapp.api.nodes import checked_name
+from webapp.node_states import set_node_state
 from webapp.queue_gates import move_gate
 from webapp.services import services
 
@@ -40,6 +42,33 @@ def calibrate(node: str) -> Response:
     """Measure what the tiers of a node deliver."""
     started = AdminChanges(services().ledger, person()).calibrate_node(checked_name(node))
     return see_other("operation", operation_id=started.operation.id)
+
+
+@blueprint.get("/nodes/<node>/drain")
+@needs(Role.OPERATOR)
+def ask_drain(node: str) -> Response:
+    """Say what draining would do."""
+    effects = (
+        f"The gpus of {checked_name(node)} take no more work.",
+        "What runs there moves to other gpus, or ends there if there is no room elsewhere.",
+    )
+    return Response(render_template("admin/confirm.html", title=f"Drain {node}?", effects=effects, verb="Drain it"))
+
+
+@blueprint.post("/nodes/<node>/drain")
+@needs(Role.OPERATOR)
+def drain(node: str) -> Response:
+    """Let the gpus of a node take no more work."""
+    set_node_state(services(), person(), checked_name(node), GpuState.DRAINING)
+    return see_other("overview", notice="draining")
+
+
+@blueprint.post("/nodes/<node>/undrain")
+@needs(Role.OPERATOR)
+def undrain(node: str) -> Response:
+    """Let the gpus of a node take work again."""
+    set_node_state(services(), person(), checked_name(node), GpuState.UP)
+    return see_other("overview", notice="undrained")
 
 
 @blueprint.post("/queues/<path:name>/<any(pause, resume):verb>")

@@ -6,15 +6,14 @@ from flask import Blueprint, Response, jsonify
 from pydantic import TypeAdapter, ValidationError
 
 from sllm_tasks.cluster import GpuState
-from sllm_tasks.errors import NotFoundError
 from sllm_tasks.ledger.keys import Scope
 from webapp.admin_changes import AdminChanges
 from webapp.admin_lists import nodes_now
 from webapp.api.operations import started
-from webapp.audited import audited
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
 from webapp.incoming import keyed_request
+from webapp.node_states import set_node_state
 from webapp.outgoing import list_json
 from webapp.schemas.fields import NodeName
 from webapp.services import services
@@ -54,14 +53,7 @@ def undrain(node: str) -> Response:
 
 
 def _with_state(node: str, state: GpuState) -> Response:
-    live = services().live
-    gpus = [gpu.id for gpu in live.fleet.gpus() if gpu.id.node == node]
-    if not gpus:
-        raise NotFoundError(f"there is no node {node!r} with gpus")
-    with audited(services().ledger, caller(), "node.drain" if state is GpuState.DRAINING else "node.undrain", node):
-        for gpu in gpus:
-            live.fleet.set_gpu_state(gpu, state)
-    services().dispatcher.route()
+    set_node_state(services(), caller(), node, state)
     return jsonify(next((found for found in nodes_now(services()) if found["id"] == node), None))
 
 

@@ -28,7 +28,9 @@ CHANGES = (
     ("/users/x/role", Role.ADMIN), ("/users/x/disable", Role.ADMIN), ("/jobs", Role.OPERATOR),
     ("/jobs/job_1/cancel", Role.OPERATOR), ("/jobs/job_1/retry", Role.OPERATOR), ("/failed/retry", Role.OPERATOR),
     (f"/placements/{DIGEST}/node0", Role.OPERATOR), (f"/checkpoints/{DIGEST}/verify", Role.OPERATOR),
-    ("/nodes/node0/calibrate", Role.OPERATOR), (f"/queues/{MODEL}/pause", Role.OPERATOR), ("/sign-out", Role.VIEWER),
+    ("/nodes/node0/calibrate", Role.OPERATOR), ("/nodes/node0/drain", Role.OPERATOR),
+    ("/jobs/job_1/move", Role.OPERATOR), ("/migrations/migration_1/abort", Role.OPERATOR),
+    (f"/queues/{MODEL}/pause", Role.OPERATOR), ("/sign-out", Role.VIEWER),
 )  # fmt: skip
 
 
@@ -230,6 +232,16 @@ def test_a_queue_is_paused_and_resumed(web: Web) -> None:
     assert "Resume" in browser.get("/admin").text
     assert browser.post(f"/admin/queues/{MODEL}/resume").status_code == 303
     assert "Resume" not in browser.get("/admin").text
+
+
+def test_a_node_is_drained_and_taken_back(web: Web) -> None:
+    browser = Browser(web.services, Role.OPERATOR)
+    assert "take no more work" in browser.get("/admin/nodes/node0/drain").text
+    assert browser.post("/admin/nodes/node0/drain").status_code == 303
+    assert "Take it back" in browser.get("/admin").text
+    assert browser.post("/admin/nodes/node0/undrain").status_code == 303
+    assert [entry[1] for entry in _audit(web)] == ["node.drain", "node.undrain"]
+    assert browser.post("/admin/nodes/nobody/drain").status_code == 404
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(web: Web) -> None:
