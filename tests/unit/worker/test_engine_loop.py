@@ -28,7 +28,7 @@ class ListeningEmitter:
 
     def emit(self, runs: Sequence[JobRun]) -> None:
         for run in runs:
-            if run.outcome is not None or run.stop is Stop.HAND_OVER:
+            if run.outcome is not None or run.has_left_engine:
                 run.finished.set()
 
 

@@ -1,0 +1,106 @@
+"""The engine thread and a job that moves: read without being decoded, left to another worker, or taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from sllm_tasks.cluster import ReplicaShape
+from sllm_tasks.engines.base import EngineLimits, EngineRequest
+from sllm_tasks.engines.instant import InstantEngine
+from sllm_tasks.errors import MigrationError
+from sllm_tasks.jobs import JobSpec, JobStatus, SamplingParams, StartKind
+from sllm_tasks.livestate.jobs import Claim
+from sllm_tasks.worker.engine_loop import EngineLoop
+from sllm_tasks.worker.runs import JobRun, Stop
+from sllm_tasks.worker.text import TextAssembler
+from tests.unit.worker.test_engine_loop import ListeningEmitter, until
+
+_TOKENIZER = Tokenizer(WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
+_LONG = 100_000
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> InstantEngine:
+    engine = InstantEngine()
+    engine.load(tmp_path, ("cpu",), EngineLimits(max_jobs=8, context=2 * _LONG))
+    return engine
+
+
+@pytest.fixture
+def loop(engine: InstantEngine) -> Iterator[EngineLoop]:
+    loop = EngineLoop(ListeningEmitter(), now_ms=lambda: 1_000)  # type: ignore[arg-type]
+    loop.start()
+    loop.add(engine)
+    yield loop
+    loop.stop()
+
+
+def request(max_tokens: int = 3) -> EngineRequest:
+    return EngineRequest(job_id="job_1", token_ids=(1, 2), params=SamplingParams(max_tokens=max_tokens, seed=1))
+
+
+def job_run(max_tokens: int = 3) -> JobRun:
+    spec = JobSpec(
+        job_id="job_1",
+        tenant="t",
+        model="m",
+        checkpoint="c",
+        shape=ReplicaShape(engine="instant", num_gpus=1, bytes_per_gpu=1, max_jobs=1, context=64),
+        prompt_ids=(1, 2),
+        params=request(max_tokens).params,
+    )
+    return JobRun(Claim(spec=spec, attempt=1, epoch=1, replica_id="r", start_kind=StartKind.WARM))
+
+
+def submit(loop: EngineLoop, engine: InstantEngine, run: JobRun, max_tokens: int = 3) -> None:
+    loop.submit(run, engine, request(max_tokens), TextAssembler(_TOKENIZER, (1, 2)))
+
+
+def test_a_job_is_read_and_then_decoded(loop: EngineLoop, engine: InstantEngine) -> None:
+    assert loop.read(engine, request()).result(10) is None
+    run = job_run()
+    submit(loop, engine, run)
+    assert run.finished.wait(10)
+    assert run.outcome is not None
+    assert run.outcome.status is JobStatus.SUCCEEDED
+
+
+def test_reading_for_an_engine_that_is_gone_fails(loop: EngineLoop, engine: InstantEngine) -> None:
+    loop.remove(engine)
+    with pytest.raises(MigrationError, match="unloaded"):
+        loop.read(engine, request()).result(10)
+
+
+def test_a_run_that_moves_stops_between_two_steps_and_can_go_on_here(loop: EngineLoop, engine: InstantEngine) -> None:
+    run = job_run(_LONG)
+    submit(loop, engine, run, _LONG)
+    until(lambda: len(run.tokens) > 3)
+    assert run.request_stop(Stop.MOVE)
+    loop.wake()
+    until(lambda: run.has_left_engine)
+    num_tokens = len(run.tokens)
+    run.stay()
+    assert run.stop is None
+    assert len(run.tokens) == num_tokens
+
+
+def test_other_wishes_wait_until_a_move_has_failed() -> None:
+    run = job_run()
+    run.request_stop(Stop.MOVE)
+    assert run.request_stop(Stop.CANCEL)
+    assert run.stop is Stop.MOVE
+    run.stay()
+    assert run.stop is Stop.CANCEL
+
+
+def test_a_lost_job_is_lost_also_while_it_moves() -> None:
+    run = job_run()
+    run.request_stop(Stop.MOVE)
+    run.request_stop(Stop.LOST)
+    run.stay()
+    assert run.stop is Stop.LOST
