@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from webapp.job_events import parse_event_id
+from webapp.job_follower import parse_event_id
 
 
 def test_ids_are_ordered_by_number_and_not_by_text() -> None:
