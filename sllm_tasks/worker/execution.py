@@ -95,7 +95,7 @@ class Executor:
         """Let the engine have the job until it ends, stops or moves away; a move that fails lets it go on here."""
         while run.outcome is None and run.stop is None:
             self._loop.submit(run, loaded.engine, job.request(), job.assembler)
-            run.finished.wait()
+            run.wait_until_left()
             if not self._could_not_leave(run):
                 return
             run.stay()

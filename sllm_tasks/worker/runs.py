@@ -86,6 +86,16 @@ class JobRun:
             self.cancel_error = self.cancel_error or error
             return True
 
+    def wait_until_left(self) -> None:
+        """Wait until the engine has nothing more of it and its tokens are written, or are nobody's business."""
+        while True:
+            self.finished.wait()
+            # Cleared before the look: it may have been set for a time before `stay`.
+            self.finished.clear()
+            if self.outcome is not None or self.has_left_engine or self._stop is Stop.LOST:
+                self.finished.set()
+                return
+
     def stay(self) -> None:
         """It does not move after all: go on here, unless something else was asked for meanwhile."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.engines.base import EngineLimits, EngineRequest
 from sllm_tasks.engines.instant import InstantEngine
 from sllm_tasks.errors import MigrationError
-from sllm_tasks.jobs import JobSpec, JobStatus, SamplingParams, StartKind
+from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, SamplingParams, StartKind
 from sllm_tasks.livestate.jobs import Claim
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.runs import JobRun, Stop
@@ -104,3 +105,19 @@ def test_a_lost_job_is_lost_also_while_it_moves() -> None:
     run.request_stop(Stop.LOST)
     run.stay()
     assert run.stop is Stop.LOST
+
+
+def test_a_late_word_of_an_attempt_to_move_does_not_end_the_wait() -> None:
+    run = job_run()
+    run.request_stop(Stop.MOVE)
+    run.stay()
+    run.finished.set()
+    waiting = threading.Thread(target=run.wait_until_left, daemon=True)
+    waiting.start()
+    until(lambda: not run.finished.is_set())
+    assert waiting.is_alive()
+    run.succeed(FinishReason.STOP)
+    run.finished.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert run.finished.is_set()
