@@ -16,7 +16,7 @@ from loaders.memory.invariants import check_invariants
 from loaders.memory.lease import ContentLease
 from loaders.memory.load_queue import LoadQueue
 from loaders.memory.pages import PageKind
-from loaders.memory.pool_folder import JoinedPool, join_pool
+from loaders.memory.pool_folder import PREPARING, JoinedPool, join_pool
 from loaders.memory.pool_memory import PoolMemory
 from loaders.memory.records import ContentKey, ContentRecord, PoolUsage
 from loaders.memory.sweeping import drop_process, sweep
@@ -113,7 +113,7 @@ class Pool:
         Raises PoolSpaceError.
         """
         step = max(1, _PIECE_BYTES // self.chunk_bytes)
-        fd = os.open(self._folder / "preparing", os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(self._folder / PREPARING, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             for start in range(0, self.num_chunks, step):
                 stop = min(start + step, self.num_chunks)

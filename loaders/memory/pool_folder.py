@@ -2,6 +2,7 @@
 
 lock          held while a process opens or removes the pool
 processes/    one file per process that has the pool open
+preparing     held while a process makes the pool's pages
 directory     the database (and its -wal and -shm)
 memory        the chunks, unless they are on a hugetlbfs
 """
@@ -29,6 +30,7 @@ from loaders.memory.sweeping import sweep
 _log = logging.getLogger(__name__)
 
 _LOCK = "lock"
+PREPARING = "preparing"
 _PROCESSES = "processes"
 _DIRECTORY = "directory"
 
@@ -81,6 +83,7 @@ def remove_pool(folder: Path) -> None:
             raise PoolBusyError(f"{folder}: a process has the pool open")
         _wipe(folder)
         shutil.rmtree(folder / _PROCESSES, ignore_errors=True)
+        (folder / PREPARING).unlink(missing_ok=True)
         # The lock last: whoever waits for it finds that it is gone, and makes another one.
         (folder / _LOCK).unlink()
         with suppress(OSError):  # something else is in there

@@ -151,6 +151,7 @@ def test_pools_are_opened_and_removed_by_many_at_once(folder: Path) -> None:
     def open_and_remove(_: int) -> None:
         for _ in range(25):
             with Pool.open(folder, 8 * _CHUNK, _CHUNK) as pool:
+                pool.prepare()
                 pool.check()
             with suppress(PoolBusyError):
                 remove_pool(folder)
