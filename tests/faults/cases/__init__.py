@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.faults.cases import broker, ledger, messages, processes
+from tests.faults.cases import broker, ledger, messages, migrations, processes
 from tests.faults.cases.common import Case
 
 #: By the names that the soak takes.
@@ -41,5 +41,10 @@ CASES: Mapping[str, Case] = {
         messages.junk_on_queues,
         messages.poison,
         ledger.ledger_locked,
+        migrations.source_killed_before_a_round,
+        migrations.target_killed_at_a_round,
+        migrations.target_killed_before_it_acknowledges,
+        migrations.source_killed_before_the_hand_over,
+        migrations.source_killed_after_the_hand_over,
     )
 }
