@@ -12,9 +12,12 @@ from playwright.sync_api import sync_playwright
 from tests.support.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Chromium]:
-    """A browser; a machine that has none skips and says so."""
+    """A browser; a machine that has none skips and says so.
+
+    It runs an event loop in this thread, so it has to end before other tests want one.
+    """
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         pytest.skip("Chromium is not installed (apt-get install chromium): its tests cannot run")

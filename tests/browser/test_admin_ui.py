@@ -63,10 +63,10 @@ def _sign_in(page: Page, name: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def users(cluster: Cluster) -> None:
-    """A user of each role, called like it; the first admin is yet to choose a password."""
+    """A user of each role; the first admin, called so, is yet to choose a password."""
     ledger = Database(cluster.settings.ledger_url)
-    for role in (Role.VIEWER, Role.OPERATOR):
-        add_user(ledger, str(role), role)
+    for name, role in (("viewer", Role.VIEWER), ("operator", Role.OPERATOR), ("second-admin", Role.ADMIN)):
+        add_user(ledger, name, role)
     ledger.close()
 
 
@@ -117,7 +117,7 @@ def test_an_operator_submits_a_job_and_watches_its_tokens_come(chromium: Chromiu
 
 def test_an_admin_deploys_a_model_and_makes_and_revokes_a_key(chromium: Chromium, cluster: Cluster) -> None:
     with _page(chromium, cluster) as page:
-        _sign_in(page, "admin")
+        _sign_in(page, "second-admin")
         page.get_by_role("link", name="Models", exact=True).click()
         page.get_by_text("Deploy a model").click()
         page.get_by_label("Name").fill("second")

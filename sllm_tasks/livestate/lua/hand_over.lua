@@ -24,7 +24,8 @@ local last_ms = now
 for _, entry in ipairs(last) do
   if entry[2][2] == 'token' then last_ms = tonumber(string.match(entry[1], '%d+')); break end
 end
-redis.call('APPEND', arrived_key(id), ids)
+-- A round that was sent and not acknowledged is there already, with the same tokens.
+redis.call('SETRANGE', arrived_key(id), tonumber(num_acked) * 4, ids)
 for i = 1, #ARGV do redis.call('HINCRBY', key, 'num_bytes', #ARGV[i]) end
 local t = redis.call('TIME')
 local new_epoch = string.format('%.0f', math.max(t[1] * 1000000 + t[2], tonumber(epoch) + 1))
