@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Final
 
 from sllm_tasks.estimators.base import Estimates
@@ -70,32 +71,15 @@ RAY_SERVE: Final = System(
     keep_alive_loads=1.0,
     has_store=False,
 )
-RAY_SERVE_CACHE: Final = System(
+RAY_SERVE_CACHE: Final = replace(
+    RAY_SERVE,
     name="ray-serve-cache",
     title="Ray Serve with cache (SSD, LRU)",
-    make_policy=RandomGpu,
-    loader=Loader(
-        discipline=Discipline.SHARING,
-        start_s=_RAY_START_S,
-        max_bytes_per_s=_SAFETENSORS_BYTES_PER_S,
-        keeps_in_dram=False,
-        downloads_first=True,
-    ),
-    keep_alive_loads=1.0,
-    has_store=False,
+    loader=replace(RAY_SERVE.loader, keeps_on_ssd=True),
 )
-KSERVE: Final = System(
+KSERVE: Final = replace(
+    RAY_SERVE,
     name="kserve",
     title="KServe (download, then load)",
-    make_policy=RandomGpu,
-    loader=Loader(
-        discipline=Discipline.SHARING,
-        start_s=_POD_S,
-        max_bytes_per_s=_SAFETENSORS_BYTES_PER_S,
-        keeps_in_dram=False,
-        keeps_on_ssd=False,
-        downloads_first=True,
-    ),
-    keep_alive_loads=1.0,
-    has_store=False,
+    loader=replace(RAY_SERVE.loader, start_s=_POD_S),
 )
