@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sllm_tasks.errors import ConfigError
+from sllm_tasks.networks import parse_networks
 
 #: Variables with our prefix that are no settings of a cluster process.
 _OTHER_VARIABLES = frozenset({"SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_TIMELINE", "SLLM_URL", "SLLM_API_KEY"})
@@ -75,6 +76,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the web process listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the web process; 0 takes a free one.")
+    trusted_proxies: str = Field(
+        "127.0.0.1, ::1", description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed."
+    )
+    webhook_networks: str = Field(
+        "", description="Networks such as 10.0.0.0/8 that webhooks may reach though they are not public."
+    )
     web_threads: int = Field(256, ge=4, description="Threads of the web process; each open stream takes one.")
 
     node: str = Field(
@@ -122,6 +129,12 @@ class Settings(BaseSettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
         return value.upper()
+
+    @field_validator("trusted_proxies", "webhook_networks")
+    @classmethod
+    def _known_networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -13,9 +13,12 @@ from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.reconciler import Reconciler
 from sllm_tasks.control.relocation import Relocation
 from sllm_tasks.control.sweeper import Sweeper
+from sllm_tasks.control.webhook_sender import NUM_SENDERS, WebhookSender
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.mover import Mover
+from sllm_tasks.networks import parse_networks
 from sllm_tasks.process import built_from_environment, own
+from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected
 from sllm_tasks.threads import ServiceThread
@@ -27,12 +30,14 @@ def build_app(settings: Settings) -> Celery:
     app, live, dispatcher = services.app, services.live, services.dispatcher
     ledger = Database(settings.ledger_url)
     desk = OperationDesk(ledger, live, dispatcher)
+    sender = WebhookSender(ledger, cluster_secret(settings), parse_networks(settings.webhook_networks))
     threads = (
         ServiceThread("ledger-writer", LedgerWriter(ledger, live, desk.commit).run),
         ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
         ServiceThread("relocation", Relocation(live, Mover(live)).run),
         ServiceThread("housekeeping", Housekeeping(ledger, live).run),
         ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
+        *(ServiceThread(f"webhooks-{number}", sender.run) for number in range(NUM_SENDERS)),
         *installed_services(settings, ledger, live, dispatcher),
     )
 

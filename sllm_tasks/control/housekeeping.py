@@ -15,6 +15,7 @@ from sllm_tasks.ledger.idempotency import purge_keys
 from sllm_tasks.ledger.job_lists import purge_expired
 from sllm_tasks.ledger.loads import purge_loads
 from sllm_tasks.ledger.login_limits import purge_failures
+from sllm_tasks.ledger.outbox import purge_messages
 from sllm_tasks.ledger.user_sessions import purge_sessions
 from sllm_tasks.livestate import LiveState
 
@@ -49,6 +50,7 @@ class Housekeeping:
             purge_keys(session, now)
             purge_decisions(session, now - _KEPT)
             purge_loads(session, now - _KEPT)
+            purge_messages(session, now - _KEPT)
         with self._ledger.transaction() as session:
             purge_files(session, now)
             purge_sessions(session, now)

@@ -17,6 +17,7 @@ from sllm_tasks.errors import ConflictError
 from sllm_tasks.jobs import JOB_TRANSITIONS, Exactness, JobSpec, JobStatus, Outcome
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.encoding import encode_params, encode_tokens, from_ms
+from sllm_tasks.ledger.outbox import EndedJob, add_messages
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
 
@@ -137,15 +138,19 @@ def end_jobs(session: Session, endings: Iterable[Ending]) -> set[str]:
     first = {ending.job_id: ending for ending in reversed(list(endings))}
     # Locked in the order of ids, so that two batches which overlap wait for each other instead of deadlocking.
     still_open = session.execute(
-        select(JobRow.id, JobRow.result_ttl_s)
+        select(JobRow.id, JobRow.result_ttl_s, JobRow.tenant, JobRow.webhook)
         .where(JobRow.id.in_(first), _NOT_ENDED)
         .order_by(JobRow.id)
         .with_for_update()
     ).all()
     if still_open:
-        rows = [_end_values(first[job_id], result_ttl_s) for job_id, result_ttl_s in still_open]
-        session.connection().execute(_END, rows)
-    return {job_id for job_id, _ in still_open}
+        session.connection().execute(_END, [_end_values(first[row.id], row.result_ttl_s) for row in still_open])
+        add_messages(session, [_ended(first[row.id], row.tenant, row.webhook) for row in still_open])
+    return {row.id for row in still_open}
+
+
+def _ended(ending: Ending, tenant: str, webhook: JsonObject | None) -> EndedJob:
+    return EndedJob(id=ending.job_id, tenant=tenant, status=ending.outcome.status, webhook=webhook, at=ending.at)
 
 
 def _build_end() -> Update:

@@ -112,3 +112,27 @@ class AttemptExit(StrEnum):
     HANDED_BACK = "handed_back"
     #: The live state was lost and the job was published again.
     SUPERSEDED = "superseded"
+
+
+class DeliveryStatus(StrEnum):
+    """What has become of a message to a webhook; it may be sent again from any of these."""
+
+    #: To be sent, or to be sent again after a failed try.
+    PENDING = "pending"
+    #: The receiver has answered with a status of 200 to 299.
+    DELIVERED = "delivered"
+    #: Given up, or its webhook was disabled.
+    FAILED = "failed"
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook may be told of."""
+
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELED = "job.canceled"
+    JOB_EXPIRED = "job.expired"
+
+
+#: What is sent when somebody asks for it, to find out whether it arrives.
+TEST_EVENT = "webhook.test"

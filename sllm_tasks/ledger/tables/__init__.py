@@ -1,7 +1,7 @@
 """All tables of the ledger; importing this fills `Base.metadata`."""
 
 from sllm_tasks.ledger.columns import Base
-from sllm_tasks.ledger.tables.access import ApiKeyRow, AuditRow, IdempotencyKeyRow, TenantRow, WebhookRow
+from sllm_tasks.ledger.tables.access import ApiKeyRow, AuditRow, IdempotencyKeyRow, TenantRow
 from sllm_tasks.ledger.tables.batches import BatchRefusalRow, BatchRow, FilePartRow, FileRow
 from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, ModelRow, PlacementRow
 from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
@@ -9,6 +9,7 @@ from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
 from sllm_tasks.ledger.tables.operations import OperationRow
 from sllm_tasks.ledger.tables.people import LoginFailuresRow, LoginLinkRow, UserRow, UserSessionRow
 from sllm_tasks.ledger.tables.queues import PausedQueueRow
+from sllm_tasks.ledger.tables.webhooks import WebhookDeliveryRow, WebhookRow
 
 __all__ = [
     "ApiKeyRow",
@@ -35,5 +36,6 @@ __all__ = [
     "TenantRow",
     "UserRow",
     "UserSessionRow",
+    "WebhookDeliveryRow",
     "WebhookRow",
 ]

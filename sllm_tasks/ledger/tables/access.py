@@ -1,10 +1,10 @@
-"""Who may do what and who did: tenants, API keys, idempotency keys, audit, webhooks."""
+"""Who may do what and who did: tenants, API keys, idempotency keys, audit."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sllm_tasks.ledger.columns import JSON_VALUE, Base, JsonObject, Message
@@ -89,18 +89,3 @@ class AuditRow(Base):
     after: Mapped[JsonObject | None] = mapped_column(JSON_VALUE)
     request_id: Mapped[str | None]
     note: Mapped[str | None] = mapped_column(Message)
-
-
-class WebhookRow(Base):
-    """Where a tenant wants to hear about its jobs."""
-
-    __tablename__ = "webhooks"
-    __table_args__ = (Index(None, "tenant"),)
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
-    url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[str]] = mapped_column(JSON_VALUE)
-    secret: Mapped[str] = mapped_column(comment="signs deliveries, so it cannot be kept as a hash")
-    created_at: Mapped[datetime]
-    disabled_at: Mapped[datetime | None]
