@@ -104,6 +104,20 @@ class AdminChanges:
         """Ask for what the tiers of a node deliver to be measured."""
         return self._ask_node("node.calibrate", OperationKind.CALIBRATE, node, node)
 
+    def cancel_operation(self, operation_id: str) -> OperationRow:
+        """Give an operation up; raises NotFoundError, or ConflictError for one that cannot be taken back."""
+        with self._changing("operation.cancel", operation_id) as change:
+            row = operations.get_operation(change.session, operation_id)
+            if row.kind == OperationKind.DELETE_MODEL:
+                raise ConflictError("a model that is being deleted cannot be taken back; deploy it again")
+            if row.kind == OperationKind.DEPLOY:
+                inventory.lock_model(change.session, row.target)
+            change.is_done = not operations.cancel_operation(change.session, operation_id, now=change.now)
+            if not change.is_done and row.kind == OperationKind.DEPLOY:
+                why = f"its deployment was canceled by {self.caller.id}"
+                inventory.note_deploy_failed(change.session, row.target, why, deployment=operation_id, now=change.now)
+            return operations.get_operation(change.session, operation_id)
+
     def pause_queue(self, name: str) -> None:
         """Start no more jobs of a model, or of all (`EVERY_MODEL`); raises NotFoundError."""
         with self._changing("queue.pause", name) as change:

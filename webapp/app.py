@@ -27,6 +27,7 @@ from webapp.api import (
     scheduler,
     tenants,
     users,
+    webhooks,
 )
 from webapp.openai import batches as openai_batches
 from webapp.openai import completions as openai_completions
@@ -63,6 +64,7 @@ def create_app(services: WebServices) -> Flask:
         tenants,
         keys,
         users,
+        webhooks,
     ):
         app.register_blueprint(resource.blueprint)
     for openai_resource in (openai_models, openai_completions, openai_files, openai_batches):

@@ -74,6 +74,7 @@ class JobMaker:
             prompt=body.input.prompt,
             messages=None if messages is None else [message.model_dump() for message in messages],
             metadata=body.metadata,
+            webhook=None if body.webhook is None else body.webhook.model_dump(mode="json"),
             client_id=None if named is None else named.client_id,
             fingerprint=None if named is None else named.fingerprint,
             request_id=origin.request_id,

@@ -33,6 +33,7 @@ def retry_of(services: WebServices, view: JobView) -> NewJob:
         prompt=row.prompt,
         messages=row.messages,
         metadata={name: str(value) for name, value in row.user_metadata.items()},
+        webhook=row.webhook,
         request_id=g.request_id,
         max_attempts=services.settings.max_attempts,
         result_ttl_s=row.result_ttl_s,

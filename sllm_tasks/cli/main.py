@@ -39,9 +39,10 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "explain": ("explain:explain", "Show where a job of a model would run now, and why."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "user": ("users:user", "Make, list and disable users of the admin UI."),
+    "webhook": ("webhooks:webhook", "Say who is told when jobs end, and see what has become of it."),
     "tenant": ("tenants:tenant", "List tenants, set their shares and limits."),
-    "db": ("database:db", "Upgrade and check the ledger's schema."),
-    "config": ("configuration:config", "Show the settings and where each is from."),
+    "db": ("database:db", "Upgrade, check, back up and restore the ledger."),
+    "config": ("configuration:config", "Show the settings and where each is from; make users of a broker."),
     "doctor": ("doctor:doctor", "Look for what is wrong with this machine's setup."),
 }
 

@@ -58,6 +58,11 @@ class OperationStore:
         """Report an operation's end; control commits it."""
         return self._beat(operation_id, attempt, owner, {}, json.dumps(result))
 
+    def revoke(self, operation_id: str) -> None:
+        """Take an operation from whoever runs it: the next heartbeat finds no record, and the work stops."""
+        with translated():
+            self._redis.delete(f"{PREFIX}operation:{operation_id}")
+
     def view(self, operation_id: str) -> LiveOperation | None:
         """The live record, None when there is none."""
         with translated():

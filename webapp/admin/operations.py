@@ -9,9 +9,10 @@ from flask import Response, request
 from sllm_tasks.ledger.operations import get_operation, list_operations
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import OperationStatus, Role
-from webapp.admin.access import needs
-from webapp.admin.blueprint import blueprint
+from webapp.admin.access import needs, person
+from webapp.admin.blueprint import blueprint, see_other
 from webapp.admin.pages import Context, page
+from webapp.admin_changes import AdminChanges
 from webapp.admin_json import operation_json
 from webapp.services import services
 
@@ -30,6 +31,15 @@ def operations() -> Response:
 def operation(operation_id: str) -> Response:
     """Show one operation."""
     return page("operation", lambda: _one(operation_id))
+
+
+@blueprint.post("/operations/<operation_id>/cancel")
+@needs(Role.OPERATOR)
+def cancel_operation(operation_id: str) -> Response:
+    """Give an operation up."""
+    AdminChanges(services().ledger, person()).cancel_operation(operation_id)
+    services().live.operations.revoke(operation_id)
+    return see_other("operation", operation_id=operation_id, notice="operation_canceled")
 
 
 def _context() -> Context:

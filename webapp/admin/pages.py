@@ -42,6 +42,7 @@ _NOTICES: Final[Mapping[str, str]] = {
     "revoked": "The key works no more, within five seconds everywhere.",
     "disabled": "The user is signed out everywhere.",
     "role": "The user has another role now.",
+    "operation_canceled": "Whoever runs it stops within seconds.",
     "retried": "The jobs were submitted again, each as a new one.",
 }
 

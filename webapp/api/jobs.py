@@ -16,6 +16,7 @@ from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.attempts import list_attempts
 from sllm_tasks.ledger.job_lists import JobFilter, delete_job_content, list_jobs
 from sllm_tasks.ledger.keys import Scope
+from sllm_tasks.ledger.outbox import list_messages
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError, JobFailedError
 from webapp.incoming import keyed_request, named_request, page_request, read_body, read_query, wait_s
@@ -25,8 +26,9 @@ from webapp.job_retry import retry_of
 from webapp.job_views import JobView, find_job, views_of
 from webapp.job_waits import wait_until
 from webapp.outgoing import list_json, replayed
-from webapp.schemas.jobs import JobRequest, JobsQuery
+from webapp.schemas.jobs import DeliveriesQuery, JobRequest, JobsQuery
 from webapp.services import services
+from webapp.webhook_json import delivery_json
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/v1/jobs")
 
@@ -111,6 +113,16 @@ def get_attempts(job_id: str) -> Response:
     with services().ledger.reading() as session:
         data = [attempt_json(row) for row in list_attempts(session, view.row.id)]
     return jsonify(list_json(data, key="attempt"))
+
+
+@blueprint.get("/<job_id>/deliveries")
+@requires(Scope.JOBS_READ)
+def get_deliveries(job_id: str) -> Response:
+    """List whom the job's end was told, and what has become of it."""
+    view, query = find_job(services(), caller().tenant, job_id), read_query(DeliveriesQuery)
+    with services().ledger.reading() as session:
+        page = list_messages(session, page_request(query), job_id=view.row.id, status=query.status)
+    return jsonify(list_json([delivery_json(row) for row in page.rows], has_more=page.has_more))
 
 
 @blueprint.post("/<job_id>/cancel")

@@ -9,9 +9,9 @@ from flask import Blueprint, Response, jsonify
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.operations import get_operation, list_operations
 from sllm_tasks.ledger.states import ENDED_OPERATION_STATUSES
-from webapp.admin_changes import Started
+from webapp.admin_changes import AdminChanges, Started
 from webapp.admin_json import operation_json
-from webapp.auth import requires
+from webapp.auth import caller, requires
 from webapp.incoming import page_request, read_query
 from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import OperationsQuery
@@ -39,6 +39,15 @@ def get_operations() -> Response:
     with services().ledger.reading() as session:
         page = list_operations(session, page_request(read_query(OperationsQuery)))
     return jsonify(list_json([operation_json(row) for row in page.rows], has_more=page.has_more))
+
+
+@blueprint.post("/<operation_id>/cancel")
+@requires(Scope.ADMIN_WRITE)
+def cancel(operation_id: str) -> Response:
+    """Give an operation up; whoever runs it stops within seconds. One that has ended stays as it is."""
+    row = AdminChanges(services().ledger, caller()).cancel_operation(operation_id)
+    services().live.operations.revoke(operation_id)
+    return jsonify(operation_json(row))
 
 
 def started(what: Started) -> Response:

@@ -33,6 +33,7 @@ _TENANT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _USER_NAME: Final = r"^[a-z0-9][a-z0-9._@-]{0,62}$"
 _JOB_ID: Final = f"^{id_pattern('job')}$"
 _OPERATION_ID: Final = f"^{id_pattern('op')}$"
+_DELIVERY_ID: Final = f"^{id_pattern('msg')}$"
 
 #: Names of models: they appear in URLs and in keys of the live state.
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
@@ -42,6 +43,7 @@ UserName = Annotated[str, StringConstraints(pattern=_USER_NAME)]
 #: Cursors of lists: where the page before has ended.
 JobCursor = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 OperationCursor = Annotated[str, StringConstraints(pattern=_OPERATION_ID)]
+DeliveryCursor = Annotated[str, StringConstraints(pattern=_DELIVERY_ID)]
 
 #: What a client is told instead of the pattern that its text does not meet.
 WORDS_OF_PATTERN: Final = {
@@ -51,4 +53,5 @@ WORDS_OF_PATTERN: Final = {
     _USER_NAME: "1 to 63 of a-z 0-9 . _ @ - beginning with a letter or a digit",
     _JOB_ID: "the id of a job, such as the last_id of a page",
     _OPERATION_ID: "the id of an operation, such as the last_id of a page",
+    _DELIVERY_ID: "the id of a delivery, such as the last_id of a page",
 }

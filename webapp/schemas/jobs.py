@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
 from sllm_tasks.jobs import Exactness, JobStatus
+from sllm_tasks.ledger.states import DeliveryStatus
 from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS, MAX_TOP_K
-from webapp.schemas.fields import Body, JobCursor, ModelName, OperationCursor, ShortText, Text
+from webapp.schemas.fields import Body, DeliveryCursor, JobCursor, ModelName, OperationCursor, ShortText, Text
+from webapp.schemas.webhooks import JobWebhook
 
 _Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
@@ -64,6 +66,7 @@ class JobRequest(Body):
     #: What is promised about retries and migrations; default: what its model was deployed with.
     exactness: Annotated[Exactness, Field(strict=False)] | None = None
     metadata: Annotated[dict[_Label, _LabelValue], Field(default_factory=dict, max_length=16)]
+    webhook: JobWebhook | None = None
 
 
 class Query(Body):
@@ -102,3 +105,10 @@ class OperationsQuery(PageQuery):
     """Which part of the list of operations."""
 
     after: OperationCursor | None = None
+
+
+class DeliveriesQuery(PageQuery):
+    """Which part of the list of messages to a webhook."""
+
+    after: DeliveryCursor | None = None
+    status: DeliveryStatus | None = None
