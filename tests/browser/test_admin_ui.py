@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import ConsoleMessage, Page, expect
+from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
 from sllm_tasks.client import calls
 from sllm_tasks.ledger.database import Database
@@ -174,7 +174,25 @@ def test_who_is_disabled_while_looking_is_sent_to_sign_in(chromium: Chromium, cl
     context = chromium.new_context(base_url=_url(cluster))
     page = context.new_page()
     _sign_in(page, "leaver")
-    expect(page.locator("#live-state")).to_have_text("live")
+    # Shown once the stream is open.
+    expect(page.locator("#live-state")).to_be_visible(timeout=_TIMEOUT_MS)
     cluster.client.run(calls.disable_user("leaver"))
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=_TIMEOUT_MS)
+    context.close()
+
+
+def test_who_is_disabled_before_the_page_is_live_is_sent_to_sign_in_too(chromium: Chromium, cluster: Cluster) -> None:
+    ledger = Database(cluster.settings.ledger_url)
+    add_user(ledger, "early-leaver", Role.VIEWER)
+    ledger.close()
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+
+    def disable_first(route: Route) -> None:
+        cluster.client.run(calls.disable_user("early-leaver"))
+        route.continue_()
+
+    page.route("**/*live=1*", disable_first, times=1)
+    _sign_in(page, "early-leaver")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=_TIMEOUT_MS)
     context.close()

@@ -20,6 +20,24 @@
     if (event.detail?.status === 401) location.reload();
     else showLive("reconnecting");
   }, true);
+  // That was the stream opened again. The first time it is a request like any other: htmx would put a refusal in place
+  // of what is shown, and leave it at that.
+  const live = document.getElementById("live");
+  const isOfStream = (event) => live && event.detail.ctx?.sourceElement === live;
+  function openAgainLater() {
+    showLive("reconnecting");
+    setTimeout(() => htmx.ajax("GET", live.getAttribute("hx-sse:connect"), { source: live }), 3000);
+  }
+  document.addEventListener("htmx:before:response", (event) => {
+    const status = event.detail.ctx?.response.status;
+    if (!isOfStream(event) || status < 400) return;
+    event.preventDefault();
+    if (status === 401) location.reload();
+    else openAgainLater();
+  }, true);
+  document.addEventListener("htmx:error", (event) => {
+    if (isOfStream(event)) openAgainLater();
+  }, true);
   document.addEventListener("htmx:sse:before:message", (event) => {
     if (paused) event.preventDefault();
     else showLive("live");
