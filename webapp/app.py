@@ -10,6 +10,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 
 from sllm_tasks.ids import new_id
+from sllm_tasks.networks import parse_networks
 from webapp import problems
 from webapp.admin import site
 from webapp.api import (
@@ -33,6 +34,7 @@ from webapp.openai import batches as openai_batches
 from webapp.openai import completions as openai_completions
 from webapp.openai import files as openai_files
 from webapp.openai import models as openai_models
+from webapp.proxies import TrustedProxies
 from webapp.services import EXTENSION, WebServices
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ def create_app(services: WebServices) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined] # of Flask's default provider
     app.extensions[EXTENSION] = services
+    trusted = parse_networks(services.settings.trusted_proxies)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, trusted)  # type: ignore[method-assign] # as Flask documents it
     app.before_request(_name_request)
     app.after_request(_tell_request)
     problems.init_app(app)
