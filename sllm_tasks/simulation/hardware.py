@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from sllm_tasks.errors import SimulationError
+from sllm_tasks.estimators.line import Line
 
 #: Of the memory bandwidth that decoding reaches: our assumption, between what transformers and vLLM show.
 DECODE_EFFICIENCY: Final = 0.7
@@ -56,6 +57,17 @@ class NodeHardware:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredModel:
+    """What a real cluster has shown of a model."""
+
+    bytes_per_gpu: int
+    #: Time of a decode step, by the number of jobs in it.
+    step: Line
+    #: Time of a prefilled token over that of a decoded one.
+    prefill_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelHardware:
     """What a model asks of the hardware."""
 
@@ -65,17 +77,28 @@ class ModelHardware:
     kv_bytes_per_token: int
     #: Tokens of prompt and answer of one job.
     context: int
+    #: None: everything follows from its sizes.
+    measured: MeasuredModel | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, f"model {self.name}")
 
+    @property
+    def prefill_ratio(self) -> float:
+        """Time of a prefilled token over that of a decoded one."""
+        return PREFILL_RATIO if self.measured is None else self.measured.prefill_ratio
+
     def bytes_per_gpu(self, max_jobs: int) -> int:
         """Weights, the caches of so many jobs, and workspace."""
+        if self.measured is not None:
+            return self.measured.bytes_per_gpu
         cache_bytes = max_jobs * self.context * self.kv_bytes_per_token
         return math.ceil((self.checkpoint_bytes + cache_bytes) / self.num_gpus) + _WORKSPACE_BYTES
 
     def step_s(self, gpu: GpuKind, batch: int) -> float:
         """Time of one decode step of so many jobs."""
+        if self.measured is not None:
+            return self.measured.step.at(batch)
         read_bytes = self.checkpoint_bytes + batch * _MEAN_TOKENS * self.kv_bytes_per_token
         return read_bytes / (gpu.memory_bytes_per_s * DECODE_EFFICIENCY)
 

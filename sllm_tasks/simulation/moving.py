@@ -11,7 +11,6 @@ from sllm_tasks.policy.decision import Move
 from sllm_tasks.simulation.clock import Clock
 from sllm_tasks.simulation.decoding import Decoding
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimReplica
-from sllm_tasks.simulation.hardware import PREFILL_RATIO
 
 #: Gap in tokens at which the source stops, and rounds at most.
 _SMALL_GAP = 20.0
@@ -105,7 +104,7 @@ class Moving:
             return
         migration.begun_s = self._clock.now_s
         step_s = self._decoding.step_s(source)
-        prefill_s = PREFILL_RATIO * self._decoding.step_s(migration.target)
+        prefill_s = source.model.prefill_ratio * self._decoding.step_s(migration.target)
         played = rounds(_tokens(job, self._decoding.work_done(job)), step_s=step_s, prefill_s=prefill_s)
         self._clock.after(played.total_s - played.pause_s, lambda: self._stop_source(migration, played.pause_s))
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from itertools import count
 
 from sllm_tasks.cluster import GpuId, ReplicaState
 from sllm_tasks.estimators.facts import ArrivalFact, JobFact
 from sllm_tasks.estimators.learned import LearnedEstimates
-from sllm_tasks.policy.decision import AssignmentPath, Move
-from sllm_tasks.policy.queueing import Turns
-from sllm_tasks.policy.shares import Shares
-from sllm_tasks.policy.view import WaitingJob
-from sllm_tasks.simulation.clock import Clock, Timer
+from sllm_tasks.policy.decision import Move
+from sllm_tasks.simulation.clock import Clock
 from sllm_tasks.simulation.decoding import Decoding
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome, SimReplica
-from sllm_tasks.simulation.hardware import PREFILL_RATIO
 from sllm_tasks.simulation.loading import Loading
 from sllm_tasks.simulation.moving import Moving
 from sllm_tasks.simulation.nodes import Node
@@ -24,6 +19,7 @@ from sllm_tasks.simulation.results import JobRecord, RunRecord
 from sllm_tasks.simulation.scenario import NodeFailure, Scenario
 from sllm_tasks.simulation.start import calibrate, deployed_models, fill_stores
 from sllm_tasks.simulation.system import Order, System
+from sllm_tasks.simulation.waiting import Waiting
 from sllm_tasks.traces.records import TraceRequest
 
 #: After the last arrival, until everything that started has surely ended.
@@ -34,7 +30,7 @@ class Simulation:
     """Plays a scenario once; belongs to one thread."""
 
     def __init__(self, scenario: Scenario, system: System, *, checked: bool = False) -> None:
-        """With `checked`, what must always hold is checked after every pass; ValueError if it does not."""
+        """With `checked`, what must always hold is checked after every decision; ValueError if it does not."""
         self._scenario = scenario
         self._system = system
         self._is_checked = checked
@@ -43,7 +39,6 @@ class Simulation:
         nodes = [Node(self._clock, node, system.loader.discipline) for node in scenario.hardware.nodes]
         self.fleet = Fleet(nodes, deployed_models(scenario, system))
         self._estimates = LearnedEstimates()
-        self._policy = system.make_policy(scenario.seed)
         self._decoding = Decoding(self._clock, self._finish)
         self._loading = Loading(self._clock, system.loader, self._estimates.learn)
         self._moving = Moving(
@@ -54,21 +49,30 @@ class Simulation:
             moved=self._take_over,
             learn=self._estimates.learn,
         )
-        self._waiting: dict[str, tuple[SimJob, WaitingJob]] = {}
+        self._waiting = Waiting(
+            self._clock,
+            self.fleet,
+            system.make_policy(scenario.seed),
+            self._estimates,
+            timeout_s=scenario.timeout_s,
+            settle=self._loading.settle,
+            carry_out=self._decided,
+            expired=self._leave,
+        )
         self._jobs: list[SimJob] = []
-        self._expiries: dict[str, Timer] = {}
         self._numbers = count(1)
-        self._pass_is_due = False
-        # Models whose jobs have to be decided anew; None: all, because what they may have has changed.
-        self._concerned: set[str] | None = set()
         self._max_tokens = max((request.output_tokens for request in scenario.trace.requests), default=1)
 
     def run(self) -> RunRecord:
         """Play it to its end."""
         fill_stores(self.fleet, self._scenario, self._system)
-        calibrate(self.fleet, self._system.loader, self._estimates)
+        if self._scenario.facts:
+            for fact in self._scenario.facts:
+                self._estimates.learn(fact)
+        else:
+            calibrate(self.fleet, self._system.loader, self._estimates)
         for number, request in enumerate(self._scenario.trace.requests):
-            self._clock.at(request.arrival_s, partial(self._arrive, number, request))
+            self._clock.at(request.arrival_s + self._scenario.dispatch_s, partial(self._arrive, number, request))
         for failure in self._scenario.failures:
             self._clock.at(failure.at_s, partial(self._fail, failure))
             self._clock.at(failure.until_s, partial(self._recover, failure))
@@ -84,36 +88,21 @@ class Simulation:
     # Jobs: from their arrival to their end.
 
     def _arrive(self, number: int, request: TraceRequest) -> None:
-        prefill_work = PREFILL_RATIO * request.input_tokens
+        prefill_work = self._models[request.model].prefill_ratio * request.input_tokens
         job = SimJob(
             id=f"job_{number:06}",
             request=request,
-            created_s=self._clock.now_s,
+            created_s=request.arrival_s,
             work=prefill_work + request.output_tokens,
             prefill_work=prefill_work,
             max_tokens=self._max_tokens,
         )
         self._jobs.append(job)
         self._estimates.learn(ArrivalFact(model=request.model, at_s=self._clock.now_s))
-        self._queue(job)
-
-    def _queue(self, job: SimJob) -> None:
-        """Let a job wait for a place; what it has waited and stood still already counts."""
-        started_s = job.started_s if job.started_s is not None else self._clock.now_s
-        left_s = self._scenario.timeout_s - (started_s - job.created_s) - job.paused_s
-        deadline_s = self._clock.now_s + left_s
-        self._waiting[job.id] = (job, job.as_waiting(deadline_s))
-        self._expiries[job.id] = self._clock.at(deadline_s, partial(self._expire, job))
-        self._request_pass(job.request.model)
-
-    def _expire(self, job: SimJob) -> None:
-        self._waiting.pop(job.id, None)
-        self._expiries.pop(job.id, None)
-        job.ended_s, job.outcome = self._clock.now_s, SimOutcome.EXPIRED
-        self._leave(job)
+        self._waiting.add(job)
 
     def _give(self, job: SimJob, replica: SimReplica) -> None:
-        self._waiting.pop(job.id, None)
+        self._waiting.placed(job)
         replica.jobs[job.id] = job
         job.replica = replica
         if replica.state is ReplicaState.READY:
@@ -121,8 +110,7 @@ class Simulation:
 
     def _start(self, job: SimJob, replica: SimReplica) -> None:
         now_s = self._clock.now_s
-        if (expiry := self._expiries.pop(job.id, None)) is not None:
-            expiry.cancel()
+        self._waiting.started(job)
         if job.started_s is None:
             job.started_s = now_s
         elif job.stopped_s is not None:
@@ -162,7 +150,7 @@ class Simulation:
                 self._remove(replica)
             elif replica.state in {ReplicaState.READY, ReplicaState.DRAINING}:
                 self._keep_alive(replica)
-        self._request_pass()
+        self._waiting.request_pass()
 
     def _lose(self, job: SimJob, *, resumes: bool) -> None:
         """A job loses its replica and waits for another."""
@@ -179,10 +167,8 @@ class Simulation:
             job.work_done = 0.0
         elif job.work_done > job.prefill_work:
             # Its tokens are read again before the next one comes.
-            job.work += PREFILL_RATIO * (job.request.input_tokens + job.work_done - job.prefill_work)
-        if (expiry := self._expiries.pop(job.id, None)) is not None:
-            expiry.cancel()
-        self._queue(job)
+            job.work += replica.model.prefill_ratio * (job.request.input_tokens + job.work_done - job.prefill_work)
+        self._waiting.add(job)
 
     def _take_over(self, job: SimJob, target: SimReplica) -> None:
         """A moved job goes on, on its new replica or, if that died, on its old one."""
@@ -223,7 +209,7 @@ class Simulation:
         self._moving.target_ready(replica)
         if not replica.num_jobs:
             self._keep_alive(replica)
-        self._request_pass()
+        self._waiting.request_pass()
 
     def _keep_alive(self, replica: SimReplica) -> None:
         idle_since_s = replica.idle_since_s
@@ -248,40 +234,12 @@ class Simulation:
                 other.awaits.discard(replica.id)
                 if not other.awaits:
                     self._loading.begin(other, self._ready)
-        self._request_pass()
+        self._waiting.request_pass()
 
-    # Passes: decisions for whoever waits.
+    # Decisions, carried out.
 
-    def _request_pass(self, model: str | None = None) -> None:
-        """Look at the waiting jobs again; those of one model, if nothing has changed but that it has one more."""
-        if model is None:
-            self._concerned = None
-        elif self._concerned is not None:
-            self._concerned.add(model)
-        if not self._pass_is_due:
-            self._pass_is_due = True
-            self._clock.at(self._clock.now_s, self._pass)
-
-    def _pass(self) -> None:
-        self._pass_is_due = False
-        concerned, self._concerned = self._concerned, set()
-        waiting = [job for _, job in self._waiting.values() if concerned is None or job.model in concerned]
-        turns = Turns(waiting, Shares(), weights={}, may_start={})
-        self._loading.settle()
-        view = self.fleet.view(self._clock.now_s)
-        while (turn := turns.next()) is not None:
-            seen = replace(view, num_waiting={turn.job.model: turn.num_ahead})
-            order = self._policy.decide(seen, turn.job, self._estimates)
-            if order.decision.choice.path is AssignmentPath.WAIT:
-                turns.waits(turn.job)
-                drained = self._policy.drained(seen, turn.job)
-                for replica_id in drained:
-                    self.fleet.replicas[replica_id].state = ReplicaState.DRAINING
-                view = view.with_draining(drained)
-            else:
-                self._carry_out(self._waiting[turn.job.id][0], order)
-                turns.started(turn.job)
-                view = self.fleet.view(self._clock.now_s)
+    def _decided(self, job: SimJob, order: Order) -> None:
+        self._carry_out(job, order)
         if self._is_checked:
             self.fleet.check()
 
@@ -318,4 +276,4 @@ class Simulation:
 
     def _recover(self, failure: NodeFailure) -> None:
         self.fleet.nodes[failure.node].is_up = True
-        self._request_pass()
+        self._waiting.request_pass()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sllm_tasks.errors import SimulationError
+from sllm_tasks.estimators.facts import Fact
 from sllm_tasks.simulation.hardware import Hardware
 from sllm_tasks.traces.records import Trace
 
@@ -35,6 +36,10 @@ class Scenario:
     #: Models on the SSD of each node, for systems that have a store.
     placement: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failures: tuple[NodeFailure, ...] = ()
+    #: From a job's acceptance until it is decided about; where a start takes seconds that is nothing.
+    dispatch_s: float = 0.0
+    #: What was measured before; without any, the tiers of all nodes are calibrated.
+    facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_jobs < 1:
