@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.jobs import JobStatus
@@ -42,25 +42,33 @@ class JobFilter:
 
 def list_jobs(session: Session, tenant: str | None, wanted: JobFilter, request: PageRequest) -> Page[JobRow]:
     """List a tenant's jobs, or everybody's for None; those whose content is gone are not listed."""
-    query = select(JobRow).where(JobRow.purged_at.is_(None))
+    query = select(JobRow).where(*_conditions(wanted))
     if tenant is not None:
         query = query.where(JobRow.tenant == tenant)
+    return read_page(session, query, JobRow.id, request)
+
+
+def count_jobs(session: Session, wanted: JobFilter) -> int:
+    """Count what `list_jobs` would list of everybody's."""
+    return session.scalar(select(func.count()).select_from(JobRow).where(*_conditions(wanted))) or 0
+
+
+def _conditions(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
+    yield JobRow.purged_at.is_(None)
     if wanted.statuses:
-        query = query.where(JobRow.status.in_(wanted.statuses))
+        yield JobRow.status.in_(wanted.statuses)
     if wanted.model is not None:
-        query = query.where(JobRow.model == wanted.model)
+        yield JobRow.model == wanted.model
     if wanted.node is not None:
-        query = query.where(
-            select(JobAttemptRow).where(JobAttemptRow.job_id == JobRow.id, JobAttemptRow.node == wanted.node).exists()
-        )
+        here = select(JobAttemptRow).where(JobAttemptRow.job_id == JobRow.id, JobAttemptRow.node == wanted.node)
+        yield here.exists()
     if wanted.created_after is not None:
-        query = query.where(JobRow.created_at > wanted.created_after)
+        yield JobRow.created_at > wanted.created_after
     if wanted.group_id is not None:
-        query = query.where(JobRow.group_id == wanted.group_id)
+        yield JobRow.group_id == wanted.group_id
     if wanted.text:
         searched = (JobRow.id, JobRow.client_id, JobRow.model)
-        query = query.where(or_(*(column.contains(wanted.text, autoescape=True) for column in searched)))
-    return read_page(session, query, JobRow.id, request)
+        yield or_(*(column.contains(wanted.text, autoescape=True) for column in searched))
 
 
 def group_jobs(session: Session, group_id: str) -> Sequence[JobRow]:

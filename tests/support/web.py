@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaState
 from sllm_tasks.config import Settings
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.jobs import FinishReason, JobStatus, Outcome, TokenRecord, Usage
-from sllm_tasks.ledger import inventory, keys, schema
+from sllm_tasks.ledger import inventory, keys
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.livestate import LiveState
@@ -162,10 +163,10 @@ class Web:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, live_url: str) -> Settings:
+def settings(tmp_path: Path, live_url: str, _sqlite_template: Path) -> Settings:
     """Settings of a web process with an empty, upgraded ledger."""
     settings = Settings(home=tmp_path, redis_url=live_url, port=0, web_threads=40)
-    schema.upgrade(settings.ledger_url)
+    shutil.copy(_sqlite_template, tmp_path / "ledger.db")
     return settings
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from sllm_tasks.jobs import ACTIVE_STATUSES, JobStatus
 from sllm_tasks.ledger.job_lists import JobFilter
@@ -39,3 +40,9 @@ def parse_search(text: str) -> Search:
                 words.append(word)
     wanted = JobFilter(statuses=frozenset(statuses), model=model, node=node, text=" ".join(words) or None)
     return Search(wanted=wanted, errors=tuple(errors))
+
+
+def only_in(wanted: JobFilter, statuses: AbstractSet[JobStatus]) -> JobFilter | None:
+    """Narrow a search to some statuses; None if it is for others."""
+    left = frozenset(wanted.statuses & statuses if wanted.statuses else statuses)
+    return replace(wanted, statuses=left) if left else None

@@ -42,6 +42,10 @@ _NOTICES: Final[Mapping[str, str]] = {
     "revoked": "The key works no more, within five seconds everywhere.",
     "disabled": "The user is signed out everywhere.",
     "role": "The user has another role now.",
+    "canceled_many": "The jobs were asked to stop.",
+    "tenant": "That holds within five seconds.",
+    "webhook_enabled": "The webhook hears of jobs that end from now on.",
+    "webhook_disabled": "Nothing more is sent there.",
     "operation_canceled": "Whoever runs it stops within seconds.",
     "retried": "The jobs were submitted again, each as a new one.",
 }

@@ -6,6 +6,8 @@ from flask import Flask, Response, redirect
 
 from webapp.admin import (  # noqa: F401 - each registers its views
     audit,
+    audit_export,
+    cancel_jobs,
     checkpoints,
     decisions,
     failed,
@@ -19,7 +21,9 @@ from webapp.admin import (  # noqa: F401 - each registers its views
     placements,
     settings,
     sign_in,
+    tenants,
     users,
+    webhooks,
 )
 from webapp.admin.blueprint import blueprint
 from webapp.admin.formats import FILTERS

@@ -20,7 +20,7 @@ PAGES = (
     "", "/models", "/checkpoints", "/placements", f"/placements/{DIGEST}/node0", "/jobs", "/failed", "/decisions",
     "/migrations", "/operations", "/audit", "/settings",
 )  # fmt: skip
-ADMIN_PAGES = ("/keys", "/users", f"/models/{MODEL}/delete")
+ADMIN_PAGES = ("/keys", "/users", "/tenants", "/webhooks", "/webhooks/deliveries", f"/models/{MODEL}/delete")
 #: Every change, with the least role that may make it.
 CHANGES = (
     ("/models", Role.ADMIN), (f"/models/{MODEL}/delete", Role.ADMIN), ("/keys", Role.ADMIN),
@@ -31,6 +31,9 @@ CHANGES = (
     ("/nodes/node0/calibrate", Role.OPERATOR), ("/nodes/node0/drain", Role.OPERATOR),
     ("/jobs/job_1/move", Role.OPERATOR), ("/migrations/migration_1/abort", Role.OPERATOR),
     (f"/queues/{MODEL}/pause", Role.OPERATOR), ("/sign-out", Role.VIEWER),
+    ("/jobs/cancel", Role.OPERATOR), ("/operations/op_1/cancel", Role.OPERATOR), ("/tenants", Role.ADMIN),
+    ("/webhooks", Role.ADMIN), ("/webhooks/webhook_1/test", Role.ADMIN), ("/webhooks/webhook_1/disable", Role.ADMIN),
+    ("/webhooks/webhook_1/delete", Role.ADMIN), ("/webhooks/deliveries/msg_1/redeliver", Role.ADMIN),
 )  # fmt: skip
 
 
