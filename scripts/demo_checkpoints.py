@@ -50,15 +50,15 @@ def make_llama(path: Path, *, train_seconds_max: float = 60, seed: int = 0) -> P
     return _write(path, model, tokenizer, chat_template=_CHAT_TEMPLATE)
 
 
-def make_opt(path: Path, *, seed: int = 0) -> Path:
-    """Write an OPT of some 6 MB with random weights: it talks nonsense, at once and for ever."""
+def make_opt(path: Path, *, num_layers: int = 4, seed: int = 0) -> Path:
+    """Write an OPT of random weights, of some 6 MB with four layers: it talks nonsense, at once and for ever."""
     tokenizer = _train_tokenizer([sum_.question + sum_.answer for sum_ in all_sums(_SUMS_BELOW)])
     config = OPTConfig(
         vocab_size=512,
         hidden_size=192,
         word_embed_proj_dim=192,
         ffn_dim=576,
-        num_hidden_layers=4,
+        num_hidden_layers=num_layers,
         num_attention_heads=6,
         max_position_embeddings=2048,
         **_TOKEN_IDS,

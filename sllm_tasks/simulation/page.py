@@ -20,6 +20,7 @@ _STYLE = (
     "body{font:15px system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
     "table{border-collapse:collapse;width:100%}th,td{padding:.2rem .6rem;text-align:right}"
     "th:first-child,td:first-child{text-align:left}tr+tr td{border-top:1px solid #ddd}"
+    "svg{max-width:100%}.wide{overflow-x:auto}"
     "svg text{font:12px system-ui,sans-serif}.mean{fill:#3b6ea5}.tail{fill:#c9d8e8}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}tr+tr td{border-color:#444}"
     "svg text{fill:#ddd}.tail{fill:#3a4a5a}}"
@@ -48,7 +49,7 @@ def _cell(name: str, results: Sequence[Result]) -> str:
     heading = (
         "<tr><th>system</th><th>mean s</th><th>P50</th><th>P95</th><th>P99</th><th>finished</th><th>published</th></tr>"
     )
-    return f"<h2>{escape(name)}</h2>{_drawing(name, results)}<table>{heading}{rows}</table>"
+    return f'<h2>{escape(name)}</h2>{_drawing(name, results)}<div class="wide"><table>{heading}{rows}</table></div>'
 
 
 def _row(result: Result) -> str:
@@ -69,7 +70,8 @@ def _drawing(name: str, results: Sequence[Result]) -> str:
             bars.append(f'<rect class="{kind}" {box}/>')
     height = len(results) * _BAR_HEIGHT
     label = escape(f"Mean and 99th percentile of startup, {name}", quote=True)
-    size = f'width="{_LABEL_WIDTH + _WIDTH}" height="{height}"'
+    width = _LABEL_WIDTH + _WIDTH
+    size = f'viewBox="0 0 {width} {height}" width="{width}"'
     return f'<svg role="img" aria-label="{label}" {size}>{"".join(bars)}</svg>'
 
 

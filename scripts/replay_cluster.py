@@ -1,0 +1,201 @@
+"""A live cluster of small models that traces are replayed on, and the simulation of what it would do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+from sqlalchemy import select
+
+from scripts.demo_checkpoints import make_opt
+from scripts.live_cluster import LiveCluster
+from sllm_tasks.client import AsyncClient, Client
+from sllm_tasks.cluster import GpuId, NodeInfo
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.jobs import StartKind
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import from_ms, to_ms
+from sllm_tasks.ledger.facts import arrival_facts, job_facts, load_facts
+from sllm_tasks.ledger.inventory import list_models, model_info
+from sllm_tasks.ledger.tables import DecisionRow, JobRow
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.policy.decision import AssignmentPath
+from sllm_tasks.replay import Replayed, replay
+from sllm_tasks.router.routing import LIVE_POLICY
+from sllm_tasks.simulation.links import Discipline
+from sllm_tasks.simulation.measured import MeasuredCluster
+from sllm_tasks.simulation.policies.ours import Ours
+from sllm_tasks.simulation.run import Simulation
+from sllm_tasks.simulation.scenario import Scenario
+from sllm_tasks.simulation.system import Loader, System
+from sllm_tasks.traces.records import Trace
+
+#: Layers of each model: their sizes, loads and steps differ by as much.
+MODELS = {"small": 6, "medium": 12, "large": 18, "largest": 24}
+_MAX_JOBS = 4
+_CONTEXT = 512
+#: Two of the models fit on a gpu, so that others have to go for most loads.
+GPU_BYTES = 200_000_000
+KEEP_ALIVE_S = 15.0
+_TIMEOUT_S = 120.0
+_LOAD_PATHS = {AssignmentPath.LOAD_DRAM, AssignmentPath.LOAD_SSD, AssignmentPath.LOAD_REMOTE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the router said of a load and its first token when it decided for it, and what it was."""
+
+    predicted_s: float
+    low_s: float
+    high_s: float
+    actual_s: float
+
+    @property
+    def error_s(self) -> float:
+        """How wrong it was."""
+        return abs(self.actual_s - self.predicted_s)
+
+
+class ReplayCluster:
+    """The cluster and its ledger."""
+
+    def __init__(self, cluster: LiveCluster, live: LiveState, ledger: Database) -> None:
+        self._cluster = cluster
+        self._live = live
+        self._ledger = ledger
+
+    def deploy(self, folder: Path) -> None:
+        """Deploy the models, and wait until both nodes have them."""
+        with Client(self._cluster.url, self._cluster.api_key) as client:
+            operations = [
+                client.deploy(
+                    name,
+                    str(make_opt(folder / name, num_layers=num_layers, seed=num_layers)),
+                    max_jobs=_MAX_JOBS,
+                    context=_CONTEXT,
+                    keep_alive_s=KEEP_ALIVE_S,
+                )
+                for name, num_layers in MODELS.items()
+            ]
+            for operation in operations:
+                client.wait_for(operation, timeout=180)
+        _until(lambda: all(len(node.checkpoints) == len(MODELS) for node in self._nodes()), "copies on both nodes")
+
+    def empty(self) -> None:
+        """Wait until nothing is loaded."""
+        _until(lambda: not any(map(self._live.fleet.replicas_on, self._gpus())), "an idle cluster")
+
+    def play(self, trace: Trace) -> Replayed:
+        """Play a trace."""
+
+        async def play() -> Replayed:
+            async with AsyncClient(self._cluster.url, self._cluster.api_key) as client:
+                return await replay(client, trace, timeout_s=_TIMEOUT_S)
+
+        replayed = asyncio.run(play())
+        if replayed.finished < 1:
+            raise SystemExit(f"only {replayed.finished:.1%} of the jobs succeeded")
+        # What workers report last is committed a moment later.
+        time.sleep(3)
+        return replayed
+
+    def simulate(self, trace: Trace) -> tuple[float, ...]:
+        """Simulate a trace on what the ledger has taught by now; startup times in seconds."""
+        facts = self._facts()
+        prompts = [fact.prompt_tokens for fact in facts if isinstance(fact, JobFact)]
+        with self._ledger.reading() as session:
+            models = [model_info(row) for row in list_models(session, ready_only=True)]
+        measured = MeasuredCluster(
+            nodes=self._nodes(),
+            gpus=self._live.fleet.gpus(),
+            models=models,
+            estimates=LearnedEstimates(facts),
+            prompt_tokens=round(median(prompts)),
+        )
+        hardware = measured.hardware()
+        scenario = Scenario(
+            name=trace.name,
+            hardware=hardware,
+            trace=trace,
+            max_jobs=_MAX_JOBS,
+            timeout_s=_TIMEOUT_S,
+            placement={node.name: tuple(hardware.models_by_name) for node in hardware.nodes},
+            dispatch_s=self._dispatch_s(),
+            facts=facts,
+        )
+        run = Simulation(scenario, _live_system(measured.load_start_s)).run()
+        return tuple(job.startup_s for job in run.jobs)
+
+    def predictions(self, since: datetime) -> list[Prediction]:
+        """What the router predicted for loads since then."""
+        query = select(DecisionRow.choice, DecisionRow.actual_s).where(
+            DecisionRow.at >= since, DecisionRow.path.in_(_LOAD_PATHS), DecisionRow.actual_s.is_not(None)
+        )
+        with self._ledger.reading() as session:
+            rows = session.execute(query).all()
+        return [
+            Prediction(
+                predicted_s=start["seconds"], low_s=start["low_s"], high_s=start["high_s"], actual_s=row.actual_s
+            )
+            for row in rows
+            if isinstance(start := row.choice.get("start"), Mapping)
+        ]
+
+    @property
+    def now(self) -> datetime:
+        """The cluster's time."""
+        return from_ms(self._live.now_ms())
+
+    def _facts(self) -> tuple[Fact, ...]:
+        """All that was measured; a simulation begins now."""
+        now, since, limit = self.now, self.now - timedelta(hours=1), 10_000
+        with self._ledger.reading() as session:
+            found = load_facts(session, since=since, limit=limit) + job_facts(session, since=since, limit=limit)
+            arrivals = arrival_facts(session, after_id="", limit=limit)
+        come = [timed.fact for timed in arrivals if isinstance(timed.fact, ArrivalFact)]
+        now_s = to_ms(now) / 1_000
+        return (*(timed.fact for timed in found), *(replace(fact, at_s=fact.at_s - now_s) for fact in come))
+
+    def _dispatch_s(self) -> float:
+        """From acceptance to the engine for those that found a place at once, in the middle of all warm ones."""
+        with self._ledger.reading() as session:
+            rows = session.execute(select(JobRow.created_at, JobRow.timings_ms, JobRow.assignment)).all()
+        times_ms = [
+            row.timings_ms["prefill_ms"] - to_ms(row.created_at)
+            for row in rows
+            if (row.assignment or {}).get("start_kind") == StartKind.WARM and row.timings_ms
+        ]
+        return max(0.0, float(median(times_ms)) / 1_000)
+
+    def _nodes(self) -> Sequence[NodeInfo]:
+        return self._live.fleet.nodes(self._live.now_ms())
+
+    def _gpus(self) -> list[GpuId]:
+        return [gpu.id for gpu in self._live.fleet.gpus()]
+
+
+def _live_system(load_start_s: float) -> System:
+    return System(
+        name="live",
+        title="the cluster as it is",
+        make_policy=lambda _seed: Ours(LIVE_POLICY),
+        loader=Loader(discipline=Discipline.REMAINING, start_s=load_start_s),
+        keep_alive_s=KEEP_ALIVE_S,
+        # Pools have what the first trace loaded.
+        fills_dram=True,
+        resumes=True,
+    )
+
+
+def _until(condition: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(0.2)
