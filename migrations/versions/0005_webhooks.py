@@ -1,4 +1,4 @@
-"""Webhooks: which of them fail, and the messages to them.
+"""Webhooks: which of them fail, and the messages to them. Lost workers are found without looking at all attempts.
 
 The code of the revision before this one runs on beside it: add first, remove in a later release.
 """
@@ -16,6 +16,7 @@ depends_on = None
 _NAME = sa.String(length=255)
 _AT = sa.DateTime(timezone=True)
 _TO_BE_SENT = sa.text("due_at IS NOT NULL")
+_LOST = sa.text("exit_reason = 'worker_lost'")
 
 
 def upgrade() -> None:
@@ -62,8 +63,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_webhook_deliveries_webhook_id_id"), "webhook_deliveries", ["webhook_id", "id"])
     op.create_index(op.f("ix_webhook_deliveries_job_id"), "webhook_deliveries", ["job_id"])
 
+    op.create_index("ix_job_attempts_lost", "job_attempts", ["job_id"], sqlite_where=_LOST, postgresql_where=_LOST)
+
 
 def downgrade() -> None:
+    op.drop_index("ix_job_attempts_lost", table_name="job_attempts")
     op.drop_table("webhook_deliveries")
     with op.batch_alter_table("webhooks") as webhooks:
         webhooks.drop_column("disabled_reason")

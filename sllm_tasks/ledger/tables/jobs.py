@@ -43,6 +43,8 @@ ERROR_CODE = Enum(
 # mean the same as a terminal status.
 _ACTIVE = text("ended_at IS NULL")
 _NOT_PURGED = text("purged_at IS NULL")
+#: Spelled out in queries too: SQLite matches no bound value to a partial index.
+WORKER_LOST = text("exit_reason = 'worker_lost'")
 
 
 class JobRow(Base):
@@ -136,6 +138,7 @@ class JobAttemptRow(Base):
     __table_args__ = (
         CheckConstraint("(ended_at IS NULL) = (exit_reason IS NULL)", name="exit_whole"),
         CheckConstraint("attempt >= 1 AND num_tokens >= 0", name="counts"),
+        Index("ix_job_attempts_lost", "job_id", sqlite_where=WORKER_LOST, postgresql_where=WORKER_LOST),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

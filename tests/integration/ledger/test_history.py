@@ -8,14 +8,23 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ErrorCode
-from sllm_tasks.ids import new_id
-from sllm_tasks.jobs import JobStatus, StartKind
+from sllm_tasks.ids import first_id, new_id
+from sllm_tasks.jobs import JobError, JobStatus, StartKind
 from sllm_tasks.ledger import attempts, audit, decisions, job_lists, jobs
 from sllm_tasks.ledger.attempts import NewAttempt
 from sllm_tasks.ledger.audit import AuditEntry
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.decisions import Decision
+from sllm_tasks.ledger.happenings import happenings
+from sllm_tasks.ledger.history import job_lives
 from sllm_tasks.ledger.job_lists import JobFilter
+from sllm_tasks.ledger.operations import (
+    NewOperation,
+    add_operation,
+    begin_operation,
+    fail_operation,
+    succeed_operation,
+)
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import AttemptExit
 from tests.integration.ledger.factories import NOW, TENANT, add_job, failure, make_job, success
@@ -186,3 +195,37 @@ def test_an_audit_row_says_who_changed_what_from_what_to_what(database: Database
 
 def test_error_codes_of_the_core_fit_the_ledger() -> None:
     assert max(len(code) for code in ErrorCode) <= 64
+
+
+def test_what_happened_of_itself_is_put_together_newest_first(database: Database) -> None:
+    with database.transaction() as session:
+        job_id = add_job(session)
+        attempts.start_attempt(session, _attempt(job_id))
+        lost = AttemptExit.WORKER_LOST
+        attempts.end_attempt(session, job_id, 1, at=NOW + timedelta(hours=1), exit_reason=lost, num_tokens=4)
+        for number, error in enumerate((None, JobError(code=ErrorCode.DISK_FULL, message="no room"))):
+            operation = NewOperation(
+                id=new_id("op"), kind="deploy", target="m", args={}, requested_by="ada", created_at=NOW
+            )
+            add_operation(session, operation)
+            begin_operation(session, operation.id, node="n0", now=NOW)
+            at = NOW + timedelta(minutes=number)
+            if error is None:
+                succeed_operation(session, operation.id, attempt=1, result={}, now=at)
+            else:
+                fail_operation(session, operation.id, attempt=1, error=error, now=at)
+        found = happenings(session, since=NOW - timedelta(days=365), limit=10)
+    assert [(each.kind, each.is_bad) for each in found] == [
+        ("worker_lost", True), ("operation", True), ("operation", False)
+    ]  # fmt: skip
+    assert found[0].text == "a worker of n0.1+0 was lost with attempt 1, after 4 tokens"
+    assert found[1].text == "deploy of m failed: no room"
+
+
+def test_the_lives_of_jobs_are_read_back_to_an_instant(database: Database) -> None:
+    with database.transaction() as session:
+        old, new = make_job(), make_job()
+        add_job(session, replace(old, spec=replace(old.spec, job_id=first_id("job", 1))))
+        add_job(session, new)
+        (life,) = job_lives(session, since=NOW - timedelta(days=365), limit=10)
+    assert (life.started_at, life.ended_at, life.start_kind) == (None, None, None)

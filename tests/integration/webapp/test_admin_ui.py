@@ -18,7 +18,7 @@ from tests.support.web import DIGEST, MODEL, Web
 
 PAGES = (
     "", "/models", "/checkpoints", "/placements", f"/placements/{DIGEST}/node0", "/jobs", "/failed", "/decisions",
-    "/migrations", "/operations", "/audit", "/settings",
+    "/migrations", "/operations", "/audit", "/settings", "/events", "/charts?window=1d",
 )  # fmt: skip
 ADMIN_PAGES = ("/keys", "/users", "/tenants", "/webhooks", "/webhooks/deliveries", f"/models/{MODEL}/delete")
 #: Every change, with the least role that may make it.
