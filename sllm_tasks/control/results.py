@@ -165,8 +165,8 @@ def _room_bytes(gpus: Sequence[Gpu], num_gpus: int) -> int:
 def bytes_per_gpu(settings: ModelSettings, result: dict[str, Any], context: int) -> int:
     """Return what a replica reserves on each gpu: as much as the one needs that gets most.
 
-    That is its layers' weights and their KV cache of all jobs. A prompt on its way in has a cache of its own beside
-    that of the batch, and the largest buffer (the keys or the values of one layer) is there twice while its tokens are
+    That is its layers' weights and their KV cache of all jobs. The engine `exact` has a slot more than it has jobs, and
+    in the default engine the largest buffer (the keys or the values of one layer) is there twice while its tokens are
     moved. Activations are not counted.
     """
     kv_bytes: int = result["kv_bytes_per_token"] * (settings.max_jobs + 1) * context

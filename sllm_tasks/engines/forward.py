@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from sllm_tasks.engines.base import EngineLimits
 from sllm_tasks.engines.equality import describe
-from sllm_tasks.engines.kv_cache import BatchCache, keys_and_values
+from sllm_tasks.engines.kv_cache import BatchCache, ParkedRow, keys_and_values
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.jobs import EqualityClass, Exactness
-
-
-@dataclass(slots=True)
-class Prefill:
-    """A prompt on its way into the model."""
-
-    cache: DynamicCache
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the model has seen."""
-        return int(self.cache.get_seq_length())
 
 
 class ForwardModel:
@@ -52,17 +39,20 @@ class ForwardModel:
         """Tokens of all rows together."""
         return self.batch.num_tokens
 
-    def begin(self) -> Prefill:
-        """Start with an empty cache."""
-        return Prefill(DynamicCache())
+    def begin(self) -> ParkedRow:
+        """Take a free row of the batch."""
+        return self.batch.park()
+
+    def prefill(self, prefill: ParkedRow, token_ids: Sequence[int]) -> torch.Tensor:
+        """Show the model more of a prompt and return the logits behind its last token, of shape (1, vocabulary)."""
+        return self._read(prefill.cache, token_ids)
 
     @torch.inference_mode()
-    def prefill(self, prefill: Prefill, token_ids: Sequence[int]) -> torch.Tensor:
-        """Show the model more of a prompt and return the logits behind its last token, of shape (1, vocabulary)."""
-        seen = prefill.num_tokens
+    def _read(self, cache: Cache, token_ids: Sequence[int]) -> torch.Tensor:
+        seen = cache.get_seq_length()
         output = self._model(
             input_ids=self._tensor([token_ids]),
-            past_key_values=prefill.cache,
+            past_key_values=cache,
             use_cache=True,
             **self._positions(torch.arange(seen, seen + len(token_ids)).unsqueeze(0)),
             **self._prefill_options,
@@ -70,12 +60,13 @@ class ForwardModel:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    def join(self, prefill: Prefill) -> None:
+    def join(self, prefill: ParkedRow) -> None:
         """Append a row with the tokens of a prompt."""
-        self.batch.join(prefill.cache)
+        self.batch.join(prefill)
 
-    def discard(self, prefill: Prefill) -> None:
-        """Do nothing: its cache goes with it."""
+    def discard(self, prefill: ParkedRow) -> None:
+        """Free the row of a prompt that will not join."""
+        self.batch.discard(prefill)
 
     @torch.inference_mode()
     def decode(self, token_ids: Sequence[int]) -> torch.Tensor:
@@ -110,10 +101,10 @@ class ForwardModel:
         """Run two tokens, which warms the model up, and make sure that its only state is keys and values."""
         if self._model._is_stateful:  # noqa: SLF001 - how transformers marks them, for lack of a public name
             raise self._not_supported("it keeps a recurrent state")
-        prefill = Prefill(DynamicCache())
+        cache = DynamicCache()
         try:
-            self.prefill(prefill, [0, 0])
-            lengths = {part.shape[-2] for pair in keys_and_values(prefill.cache) for part in pair}
+            self._read(cache, [0, 0])
+            lengths = {part.shape[-2] for pair in keys_and_values(cache) for part in pair}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise self._not_supported(str(error)) from error
         except RuntimeError as error:
@@ -122,7 +113,7 @@ class ForwardModel:
             raise self._not_supported(f"its layers do not run on several devices: {error}") from error
         if lengths != {2}:
             raise self._not_supported("its cache does not hold every token")
-        return prefill.cache
+        return cache
 
     def _not_supported(self, why: str) -> ModelUnusableError:
         name = type(self._model).__name__

@@ -6,12 +6,16 @@ Jobs are rows. Their tokens end at a common column, so that one decode step appe
     row 1   . . . . b b b      the model sees the columns between, and a mask that hides the dots
     row 2   . . c c c c c
 
+Prompts on their way in take the rows that are free, the last ones first, and begin at the first column. So a job that
+is read here while another worker decodes it needs no memory besides.
+
 Everything outside a row's own tokens is zero, always: a mask gives hidden columns the weight 0, and 0 times what a
 failed job may have left there (inf, nan) would not be 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,13 +78,68 @@ class _Layer(CacheLayerMixin):
         return self.buffers[0].shape[-2]
 
 
+class ParkedRow:
+    """A prompt on its way in: the row that it has now, and its tokens as transformers wants to see a cache."""
+
+    def __init__(self, row: int, layers: Sequence[_Layer]) -> None:
+        self.row = row
+        self.cache = Cache(layers=[_ParkedLayer(self, *layer.buffers) for layer in layers])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model has seen."""
+        return self.cache.get_seq_length()
+
+
+class _ParkedLayer(CacheLayerMixin):
+    """The columns of one row of a layer's buffers, from the first one on."""
+
+    is_sliding = False
+
+    def __init__(self, parked: ParkedRow, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # transformers' constructor
+        self._parked = parked
+        self._buffers = (keys, values)
+        self._length = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Do nothing: the buffers exist from the start."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append columns."""
+        seen = self._length
+        self._length += key_states.shape[-2]
+        keys, values = (buffer[self._parked.row, :, : self._length].unsqueeze(0) for buffer in self._buffers)
+        keys[:, :, seen:] = key_states
+        values[:, :, seen:] = value_states
+        return keys, values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what `update` will return."""
+        return self._length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Columns before this step."""
+        return self._length
+
+    def get_max_length(self) -> int:
+        """Columns of the buffers."""
+        return self._buffers[0].shape[-2]
+
+
 class BatchCache:
     """The cache of all rows. Owned by the engine's thread."""
 
     def __init__(self, like: DynamicCache, *, max_rows: int, max_columns: int) -> None:
         """Allocate buffers for the layers of a model, whose shapes are taken from a cache that it has filled."""
         self._window = _Window()
+        self._max_rows = max_rows
         self._max_columns = max_columns
+        # In the order of their rows, which count down from the last one.
+        self._parked: list[ParkedRow] = []
         self._layers = [
             _Layer(self._window, _zeros(keys, max_rows, max_columns), _zeros(values, max_rows, max_columns))
             for keys, values in keys_and_values(like)
@@ -107,18 +166,48 @@ class BatchCache:
         """Tokens of each row."""
         return tuple(self._window.lengths)
 
-    def join(self, prefilled: DynamicCache) -> None:
-        """Append a row with the tokens of a cache that was filled on its own."""
-        window = self._window
-        length = prefilled.get_seq_length()
+    def park(self) -> ParkedRow:
+        """Take a free row for a prompt; it must `join` or be discarded."""
+        parked = ParkedRow(self._max_rows - 1 - len(self._parked), self._layers)
+        self._parked.append(parked)
+        return parked
+
+    def join(self, parked: ParkedRow) -> None:
+        """Append a row with the tokens of a prompt."""
+        window, length = self._window, parked.num_tokens
         if length > window.end:
             self._move(length)
-        row = self.num_rows
-        for layer, parts in zip(self._layers, keys_and_values(prefilled), strict=True):
-            for buffer, part in zip(layer.buffers, parts, strict=True):
-                buffer[row, :, window.end - length : window.end] = part[0]
+        row, vacated = self.num_rows, self._vacate(parked)
+        for layer in self._layers:
+            for buffer in layer.buffers:
+                # The new row may be the one that becomes free, where other columns are meant.
+                tokens = self._copy(buffer[parked.row : parked.row + 1, :, :length])
+                self._fill(buffer, parked.row, vacated)
+                buffer[row, :, window.end - length : window.end] = tokens[0]
         window.lengths.append(length)
         window.start = min(window.start, window.end - length)
+
+    def discard(self, parked: ParkedRow) -> None:
+        """Free the row of a prompt that will not join."""
+        vacated = self._vacate(parked)
+        for layer in self._layers:
+            for buffer in layer.buffers:
+                self._fill(buffer, parked.row, vacated)
+
+    def _vacate(self, parked: ParkedRow) -> int:
+        """Give the row of a prompt to the last one, whose own becomes free."""
+        last = self._parked.pop()
+        vacated = last.row
+        if last is not parked:
+            self._parked[self._parked.index(parked)] = last
+            last.row = parked.row
+        return vacated
+
+    @staticmethod
+    def _fill(buffer: torch.Tensor, row: int, vacated: int) -> None:
+        if row != vacated:
+            buffer[row] = buffer[vacated]
+        buffer[vacated] = 0
 
     def leave(self, row: int) -> None:
         """Free a row; the last row takes its number."""
@@ -158,10 +247,14 @@ class BatchCache:
         for layer in self._layers:
             for buffer in layer.buffers:
                 tokens = buffer[:rows, :, window.start : window.end]
-                copy = self._scratch[buffer.device][: tokens.numel()].view(tokens.shape).copy_(tokens)
+                copy = self._copy(tokens)
                 tokens.zero_()
                 buffer[:rows, :, new_start:new_end] = copy
         window.start, window.end = new_start, new_end
+
+    def _copy(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Keep what is about to be overwritten, until the next call."""
+        return self._scratch[tokens.device][: tokens.numel()].view(tokens.shape).copy_(tokens)
 
 
 def keys_and_values(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:

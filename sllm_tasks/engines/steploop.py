@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from sllm_tasks.engines.batch_model import BatchModel
 from sllm_tasks.engines.finish import check_request, end_token_ids
 from sllm_tasks.engines.forward import ForwardModel
 from sllm_tasks.engines.loading import is_out_of_memory, load_model, release_memory
+from sllm_tasks.engines.reading import ReadingPace
 from sllm_tasks.engines.sampling import Choice, choose
 from sllm_tasks.engines.step_job import StepJob
 from sllm_tasks.jobs import EqualityClass
@@ -56,6 +58,7 @@ class StepLoopEngine:
         self._rows: list[StepJob] = []
         # Only the engine's thread: jobs whose prompts are partly in the model; one at most, but for aborted ones.
         self._arriving: list[StepJob] = []
+        self._pace = ReadingPace()
 
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
@@ -112,7 +115,10 @@ class StepLoopEngine:
             self._leave(job)
         for job in [job for job in self._arriving if job.aborted]:
             self._stop_arriving(self._loaded, job)
-        return self._prefill_step(self._loaded) + self._decode_step(self._loaded)
+        began_s = time.monotonic()
+        events = self._prefill_step(self._loaded) + self._decode_step(self._loaded)
+        self._pace.end_step(time.monotonic() - began_s)
+        return events
 
     @property
     def has_work(self) -> bool:
@@ -170,6 +176,7 @@ class StepLoopEngine:
         """Spend the step's budget on waiting jobs, first come first served."""
         events: list[EngineEvent] = []
         budget = loaded.limits.prefill_tokens_per_step
+        self._pace.begin_step(budget, others_decode=bool(self._rows))
         for job in self._waiting():
             if budget <= 0:
                 break
@@ -177,6 +184,9 @@ class StepLoopEngine:
                 # What is here already goes on, whoever waits before it.
                 continue
             num_tokens = min(budget, job.num_unread)
+            if job.is_read_only:
+                num_tokens = min(num_tokens, self._pace.left)
+                self._pace.left -= num_tokens
             if num_tokens > 0:
                 budget -= num_tokens
                 events += self._prefill(loaded, job, num_tokens)

@@ -7,37 +7,65 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
-from sllm_tasks.engines.kv_cache import BatchCache, keys_and_values
+from sllm_tasks.engines.kv_cache import BatchCache, ParkedRow, keys_and_values
 
 MAX_ROWS, MAX_COLUMNS, NUM_LAYERS, NUM_HEADS, HEAD_DIM = 3, 12, 2, 2, 4
 
 
-def filled(length: int, first: float) -> DynamicCache:
-    """Make a cache whose keys count from `first`, one per token, and whose values are their negatives."""
-    cache = DynamicCache()
+def fill(cache: Cache, length: int, first: float) -> None:
+    """Append keys that count from `first`, one per token, and values that are their negatives."""
     keys = torch.arange(first, first + length).view(1, 1, -1, 1).expand(1, NUM_HEADS, length, HEAD_DIM)
     for layer in range(NUM_LAYERS):
         cache.update(keys + 1000 * layer, -keys - 1000 * layer, layer)
+
+
+def filled(length: int, first: float) -> DynamicCache:
+    cache = DynamicCache()
+    fill(cache, length, first)
     return cache
 
 
 class BatchCacheMachine(RuleBasedStateMachine):
-    """Joins, steps and departures in any order, beside a list of lists that does the same."""
+    """Prompts that are read in pieces, joins, steps and departures in any order, beside lists that do the same."""
 
     def __init__(self) -> None:
         super().__init__()
         self.batch = BatchCache(filled(1, 1.0), max_rows=MAX_ROWS, max_columns=MAX_COLUMNS)
         self.rows: list[list[float]] = []
+        self.parked: list[tuple[ParkedRow, list[float]]] = []
         self.next = 1.0
 
-    @precondition(lambda self: len(self.rows) < MAX_ROWS)
-    @rule(length=st.integers(1, MAX_COLUMNS - 1))
-    def join(self, length: int) -> None:
-        self.batch.join(filled(length, self.next))
-        self.rows.append([self.next + index for index in range(length)])
-        self.next += length
+    @precondition(lambda self: len(self.rows) + len(self.parked) < MAX_ROWS)
+    @rule()
+    def park(self) -> None:
+        self.parked.append((self.batch.park(), []))
+
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data(), length=st.integers(1, MAX_COLUMNS - 1))
+    def read(self, data: st.DataObject, length: int) -> None:
+        parked, tokens = data.draw(st.sampled_from(self.parked))
+        length = min(length, MAX_COLUMNS - 1 - len(tokens))
+        if length:
+            fill(parked.cache, length, self.next)
+            tokens += [self.next + index for index in range(length)]
+            self.next += length
+
+    @precondition(lambda self: any(tokens for _, tokens in self.parked))
+    @rule(data=st.data())
+    def join(self, data: st.DataObject) -> None:
+        parked, tokens = data.draw(st.sampled_from([each for each in self.parked if each[1]]))
+        self.batch.join(parked)
+        self.parked.remove((parked, tokens))
+        self.rows.append(tokens)
+
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        parked, tokens = data.draw(st.sampled_from(self.parked))
+        self.batch.discard(parked)
+        self.parked.remove((parked, tokens))
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -76,10 +104,20 @@ class BatchCacheMachine(RuleBasedStateMachine):
         assert self.batch.num_tokens == sum(map(len, self.rows))
 
     @invariant()
+    def parked_rows_hold_what_was_read(self) -> None:
+        assert len({parked.row for parked, _ in self.parked}) == len(self.parked)
+        for parked, tokens in self.parked:
+            assert parked.num_tokens == len(tokens)
+            assert parked.row >= len(self.rows)
+            keys = self.batch.cache.layers[0].keys[parked.row, 0, :, 0]
+            assert keys.tolist() == tokens + [0] * (MAX_COLUMNS - len(tokens))
+
+    @invariant()
     def rows_that_are_free_are_zero(self) -> None:
+        free = slice(len(self.rows), MAX_ROWS - len(self.parked))
         for layer in self.batch.cache.layers:
-            assert not layer.keys[len(self.rows) :].any()
-            assert not layer.values[len(self.rows) :].any()
+            assert not layer.keys[free].any()
+            assert not layer.values[free].any()
 
 
 TestBatchCache = BatchCacheMachine.TestCase
