@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from sllm_tasks.livestate.scripts import Scripts
 from sllm_tasks.migration.records import HandOver, Migration, Notice, NoticeKind, StartAnswer
 from sllm_tasks.migration.states import MigrationReason, MigrationState
 
+logger = logging.getLogger(__name__)
+
 #: A migration that is not over after this time is given up: it loads a checkpoint at most once and reads a context.
 MIGRATION_LIFE_MS = 300_000
 
@@ -26,6 +30,8 @@ _FIELDS = (
     "deadline_ms", "num_bytes", "pause_ms", "error",
 )  # fmt: skip
 _ID_BYTES = 4
+#: Of the SHA-1 in front of each message, in hexadecimal: what the server's scripts can compute.
+_DIGEST_BYTES = 40
 
 
 class MigrationStore:
@@ -138,7 +144,7 @@ class MigrationEar:
         self._subscription = subscription
 
     def wait(self, timeout_s: float) -> Notice | None:
-        """The next notice, None after the time-out."""
+        """The next notice; None after the time-out, and for one that was damaged on its way: it counts as lost."""
         with translated():
             message = self._subscription.get_message(timeout=timeout_s)
         return _notice(message["data"]) if message else None
@@ -148,8 +154,12 @@ class MigrationEar:
         self._subscription.close()
 
 
-def _notice(data: bytes) -> Notice:
-    head, _, ids = data.partition(b"\n")
+def _notice(message: bytes) -> Notice | None:
+    digest, body = message[:_DIGEST_BYTES], message[_DIGEST_BYTES:]
+    if hashlib.sha1(body, usedforsecurity=False).hexdigest().encode() != digest:
+        logger.warning("a message about a migration was damaged")
+        return None
+    head, _, ids = body.partition(b"\n")
     record = json.loads(head)
     return Notice(
         migration_id=record["id"],

@@ -31,8 +31,8 @@ local function event(job, kind, data)
   return redis.call('XADD', events_key(job), '*', 'kind', kind, 'data', data)
 end
 
-local function count(name)
-  redis.call('HINCRBY', P .. 'counters', name, 1)
+local function count(name, by)
+  redis.call('HINCRBY', P .. 'counters', name, by or 1)
 end
 
 local function status_event(job, status, phase)
@@ -107,7 +107,8 @@ end
 
 -- Source and target of a migration look at it. `kind`: 'state', or 'tokens' and 'resume' with ids from `first` on.
 local function tell(gpus, id, kind, first, ids)
-  local message = cjson.encode({id = id, kind = kind, first = first or 0}) .. '\n' .. (ids or '')
+  local body = cjson.encode({id = id, kind = kind, first = first or 0}) .. '\n' .. (ids or '')
+  local message = redis.sha1hex(body) .. body
   for _, gpu in ipairs(gpus) do redis.call('PUBLISH', P .. 'migrations:gpu:' .. gpu, message) end
 end
 
@@ -138,6 +139,10 @@ local function end_migration(id, state, why)
   redis.call('SREM', gpu_key(m[4]) .. ':migrations', id)
   redis.call('HDEL', job_key(m[2]), 'migration')
   redis.call('HSET', migration_key(id), 'state', state, 'ended_ms', now_ms())
+  local spent = redis.call('HMGET', migration_key(id), 'num_bytes', 'pause_ms')
+  count('migrations')
+  count('migration_bytes', spent[1])
+  count('migration_pause_ms', spent[2] or 0)
   if why ~= '' then redis.call('HSET', migration_key(id), 'error', why) end
   announce_migration(id)
   redis.call('EXPIRE', migration_key(id), 3600)

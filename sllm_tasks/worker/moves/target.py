@@ -118,6 +118,7 @@ class Target:
             start_kind=StartKind.MIGRATED,
         )
         run = JobRun(claim)
+        failpoint("handover.resume", subject=run.job_id)
         logger.info("job %s arrives with %d tokens", run.job_id, job.num_tokens)
         # Log probabilities are no function of the tokens; the event stream has them.
         has_logprobs = job.spec.params.logprobs is not None
