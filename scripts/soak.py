@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from tests.faults.cases import CASES
+from tests.faults.cases import CASES, GROUPS
 from tests.faults.cases.common import Case
 from tests.faults.cases.ledger import postgresql_stopped
 from tests.support.arena import Arena
@@ -57,9 +57,10 @@ def main() -> int:
     """Run the chosen faults; the status is 1 if anything was violated."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each fault comes (default: 5)")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join([*CASES, _POSTGRESQL_CASE])}")
+    known = ", ".join([*GROUPS, *CASES, _POSTGRESQL_CASE])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {known}")
     arguments = parser.parse_args()
-    names: list[str] = arguments.names or [*CASES, _POSTGRESQL_CASE]
+    names = _cases_of(arguments.names) or [*CASES, _POSTGRESQL_CASE]
     if unknown := [name for name in names if name not in {*CASES, _POSTGRESQL_CASE}]:
         parser.error(f"no such fault: {', '.join(unknown)}")
     totals, started_s = Totals(), time.monotonic()
@@ -74,6 +75,11 @@ def main() -> int:
                     _soak(totals, Arena(cluster), [postgresql_stopped(server)], arguments.rounds)
     totals.print(time.monotonic() - started_s)
     return 1 if totals.violations else 0
+
+
+def _cases_of(names: list[str]) -> list[str]:
+    """Put the names of its cases in place of a group's."""
+    return [case for name in names for case in ([each.__name__ for each in GROUPS.get(name, ())] or [name])]
 
 
 def _soak(totals: Totals, arena: Arena, cases: list[Case], num_rounds: int) -> None:

@@ -26,3 +26,19 @@ def test_a_source_that_dies_before_the_hand_over_costs_the_job_an_attempt(arena:
 
 def test_a_job_that_was_handed_over_does_not_miss_its_source(arena: Arena) -> None:
     arena.meet(migrations.source_killed_after_the_hand_over).require()
+
+
+def test_a_target_that_dies_with_the_job_costs_it_an_attempt(arena: Arena) -> None:
+    arena.meet(migrations.target_killed_after_the_hand_over).require()
+
+
+def test_jobs_survive_the_death_of_source_and_target_in_a_round(arena: Arena) -> None:
+    arena.meet(migrations.both_killed_in_a_round).require()
+
+
+def test_jobs_survive_the_death_of_source_and_target_after_the_hand_over(arena: Arena) -> None:
+    arena.meet(migrations.both_killed_after_the_hand_over).require()
+
+
+def test_moves_survive_the_router_the_broker_and_lost_messages(arena: Arena) -> None:
+    arena.meet(migrations.router_and_broker_killed_while_jobs_move).require()

@@ -1,4 +1,4 @@
-"""Workers that die while a job moves between them, at each step of the protocol."""
+"""Workers that die while a job moves between them, at each step of the protocol, and what they need for it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,49 @@ def source_killed_after_the_hand_over(cluster: Cluster, load: Load) -> None:
     _killed_at(cluster, load, "handover.after_cas")
 
 
-def _killed_at(cluster: Cluster, load: Load, point: str) -> None:
+def target_killed_after_the_hand_over(cluster: Cluster, load: Load) -> None:
+    """Row 5: the target dies with a job that is its own and of which it has decoded nothing."""
+    _killed_at(cluster, load, "handover.resume")
+
+
+def both_killed_in_a_round(cluster: Cluster, load: Load) -> None:
+    """Row 6: the target dies with a round in its hands, and the source with it."""
+    _killed_at(cluster, load, "migrate.round1.recv", all_workers=True)
+
+
+def both_killed_after_the_hand_over(cluster: Cluster, load: Load) -> None:
+    """Row 6: the source dies when the job is the target's, and the target with it."""
+    _killed_at(cluster, load, "handover.after_cas", all_workers=True)
+
+
+def router_and_broker_killed_while_jobs_move(cluster: Cluster, load: Load) -> None:
+    """Rows 7, 10 and 12: moves lose the router, their messages and the live state, one after the other."""
+    load.submit(QUESTIONS[:_GROUP], num_watched=2)
+    load.wait_for_tokens(2, num_jobs=_GROUP)
+    _move_for(cluster, load, 0.5)
+    router = cluster.kill("router")
+    _move_for(cluster, load, 0.3)
+    cluster.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+    load.submit(QUESTIONS[_GROUP : 2 * _GROUP], num_watched=2)
+    _move_for(cluster, load, 0.5)
+    broker = cluster.kill("redis")
+    load.submit(QUESTIONS[2 * _GROUP :])
+    cluster.wait_restarted("redis", broker)
+    cluster.wait_for_broker()
+    _move_for(cluster, load, 0.5)
+    cluster.wait_restarted("router", router)
+
+
+def _move_for(cluster: Cluster, load: Load, seconds: float) -> None:
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        _move_one(cluster, load)
+        time.sleep(0.05)
+
+
+def _killed_at(cluster: Cluster, load: Load, point: str, *, all_workers: bool = False) -> None:
     pids = cluster.pids()
+    workers = [name for name in pids if name.startswith("worker-")]
     cluster.arm(point, "kill9")
     for first in range(0, len(QUESTIONS), _GROUP):
         load.submit(QUESTIONS[first : first + _GROUP], num_watched=2)
@@ -53,6 +94,10 @@ def _killed_at(cluster: Cluster, load: Load, point: str) -> None:
         while not cluster.has_fired(point) and time.monotonic() < deadline_s:
             _move_one(cluster, load)
             time.sleep(0.05)
+        if cluster.has_fired(point) and all_workers:
+            all_workers = False
+            for name in cluster.pids().keys() & workers:
+                cluster.kill(name)
     assert cluster.has_fired(point), f"{point} was not reached"
     wait_until(lambda: any(cluster.pids().get(name, pid) != pid for name, pid in pids.items()), "the dead one is back")
     cluster.wait_for_gpus()

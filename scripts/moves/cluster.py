@@ -1,0 +1,141 @@
+"""A live cluster of two nodes that both have a replica of one model, and jobs on it whose readers note the time."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from redis import Redis
+
+from scripts.live_cluster import LiveCluster
+from scripts.moves.checkpoints import make_llama_to_time
+from sllm_tasks.client import Client, Job, calls
+from sllm_tasks.client.records import Token
+from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.livestate.jobs import LiveJob
+from sllm_tasks.services import Services
+
+MODEL = "moved"
+#: Prompt and output of the longest job.
+CONTEXT = 3200
+#: Of the model that jobs are decoded by: 25 million parameters.
+_HIDDEN_SIZE, _NUM_LAYERS, _VOCAB_SIZE = 512, 8, 512
+
+
+class Reader:
+    """Follows a job's tokens as a user does, in a thread of its own."""
+
+    def __init__(self, client: Client, job: Job) -> None:
+        self.job = job
+        #: When each token came, by its index; on this process's clock.
+        self.came_s: list[float] = []
+        self._client = client
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def pause_s(self, index: int) -> float:
+        """Time between a token and the one before it."""
+        return self.came_s[index] - self.came_s[index - 1]
+
+    def wait_for(self, num_tokens: int) -> None:
+        """Wait until so many tokens have come."""
+        until(lambda: len(self.came_s) >= num_tokens, f"token {num_tokens} of {self.job.id}")
+
+    def join(self) -> None:
+        """Wait for the job's last event."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        for item in self._client.stream(self.job.id):
+            # An attempt that begins anew may show tokens once more; what counts is when each was first seen.
+            if isinstance(item, Token) and item.index == len(self.came_s):
+                self.came_s.append(time.perf_counter())
+
+
+class MovingCluster:
+    """The cluster with everything that opens it."""
+
+    def __init__(self, cluster: LiveCluster, client: Client, services: Services, redis: Redis) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.services = services
+        self.live = services.live
+        self.redis = redis
+        self._chosen = random.Random(0)
+
+    @property
+    def settings(self) -> Settings:
+        """What it runs with."""
+        return self.services.settings
+
+    def submit(self, *, prompt_tokens: int, max_tokens: int) -> Job:
+        """Submit a job with a prompt of random digits, each of which is a token; every other job is sampled."""
+        seed = self._chosen.randrange(1 << 30)
+        prompt = "".join(self._chosen.choices("0123456789", k=prompt_tokens))
+        return self.client.submit(
+            model=MODEL,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            seed=seed,
+            temperature=0.9 * (seed % 2),
+            ignore_eos=True,
+        )
+
+    def view(self, job: Job) -> LiveJob:
+        """How a job that has not ended stands."""
+        view = self.live.jobs.view(job.id)
+        if view is None:
+            raise SystemExit(f"{job.id} is gone")
+        return view
+
+    def token_ms(self, job: Job) -> list[int]:
+        """Cluster times at which a job's tokens were written."""
+        found = self.redis.xrange(f"sllm:job:{job.id}:events")
+        return [int(id_.split(b"-")[0]) for id_, fields in found if fields[b"kind"] == b"token"]
+
+    def is_everywhere(self) -> bool:
+        """Whether every node has the model's checkpoint."""
+        nodes = self.live.fleet.nodes(self.live.now_ms())
+        return len(nodes) == self.settings.nodes and all(node.checkpoints for node in nodes)
+
+    def load_both(self) -> None:
+        """Have a replica on either node: a job makes the first, its move the second."""
+        job = self.submit(prompt_tokens=8, max_tokens=CONTEXT // 2)
+        until(lambda: self.view(job).num_tokens > 0, "the first replica")
+        self.client.run(calls.start_migration(job.id))
+        until(lambda: self.view(job).migration_id == "", "the second replica")
+        job.cancel()
+
+
+@contextmanager
+def moving_cluster(folder: Path, *, max_jobs: int) -> Iterator[MovingCluster]:
+    """Start it, with the product's defaults."""
+    source = make_llama_to_time(
+        folder / "source", hidden_size=_HIDDEN_SIZE, num_layers=_NUM_LAYERS, vocab_size=_VOCAB_SIZE
+    )
+    with ExitStack() as stack:
+        cluster = stack.enter_context(LiveCluster({}))
+        client = stack.enter_context(Client(cluster.url, cluster.api_key))
+        settings, _ = load_settings(environ={"SLLM_HOME": str(cluster.home)})
+        services = Services(settings, "bench")
+        stack.callback(services.close)
+        redis = stack.enter_context(Redis.from_url(settings.live_url))
+        operation = client.deploy(MODEL, str(source), max_jobs=max_jobs, context=CONTEXT, keep_alive_s=3600)
+        client.wait_for(operation, timeout=120)
+        moving = MovingCluster(cluster, client, services, redis)
+        until(moving.is_everywhere, "the checkpoint on both nodes")
+        moving.load_both()
+        yield moving
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+    """Wait until something is so; SystemExit when it takes too long."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(0.005)
