@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from loaders.errors import LoadCanceledError, RemoteError, RemoteUnavailableError
-from loaders.remote.proxies import proxy_of
+from loaders.remote.proxies import Proxy, proxy_of
 from loaders.remote.url import RemoteUrl
 
 #: How long a server may say nothing before it counts as lost.
@@ -35,8 +35,9 @@ class _Link:
 class Connections:
     """All connections of one download. `abort` wakes up whoever waits for one of them."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, *, use_proxies: bool = True) -> None:
         self._timeout_s = timeout_s
+        self._use_proxies = use_proxies
         # Guarded by the lock: links that wait for a request, links with one, and whether it is all over.
         self._lock = threading.Lock()
         self._idle: list[_Link] = []
@@ -96,7 +97,7 @@ class Connections:
                 if link.origin == origin:
                     self._busy.add(self._idle.pop(position))
                     return link, False
-        link = _connect(url, self._timeout_s)
+        link = _connect(url, proxy_of(url) if self._use_proxies else None, self._timeout_s)
         with self._lock:
             self._busy.add(link)
             # Whoever aborted while this was being made did not see it.
@@ -158,8 +159,7 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _connect(url: RemoteUrl, timeout_s: float) -> _Link:
-    proxy = proxy_of(url)
+def _connect(url: RemoteUrl, proxy: Proxy | None, timeout_s: float) -> _Link:
     address, headers = url.host, {}
     if proxy is not None:
         address, headers = proxy.host, proxy.headers

@@ -29,12 +29,22 @@ class HttpTransport:
     """Files below a URL, or wherever `locate` says that they are right now."""
 
     def __init__(
-        self, url: RemoteUrl, *, locate: Callable[[str], RemoteUrl] | None = None, timeout_s: float = TIMEOUT_S
+        self,
+        url: RemoteUrl,
+        *,
+        locate: Callable[[str], RemoteUrl] | None = None,
+        sign: Callable[[str], dict[str, str]] | None = None,
+        use_proxies: bool = True,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """`locate` gives the address of a file for one request; it may carry a signature that expires."""
+        """`locate` gives the address of a file for one request; it may carry a signature that expires.
+
+        `sign` gives headers for a request by its target, which a redirect does not get.
+        """
         self._url = url
         self._locate = locate or url.member
-        self._connections = Connections(timeout_s)
+        self._sign = sign or (lambda _: {})
+        self._connections = Connections(timeout_s, use_proxies=use_proxies)
 
     def stat(self, name: str) -> RemoteFile:
         """Ask for the first byte: that also shows whether the server knows ranges, and works where HEAD does not."""
@@ -69,8 +79,9 @@ class HttpTransport:
 
     def _get(self, name: str, byte_range: str | None) -> Answer:
         url = self._locate(name)
+        signature = self._sign(url.target)
         for _ in range(_MAX_REDIRECTS + 1):
-            answer = self._connections.get(url, _headers(url, byte_range))
+            answer = self._connections.get(url, _headers(url, byte_range) | signature)
             try:
                 if answer.status not in _REDIRECTS:
                     raise_for_status(answer, self._where(name))
@@ -80,7 +91,7 @@ class HttpTransport:
                 answer.close()
                 raise
             answer.close()
-            url = self._redirected(url, target, self._where(name))
+            url, signature = self._redirected(url, target, self._where(name)), {}
         raise RemoteError(f"{self._where(name)}: more than {_MAX_REDIRECTS} redirects")
 
     @staticmethod

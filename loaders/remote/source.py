@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loaders.directory import CheckpointDirectory
+from loaders.errors import CheckpointUnsupportedError
 from loaders.format.manifest import Manifest
 from loaders.reading.pipeline import Cancel, ReadOptions
 from loaders.reading.plan import Chunk, LoadPlan
@@ -21,6 +22,7 @@ from loaders.remote.layout import RemoteLayout, find_layout
 from loaders.remote.range_file import RangeFile
 from loaders.remote.retries import RetryPolicy
 from loaders.remote.skeleton import write_skeleton
+from loaders.remote.transport import Transport
 from loaders.remote.transports import open_transport
 from loaders.remote.url import RemoteUrl
 from loaders.source import Source, open_source
@@ -32,6 +34,8 @@ DEFAULT_CONNECTIONS = 8
 class RemoteSource:
     """An open remote checkpoint. Its plan's files are fetched as they are read."""
 
+    #: A directory with all but the weights, for as long as this is open.
+    path: Path
     source: Source
     fetcher: Fetcher
     manifest: Manifest | None
@@ -39,6 +43,12 @@ class RemoteSource:
     has_ranges: bool
     #: One for each data file, or none at all.
     copies: Sequence[GrowingCopy]
+
+    def require_manifest(self) -> Manifest:
+        """Return the manifest; raises CheckpointUnsupportedError for .safetensors files, which have none."""
+        if self.manifest is None:
+            raise CheckpointUnsupportedError("a checkpoint of .safetensors files, expected one in our own format")
+        return self.manifest
 
     def is_kept(self, chunk: Chunk) -> bool:
         """Whether a chunk is on the SSD by now."""
@@ -75,8 +85,17 @@ def open_remote(
     With a folder, weights that are read are kept there, and those that are there are not fetched again.
     Raises LoaderError, saying what is wrong.
     """
+    with open_through(open_transport(url), str(url), folder, policy) as remote:
+        yield remote
+
+
+@contextmanager
+def open_through(
+    transport: Transport, where: str, folder: DownloadFolder | None = None, policy: RetryPolicy | None = None
+) -> Iterator[RemoteSource]:
+    """Do the same through a transport, which is closed in the end; `where` names the checkpoint."""
     with ExitStack() as resources:
-        fetcher = resources.enter_context(Fetcher(open_transport(url), policy))
+        fetcher = resources.enter_context(Fetcher(transport, policy))
         if folder is None:
             path = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="sllm-remote-")))
         else:
@@ -87,7 +106,8 @@ def open_remote(
         source = resources.enter_context(open_source(path))
         copies = () if folder is None else folder.open_copies(layout)
         yield RemoteSource(
-            source=replace(source, plan=_remote_plan(source.plan, url, layout, fetcher, copies)),
+            path=path,
+            source=replace(source, plan=_remote_plan(source.plan, where, layout, fetcher, copies)),
             fetcher=fetcher,
             manifest=layout.manifest,
             has_ranges=all(file.has_ranges for file in layout.data_files),
@@ -96,7 +116,7 @@ def open_remote(
 
 
 def _remote_plan(
-    plan: LoadPlan, url: RemoteUrl, layout: RemoteLayout, fetcher: Fetcher, copies: Sequence[GrowingCopy]
+    plan: LoadPlan, where: str, layout: RemoteLayout, fetcher: Fetcher, copies: Sequence[GrowingCopy]
 ) -> LoadPlan:
     digests: list[dict[int, int]] = [{} for _ in layout.data_files]
     for chunk in plan.chunks:
@@ -106,12 +126,12 @@ def _remote_plan(
         RangeFile(remote=file, fetcher=fetcher, digests=digests[rank], copy=copies[rank] if copies else None)
         for rank, file in enumerate(layout.data_files)
     )
-    return replace(plan, key=plan.key if layout.manifest is not None else _key(url, layout), files=files)
+    return replace(plan, key=plan.key if layout.manifest is not None else _key(where, layout), files=files)
 
 
-def _key(url: RemoteUrl, layout: RemoteLayout) -> str:
+def _key(where: str, layout: RemoteLayout) -> str:
     """Equal for equal content, as far as the server tells; else of this load alone."""
     if any(file.version is None for file in layout.data_files):
         return f"remote-{uuid.uuid4().hex}"
-    known = repr((str(url), [(file.name, file.num_bytes, file.version) for file in layout.data_files]))
+    known = repr((where, [(file.name, file.num_bytes, file.version) for file in layout.data_files]))
     return hashlib.sha256(known.encode()).hexdigest()

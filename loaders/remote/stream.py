@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from loaders.reading.pipeline import AnyTime, Cancel, LoadControl, Progress
 from loaders.remote.filling import fill_copies
 from loaders.remote.folder import DownloadFolder
 from loaders.remote.retries import RetryPolicy
-from loaders.remote.source import DEFAULT_CONNECTIONS, open_remote
+from loaders.remote.source import DEFAULT_CONNECTIONS, RemoteSource, open_remote
 from loaders.remote.url import parse_url
 
 
@@ -44,20 +44,42 @@ def stream(  # noqa: PLR0913 - all but the URL have defaults that are right for 
             # Links in it are the caller's business.
             folder = resources.enter_context(DownloadFolder(Path(os.path.abspath(destination))))  # noqa: PTH100
         remote = resources.enter_context(open_remote(parse_url(url), folder, policy))
-        # The queue of the node is for its disk, which this does not read.
-        control = LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel), turn=AnyTime())
-        loaded = load_source(
-            remote.source,
+        loaded = load_remote(
+            remote,
             device,
             pool=pool,
             with_model=with_model,
-            options=remote.read_options(num_connections),
-            control=control,
+            num_connections=num_connections,
+            on_progress=on_progress,
+            cancel=cancel,
         )
-        if loaded.report.loaded_from is LoadedFrom.DISK:
-            loaded.report = replace(loaded.report, loaded_from=LoadedFrom.REMOTE)
         if folder is not None:
             # What somebody else has put into the pool did not pass by here.
-            fill_copies(remote, num_connections, LoadControl(cancel=control.cancel))
+            fill_copies(remote, num_connections, LoadControl(cancel=remote.cancel(cancel)))
             folder.publish()
+    return loaded
+
+
+def load_remote(  # noqa: PLR0913 - the choices of `stream`
+    remote: RemoteSource,
+    device: str | Sequence[str],
+    *,
+    pool: Pool | None = None,
+    with_model: bool = False,
+    num_connections: int = DEFAULT_CONNECTIONS,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Cancel | None = None,
+) -> LoadedCheckpoint:
+    """Read a remote checkpoint that is open; raises what `stream` raises."""
+    loaded = load_source(
+        remote.source,
+        device,
+        pool=pool,
+        with_model=with_model,
+        options=remote.read_options(num_connections),
+        # The queue of the node is for its disk, which this does not read.
+        control=LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel), turn=AnyTime()),
+    )
+    if loaded.report.loaded_from is LoadedFrom.DISK:
+        loaded.report = replace(loaded.report, loaded_from=LoadedFrom.REMOTE)
     return loaded

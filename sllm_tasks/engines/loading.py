@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,8 @@ from loaders.errors import (
     CheckpointUnsupportedError,
     LoadCanceledError,
     LoaderError,
+    RemoteError,
+    RemoteUnavailableError,
     TokenizerMissingError,
 )
 from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
@@ -29,6 +32,7 @@ _ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
     CheckpointCorruptError: ErrorCode.CHECKPOINT_CORRUPT,
     CheckpointUnsupportedError: ErrorCode.CHECKPOINT_UNSUPPORTED,
     TokenizerMissingError: ErrorCode.TOKENIZER_MISSING,
+    RemoteError: ErrorCode.UNAVAILABLE,
 }
 
 _Made = TypeVar("_Made")
@@ -47,18 +51,25 @@ def load_model(
     """
     load = load or partial(checkpoint.load, device=devices)
     try:
-        with load(path, with_model=True) as loaded:
+        with loader_errors(), load(path, with_model=True) as loaded:
             model = loaded.model()
             _check_context(model, limits)
             return make(model, limits, loaded.model_files.eos_token_ids)
-    except LoadCanceledError as error:
-        raise StaleError(str(error)) from error
-    except LoaderError as error:
-        raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error
         raise
+
+
+@contextmanager
+def loader_errors() -> Iterator[None]:
+    """Raise ModelUnusableError in place of a LoaderError, or StaleError for what may go well another time."""
+    try:
+        yield
+    except (LoadCanceledError, RemoteUnavailableError) as error:
+        raise StaleError(str(error)) from error
+    except LoaderError as error:
+        raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from sllm_tasks.config import Settings
 from sllm_tasks.errors import ModelUnusableError
-from sllm_tasks.node_agent.peer_paths import MAC_HEADER, PeerPath, mac
 from sllm_tasks.node_agent.store import CheckpointStore
+from sllm_tasks.peers.paths import MAC_HEADER, PeerPath, mac
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,10 @@ class _Handler(BaseHTTPRequestHandler):
         if (wanted := self.headers.get("Range")) is not None:
             found = _RANGE.fullmatch(wanted)
             if found is None or not int(found[1]) <= int(found[2]) < file_bytes:
-                self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                self.send_header("Content-Range", f"bytes */{file_bytes}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             begin, end = int(found[1]), int(found[2]) + 1
         self.send_response(HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT)

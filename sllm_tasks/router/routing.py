@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 #: How often a decision is made anew because the world had changed under it.
 _MAX_TRIES = 4
 
-#: Workers can neither move a running job nor load what their node does not have.
-LIVE_POLICY = PolicySettings(migrate=False, load_remote=False)
+#: The router starts no moves of running jobs.
+LIVE_POLICY = PolicySettings(migrate=False)
 
 _START_KINDS = {
     AssignmentPath.WARM: StartKind.WARM,

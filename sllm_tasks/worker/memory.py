@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from loaders import checkpoint
 from loaders.checkpoint import LoadedCheckpoint
@@ -16,7 +15,9 @@ from loaders.errors import LoaderError, PoolBusyError
 from loaders.memory.pool import Pool
 from loaders.memory.pool_folder import remove_pool
 from loaders.reading.pipeline import Cancel, Progress
+from loaders.remote.stream import load_remote
 from sllm_tasks.config import Settings
+from sllm_tasks.worker.checkpoints import OpenedCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +59,20 @@ class NodeMemory:
 
     def load(
         self,
-        path: Path,
+        opened: OpenedCheckpoint,
         devices: tuple[str, ...],
         *,
         with_model: bool,
         on_progress: Callable[[Progress], None],
         cancel: Cancel,
     ) -> LoadedCheckpoint:
-        """Load a checkpoint; see `loaders.checkpoint.load`."""
+        """Load a checkpoint, chunk by chunk as it arrives; see `loaders.checkpoint.load`."""
+        if opened.remote is not None:
+            return load_remote(
+                opened.remote, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
+            )
         return checkpoint.load(
-            path, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
+            opened.path, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
         )
 
     def _prepare(self) -> None:

@@ -16,10 +16,11 @@ from loaders.checkpoint import LoadedCheckpoint
 from sllm_tasks.cluster import GpuId, Replica, ReplicaState
 from sllm_tasks.engines.base import CheckpointLoader, Engine, EngineLimits
 from sllm_tasks.engines.registry import create_engine
-from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError, StaleError, UnavailableError
+from sllm_tasks.errors import SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
+from sllm_tasks.worker.checkpoints import Checkpoints, OpenedCheckpoint
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.load_progress import LoadProgress
 from sllm_tasks.worker.memory import NodeMemory
@@ -49,7 +50,7 @@ class ReplicaTable:
     """Loads happen one at a time; the lock is held for table changes only."""
 
     def __init__(
-        self, live: LiveState, loop: EngineLoop, checkpoints: Path, memory: NodeMemory, neighbours: Neighbours
+        self, live: LiveState, loop: EngineLoop, checkpoints: Checkpoints, memory: NodeMemory, neighbours: Neighbours
     ) -> None:
         self._live = live
         self._loop = loop
@@ -134,17 +135,14 @@ class ReplicaTable:
         return order
 
     def _load(self, order: ReplicaOrder, cancel: threading.Event) -> LoadedReplica:
-        path = self._checkpoints / order.replica.checkpoint
-        if not path.is_dir():
-            message = f"checkpoint {order.replica.checkpoint} is not on this node"
-            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         failpoint("load.start", subject=order.replica.model)
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
         devices = self._neighbours.devices(order.replica)
-        engine.load(path, devices, limits, self._loader(order.replica, devices, cancel))
+        with self._checkpoints.open(order.replica.checkpoint) as opened:
+            tokenizer = Tokenizer.from_file(str(opened.path / "model" / "tokenizer.json"))
+            engine.load(opened.path, devices, limits, self._loader(order.replica, opened, devices, cancel))
         try:
-            tokenizer = Tokenizer.from_file(str(path / "model" / "tokenizer.json"))
             failpoint("load.end", subject=order.replica.model)
             equality = engine.equality_class()
             if not self._live.fleet.replica_ready(order.replica.id, equality):
@@ -162,12 +160,15 @@ class ReplicaTable:
         except UnavailableError as error:
             logger.warning("replica %s is not dropped yet: %s", replica_id, error)
 
-    def _loader(self, replica: Replica, devices: tuple[str, ...], cancel: threading.Event) -> CheckpointLoader:
+    def _loader(
+        self, replica: Replica, opened: OpenedCheckpoint, devices: tuple[str, ...], cancel: threading.Event
+    ) -> CheckpointLoader:
         """Make a way to load that tells the cluster how far it is, and ends when the replica is closed."""
         progress = LoadProgress(self._live, replica)
 
         def load(path: Path, *, with_model: bool) -> LoadedCheckpoint:
-            loaded = self._memory.load(path, devices, with_model=with_model, on_progress=progress.note, cancel=cancel)
+            del path
+            loaded = self._memory.load(opened, devices, with_model=with_model, on_progress=progress.note, cancel=cancel)
             progress.measured(loaded.report)
             return loaded
 

@@ -16,10 +16,12 @@ from sllm_tasks.engines.registry import preload_engine
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.ids import new_id
+from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
 from sllm_tasks.threads import ServiceThread
 from sllm_tasks.timeline import mark
+from sllm_tasks.worker.checkpoints import Checkpoints
 from sllm_tasks.worker.device import device_memory_bytes, device_name
 from sllm_tasks.worker.emitter import Emitter
 from sllm_tasks.worker.engine_loop import EngineLoop
@@ -60,9 +62,8 @@ class GpuWorker:
         self._loop = EngineLoop(self._emitter, services.live.now_ms)
         self._memory = NodeMemory(settings, device)
         neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
-        self._replicas = ReplicaTable(
-            services.live, self._loop, settings.node_home / "checkpoints", self._memory, neighbours
-        )
+        checkpoints = Checkpoints(settings.node_home / "checkpoints", cluster_secret(settings), self._agents_with)
+        self._replicas = ReplicaTable(services.live, self._loop, checkpoints, self._memory, neighbours)
         source = Source(services.live, self._runs, self._loop.wake)
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs, source)
         target = Target(services.live, self._gpu.worker_id, self._replicas, self._loop, self._executor.go_on)
@@ -125,6 +126,12 @@ class GpuWorker:
             self._services.live.fleet.reap_gpu(self._gpu.id, self._gpu.worker_id)
         except UnavailableError as error:
             logger.warning("left without signing off: %s", error)
+
+    def _agents_with(self, digest: str) -> list[str]:
+        """Where the agents of other nodes are that have a checkpoint."""
+        live, here = self._services.live, self._gpu.id.node
+        nodes = [node for node in live.fleet.nodes(live.now_ms()) if digest in node.checkpoints and node.name != here]
+        return [node.url for node in nodes if node.url is not None]
 
     def _warm_up(self) -> None:
         """What the first load would have to wait for: libraries, and on a GPU its kernels."""

@@ -17,9 +17,9 @@ from loaders.format.verify import verify
 from sllm_tasks.config import Settings
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 from sllm_tasks.node_agent.apart.process import Work, work_apart
-from sllm_tasks.node_agent.peer_paths import MAC_HEADER, mac
 from sllm_tasks.node_agent.peers import PeerServer
 from sllm_tasks.node_agent.store import CheckpointStore
+from sllm_tasks.peers.paths import MAC_HEADER, mac
 from tests.integration.node_agent.conftest import Watch, publish
 
 SECRET = "the cluster's"
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_is_damaged_everywhere_is_refused_and_the_chunk_is_nam
 ) -> None:
     digest = publish(there, num_chunks=2)
     damage(there, digest, CHUNK_BYTES + 1)
-    with pytest.raises(ModelUnusableError, match="chunk 1 has a wrong digest") as caught:
+    with pytest.raises(ModelUnusableError, match=f"chunk at byte {CHUNK_BYTES}: digest") as caught:
         fetch(store, digest, url)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
     assert (store.digests(), store.finished(digest).exists()) == (frozenset(), False)
@@ -121,8 +121,8 @@ def test_a_peer_that_is_away_does_not_matter_while_another_one_answers(
 
 
 @contextmanager
-def breaking_off(url: str, digest: str) -> Iterator[str]:
-    """A peer that sends half of everything it is asked for."""
+def breaking_off(url: str) -> Iterator[str]:
+    """A peer that sends nothing of the weights it is asked for."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -131,10 +131,12 @@ def breaking_off(url: str, digest: str) -> Iterator[str]:
                 headers["Range"] = wanted
             answer = httpx2.get(url + self.path, headers=headers)
             self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
+            for name in ("content-length", "content-range"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
             self.end_headers()
-            half = len(answer.content) // 2 if wanted else len(answer.content)
-            self.wfile.write(answer.content[:half])
+            is_weights = len(answer.content) > 1 and self.path.endswith(".bin")
+            self.wfile.write(b"" if is_weights else answer.content)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -150,8 +152,8 @@ def test_a_peer_that_breaks_off_is_unavailable_and_nothing_is_published(
     store: CheckpointStore, there: CheckpointStore, url: str
 ) -> None:
     digest = publish(there)
-    with breaking_off(url, digest) as half, pytest.raises(ModelUnusableError) as caught:
-        fetch(store, digest, half)
+    with breaking_off(url) as silent, pytest.raises(ModelUnusableError) as caught:
+        fetch(store, digest, silent)
     assert caught.value.code is ErrorCode.UNAVAILABLE
     assert not store.finished(digest).exists()
 

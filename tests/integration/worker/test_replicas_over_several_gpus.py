@@ -22,6 +22,7 @@ from sllm_tasks.errors import StaleError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import Applied, NewReplica
+from sllm_tasks.worker.checkpoints import Checkpoints
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.memory import NodeMemory
 from sllm_tasks.worker.neighbours import Neighbours
@@ -43,7 +44,8 @@ class Worker:
         self._loop = EngineLoop(None, live.now_ms)  # type: ignore[arg-type] # nothing is decoded here
         neighbours = Neighbours(live, gpu, self.gpu.device, lambda leader, id_: workers[leader].be_asked(id_))
         memory = NodeMemory(Settings(home=node_home, node="node0", pool_bytes=0), self.gpu.device)
-        self.replicas = ReplicaTable(live, self._loop, node_home, memory, neighbours)
+        checkpoints = Checkpoints(node_home, "", lambda _: [])
+        self.replicas = ReplicaTable(live, self._loop, checkpoints, memory, neighbours)
         self._stopping = threading.Event()
         self._janitor = threading.Thread(target=self.replicas.free_closed, args=(gpu, self._stopping))
 

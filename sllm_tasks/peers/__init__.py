@@ -1,0 +1,1 @@
+"""Checkpoints of other nodes, read from their agents."""

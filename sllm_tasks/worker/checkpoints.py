@@ -1,0 +1,51 @@
+"""Where a worker gets a checkpoint from: its node's SSD, or the nodes that have it, straight into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from loaders.remote.source import RemoteSource
+from sllm_tasks.engines.loading import loader_errors
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.peers.source import open_from_peers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedCheckpoint:
+    """A checkpoint that can be loaded for as long as it is open."""
+
+    #: Everything but the weights is there.
+    path: Path
+    #: Where the weights are; None: there as well.
+    remote: RemoteSource | None = None
+
+
+class Checkpoints:
+    """Finds the checkpoints of replicas."""
+
+    def __init__(self, folder: Path, secret: str, find_urls: Callable[[str], Sequence[str]]) -> None:
+        """`find_urls` tells where the agents of other nodes are that have a checkpoint."""
+        self._folder = folder
+        self._secret = secret
+        self._find_urls = find_urls
+
+    @contextmanager
+    def open(self, digest: str) -> Iterator[OpenedCheckpoint]:
+        """Open a checkpoint by its digest.
+
+        Raises ModelUnusableError, and StaleError when those who have it do not answer: they may be found elsewhere.
+        """
+        path = self._folder / digest
+        if path.is_dir():
+            yield OpenedCheckpoint(path=path)
+            return
+        find_urls = partial(self._find_urls, digest)
+        if not find_urls():
+            message = f"checkpoint {digest} is neither on this node nor on another one that lives"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        with loader_errors(), open_from_peers(digest, self._secret, find_urls) as remote:
+            yield OpenedCheckpoint(path=remote.path, remote=remote)
