@@ -17,11 +17,11 @@ class Estimates(Protocol):
         `tier` is the slowest one on the way. `queued_bytes` have to pass through it first.
         """
 
-    def first_token(self, model: str, prompt_tokens: int) -> Estimate:
-        """Time from the moment a job reaches a loaded replica to its first token."""
+    def first_token(self, model: str, prompt_tokens: int, *, node: str = "") -> Estimate:
+        """Time from the moment a job reaches a loaded replica to its first token; on any node unless one is named."""
 
-    def token_time(self, model: str, batch: int) -> Estimate:
-        """Time from one token of a job to its next while so many jobs are decoded together."""
+    def token_time(self, model: str, batch: int, *, node: str = "") -> Estimate:
+        """Time from one token of a job to its next while so many jobs are decoded together; nodes as above."""
 
     def migration(self, model: str, batch: int, num_tokens: int) -> Estimate:
         """Time to move a running job of so many tokens, prompt included, to a loaded replica: `a·tokens + b`."""

@@ -35,6 +35,8 @@ class JobFact:
     token_s: float | None = None
     #: Jobs that were decoded with it, itself included.
     batch: int = 1
+    #: Where it ran: the gpus of a node are of one kind. Empty if that is not known.
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

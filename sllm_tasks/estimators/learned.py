@@ -41,13 +41,13 @@ class LearnedEstimates:
         """See `Estimates.loading`."""
         return self._loads.estimate(node, tier, num_bytes, queued_bytes)
 
-    def first_token(self, model: str, prompt_tokens: int) -> Estimate:
+    def first_token(self, model: str, prompt_tokens: int, *, node: str = "") -> Estimate:
         """See `Estimates.first_token`."""
-        return self._tokens.first_token(model, prompt_tokens)
+        return self._tokens.first_token(model, prompt_tokens, node)
 
-    def token_time(self, model: str, batch: int) -> Estimate:
+    def token_time(self, model: str, batch: int, *, node: str = "") -> Estimate:
         """See `Estimates.token_time`."""
-        return self._tokens.token_time(model, batch)
+        return self._tokens.token_time(model, batch, node)
 
     def migration(self, model: str, batch: int, num_tokens: int) -> Estimate:
         """See `Estimates.migration`."""

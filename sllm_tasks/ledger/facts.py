@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -48,12 +48,19 @@ def load_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFa
 def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
     """The jobs that ended since then, oldest first; at most `limit`, those that were submitted last."""
     query = select(
-        JobRow.id, JobRow.model, JobRow.prompt_tokens, JobRow.completion_tokens, JobRow.timings_ms, JobRow.ended_at
+        JobRow.id,
+        JobRow.model,
+        JobRow.prompt_tokens,
+        JobRow.completion_tokens,
+        JobRow.timings_ms,
+        JobRow.assignment,
+        JobRow.ended_at,
     ).where(JobRow.id >= first_id("job", to_ms(since - _LONGEST_RUN)), JobRow.ended_at >= since)
     found = []
     for row in session.execute(query.order_by(JobRow.id.desc()).limit(limit)):
         fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, row.timings_ms or {})
-        found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=fact))
+        node = str((row.assignment or {}).get("node") or "")
+        found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=replace(fact, node=node)))
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 

@@ -168,9 +168,9 @@ def _migration(prices: Prices, source: Replica, batch: int) -> tuple[Estimate, f
     produced meanwhile.
     """
     estimates, delay, pauses_s = prices.estimates, ZERO, 0.0
-    token_s = max(1e-6, estimates.token_time(source.model, source.num_jobs).seconds)
+    token_s = max(1e-6, prices.token_s(source))
     for job in prices.view.running[source.id]:
-        num_tokens = job.prompt_tokens + prices.num_tokens(job, source.num_jobs)
+        num_tokens = job.prompt_tokens + prices.num_tokens(job, source)
         whole = estimates.migration(source.model, batch, num_tokens)
         delay = max(delay, whole, key=lambda estimate: estimate.seconds)
         num_meanwhile = min(int(whole.seconds / token_s), num_tokens)

@@ -139,8 +139,16 @@ class Options:
         wait = wait_estimate(seconds, self.prices.view.now_ms, self.job)
         return self._candidate(Assignment(path=AssignmentPath.WAIT, reason=reason), wait)
 
+    def _node_of(self, assignment: Assignment) -> str:
+        """Where the job would run, empty while it waits."""
+        if assignment.replica_id is not None:
+            return self.prices.view.replicas[assignment.replica_id].leader.node
+        return assignment.gpus[0].node if assignment.gpus else ""
+
     def _candidate(self, assignment: Assignment, ready: Estimate, others_s: float = 0.0) -> Candidate:
-        first_token = self.prices.estimates.first_token(self.model.name, self.job.prompt_tokens)
+        first_token = self.prices.estimates.first_token(
+            self.model.name, self.job.prompt_tokens, node=self._node_of(assignment)
+        )
         return Candidate(assignment=assignment, start=ready + first_token, others_s=others_s)
 
 

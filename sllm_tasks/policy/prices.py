@@ -74,14 +74,18 @@ class Prices:
         tier = self.view.tier_on(node, replica.checkpoint)
         return wanted * self.estimates.loading(node, tier, model.bytes_through(tier)).seconds / max(1, len(ready))
 
-    def num_tokens(self, job: RunningJob, batch: int) -> int:
-        """Tokens that a running job has produced: counted, or its age divided by the mean time of a token."""
+    def num_tokens(self, job: RunningJob, replica: Replica) -> int:
+        """Tokens that a job running there has produced: counted, or its age divided by the mean time of a token."""
         if job.num_tokens is not None:
             return job.num_tokens
         if job.started_ms is None:
             return 0
         elapsed_s = max(0, self.view.now_ms - job.started_ms) / 1000
-        return min(job.max_tokens, int(elapsed_s / max(1e-6, self.estimates.token_time(job.model, batch).seconds)))
+        return min(job.max_tokens, int(elapsed_s / max(1e-6, self.token_s(replica))))
+
+    def token_s(self, replica: Replica) -> float:
+        """Time from one token of a job there to its next."""
+        return self.estimates.token_time(replica.model, max(1, replica.num_jobs), node=replica.leader.node).seconds
 
     def ends_s(self, replica: Replica) -> list[float]:
         """When the jobs of a replica end, first to last.
@@ -89,17 +93,17 @@ class Prices:
         Of jobs that nobody looked at, the next one ends when a share of a typical job's time has passed: they are at
         any point of their lives.
         """
-        token_s = self.estimates.token_time(replica.model, max(1, replica.num_jobs)).seconds
+        token_s = self.token_s(replica)
         known = self.view.running.get(replica.id, ())
-        ends = [self._tokens_left(job, replica.num_jobs) * token_s for job in known]
+        ends = [self._tokens_left(job, replica) * token_s for job in known]
         num_unknown = max(0, replica.num_jobs - len(known))
         whole_s = self.estimates.tokens_left(replica.model, 0, replica.context) * token_s
         ends += [whole_s * (index + 1) / (num_unknown + 1) for index in range(num_unknown)]
         load_s = self.rest_of_load(replica).seconds if replica.state is ReplicaState.LOADING else 0.0
         return sorted(end_s + load_s for end_s in ends)
 
-    def _tokens_left(self, job: RunningJob, batch: int) -> float:
-        return self.estimates.tokens_left(job.model, self.num_tokens(job, batch), job.max_tokens)
+    def _tokens_left(self, job: RunningJob, replica: Replica) -> float:
+        return self.estimates.tokens_left(job.model, self.num_tokens(job, replica), job.max_tokens)
 
     def _loads_before(self, own: LoadUnderWay, loads: tuple[LoadUnderWay, ...]) -> Estimate:
         """Time of the loads that the same workers have begun, or will, before this one."""

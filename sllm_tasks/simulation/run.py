@@ -133,6 +133,7 @@ class Simulation:
                 first_token_s=None if job.paused_s else job.first_token_s - job.started_s,
                 token_s=None if job.paused_s else (now_s - job.first_token_s) / tokens,
                 batch=self._decoding.batch_of(job.replica) + 1,
+                node=job.replica.node.name,
             )
             self._estimates.learn(fact)
         self._leave(job)

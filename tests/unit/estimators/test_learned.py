@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -18,7 +19,7 @@ def load(node: str = "a", tier: Tier = Tier.SSD, gb: int = 10, seconds: float = 
     return LoadFact(node=node, tier=tier, num_bytes=gb * _GB, seconds=seconds, to_gpu=to_gpu)
 
 
-def job(model: str = "m", prompt: int = 100, output: int = 100, **times: float) -> Fact:
+def job(model: str = "m", prompt: int = 100, output: int = 100, **times: float) -> JobFact:
     return JobFact(
         model=model,
         prompt_tokens=prompt,
@@ -149,3 +150,15 @@ def test_times_one_after_the_other_have_independent_errors() -> None:
 def test_an_estimate_is_a_time_inside_of_its_interval() -> None:
     with pytest.raises(ValueError, match="not an estimate"):
         Estimate(seconds=1.0, low_s=2.0, high_s=3.0)
+
+
+def test_a_slow_node_does_not_make_a_fast_one_slow() -> None:
+    estimates = LearnedEstimates()
+    for _ in range(6):
+        for node, token_s in (("old", 0.1), ("new", 0.01)):
+            estimates.learn(replace(job(prompt=100, first_token_s=10 * token_s, token_s=token_s, batch=1), node=node))
+    assert estimates.token_time("m", 1, node="old").seconds == pytest.approx(0.1)
+    assert estimates.token_time("m", 1, node="new").seconds == pytest.approx(0.01)
+    assert estimates.first_token("m", 100, node="old").seconds == pytest.approx(1.0)
+    # Where the model has not run yet it is as fast as anywhere.
+    assert estimates.token_time("m", 1, node="other") == estimates.token_time("m", 1)
