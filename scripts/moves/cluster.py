@@ -15,13 +15,14 @@ from scripts.live_cluster import LiveCluster
 from scripts.moves.checkpoints import make_llama_to_time
 from sllm_tasks.client import Client, Job, calls
 from sllm_tasks.client.records import Token
+from sllm_tasks.cluster import ReplicaState
 from sllm_tasks.config import Settings, load_settings
 from sllm_tasks.livestate.jobs import LiveJob
 from sllm_tasks.services import Services
 
 MODEL = "moved"
-#: Prompt and output of the longest job.
-CONTEXT = 3200
+#: A job that lasts until it is cancelled.
+_LONG = 400
 #: Of the model that jobs are decoded by: 25 million parameters.
 _HIDDEN_SIZE, _NUM_LAYERS, _VOCAB_SIZE = 512, 8, 512
 
@@ -104,16 +105,22 @@ class MovingCluster:
 
     def load_both(self) -> None:
         """Have a replica on either node: a job makes the first, its move the second."""
-        job = self.submit(prompt_tokens=8, max_tokens=CONTEXT // 2)
+        job = self.submit(prompt_tokens=8, max_tokens=_LONG)
         until(lambda: self.view(job).num_tokens > 0, "the first replica")
         self.client.run(calls.start_migration(job.id))
-        until(lambda: self.view(job).migration_id == "", "the second replica")
+        until(lambda: self._num_ready() == len(self.live.fleet.gpus()), "the second replica")
         job.cancel()
+        until(lambda: all(not self.live.jobs.of_gpu(gpu.id) for gpu in self.live.fleet.gpus()), "the end of that job")
+
+    def _num_ready(self) -> int:
+        fleet = self.live.fleet
+        orders = [fleet.replica(id_) for gpu in fleet.gpus() for id_ in fleet.replicas_on(gpu.id)]
+        return sum(order is not None and order.replica.state is ReplicaState.READY for order in orders)
 
 
 @contextmanager
-def moving_cluster(folder: Path, *, max_jobs: int) -> Iterator[MovingCluster]:
-    """Start it, with the product's defaults."""
+def moving_cluster(folder: Path, *, max_jobs: int, context: int) -> Iterator[MovingCluster]:
+    """Start it, with the product's defaults; `context` is that of the longest job, prompt and output."""
     source = make_llama_to_time(
         folder / "source", hidden_size=_HIDDEN_SIZE, num_layers=_NUM_LAYERS, vocab_size=_VOCAB_SIZE
     )
@@ -124,7 +131,7 @@ def moving_cluster(folder: Path, *, max_jobs: int) -> Iterator[MovingCluster]:
         services = Services(settings, "bench")
         stack.callback(services.close)
         redis = stack.enter_context(Redis.from_url(settings.live_url))
-        operation = client.deploy(MODEL, str(source), max_jobs=max_jobs, context=CONTEXT, keep_alive_s=3600)
+        operation = client.deploy(MODEL, str(source), max_jobs=max_jobs, context=context, keep_alive_s=3600)
         client.wait_for(operation, timeout=120)
         moving = MovingCluster(cluster, client, services, redis)
         until(moving.is_everywhere, "the checkpoint on both nodes")

@@ -16,14 +16,14 @@ from sllm_tasks.cluster import GpuId
 from sllm_tasks.jobs import JobStatus
 
 _NUM_JOBS = 30
-_PROMPT_TOKENS, _MAX_TOKENS = 64, 384
+_PROMPT_TOKENS, _MAX_TOKENS, _CONTEXT = 64, 384, 512
 
 
 def measure(folder: Path) -> Report:
     """Drain a node, then stop the other one's worker."""
     rows: list[Row] = []
     figures: dict[str, float] = {}
-    with moving_cluster(folder, max_jobs=_NUM_JOBS) as cluster:
+    with moving_cluster(folder, max_jobs=_NUM_JOBS, context=_CONTEXT) as cluster:
         for name, leave in {"drain": _drain, "sigterm": _terminate}.items():
             some_rows, some_figures = _empty(cluster, name, leave)
             rows += some_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from scripts.bench_report import Report, Row
-from scripts.moves.cluster import CONTEXT, MovingCluster, Reader, moving_cluster
+from scripts.moves.cluster import MovingCluster, Reader, moving_cluster
 from scripts.moves.ways import Moved, Way, move
 from sllm_tasks.client import Job
 
@@ -20,6 +20,8 @@ _PAUSE_TOKEN_TIMES, _PAUSE_MS = 3, 20
 _BYTES_PER_TOKEN, _BYTES_PER_MOVE = 16, 4096
 
 _MAX_TOKENS = 1024
+#: Others decode until nothing is left of it.
+_CONTEXT = 3200
 #: Nothing but decoding happens for so long before each move: what moves are compared with.
 _QUIET_S = 1.0
 #: After a move its reader is followed for so many tokens more.
@@ -86,7 +88,7 @@ class Measured:
 
 def measure(folder: Path, grid: Grid) -> Report:
     """Run the grid on a live cluster."""
-    with moving_cluster(folder, max_jobs=max(grid.batches)) as cluster:
+    with moving_cluster(folder, max_jobs=max(grid.batches), context=_CONTEXT) as cluster:
         bench = _Bench(cluster, grid)
         for batch in grid.batches:
             bench.run_batch(batch)
@@ -106,7 +108,7 @@ class _Bench:
     def run_batch(self, batch: int) -> None:
         """Move jobs of all prompts beside others, as many on either gpu: each goes where fewer are."""
         found: list[Sample] = []
-        others = [self._cluster.submit(prompt_tokens=16, max_tokens=CONTEXT - 64) for _ in range(2 * (batch - 1))]
+        others = [self._cluster.submit(prompt_tokens=16, max_tokens=_CONTEXT - 64) for _ in range(2 * (batch - 1))]
         for number, prompt in enumerate(self._grid.prompts):
             found += self._move_one(batch, prompt, first=number % len(self._grid.turn))
         self._note_others(batch, others, [sample.moved for sample in found if sample.way is Way.MIGRATION])
