@@ -42,11 +42,18 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, tests of one file stay together, and so do all that share the one cluster of faults."""
+    """Side by side, tests of one file stay together, and so do all that share one cluster."""
     for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group("faults" if folder.name == "faults" else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    folder = item.path.parent
+    shares = folder.name == "faults" or (folder.name == "acceptance" and "cluster" in getattr(item, "fixturenames", ()))
+    return str(folder if shares else item.path)
 
 
 def _is_ci() -> bool:

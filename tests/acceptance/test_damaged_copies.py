@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from sllm_tasks.client import OperationFailedError, OperationRecord
 from sllm_tasks.client.calls import Call
 from sllm_tasks.client.records import decode_operation
-from tests.support.cluster import MODEL, Cluster
+from tests.support.cluster import Cluster
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as started:
-        yield started
+_MODEL = "rotten"
 
 
 def _verify(cluster: Cluster, digest: str, node: str) -> OperationRecord:
@@ -28,7 +22,8 @@ def _verify(cluster: Cluster, digest: str, node: str) -> OperationRecord:
 
 
 def test_a_damaged_copy_is_put_aside_and_fetched_again(cluster: Cluster) -> None:
-    (digest,) = {model["checkpoint"] for model in cluster.client.models()}
+    cluster.deploy(_MODEL, seed=21)
+    (digest,) = {model["checkpoint"] for model in cluster.client.models() if model["id"] == _MODEL}
     copy = cluster.home / "nodes" / "node0" / "checkpoints" / digest
     partition = copy / "partition_00000.bin"
     sound = partition.read_bytes()
@@ -41,5 +36,5 @@ def test_a_damaged_copy_is_put_aside_and_fetched_again(cluster: Cluster) -> None
     assert partition.read_bytes() == sound
     assert len(list(copy.parent.glob(".quarantine-*"))) == 1
     assert _verify(cluster, digest, "node0").status == "succeeded"
-    job = cluster.client.submit(model=MODEL, prompt="hello", max_tokens=3, ignore_eos=True)
+    job = cluster.client.submit(model=_MODEL, prompt="hello", max_tokens=3, ignore_eos=True)
     assert job.result(timeout=60).usage.completion_tokens == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,33 @@ import pytest
 from scripts.demo_checkpoints import make_tiny
 from sllm_tasks.client import OperationFailedError
 from sllm_tasks.client.calls import get_operation
-from tests.support.cluster import MODEL, Cluster
+from tests.support.cluster import Cluster
 from tests.support.file_server import FileServer
 from tests.support.processes import wait_until
 
+_MODEL = "changing"
 _PROMPT = "tiny checkpoints"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(SLLM_NODES="1") as cluster:
-        yield cluster
+@pytest.fixture(scope="module", autouse=True)
+def deployed(cluster: Cluster) -> None:
+    cluster.deploy(_MODEL, seed=31)
 
 
 def _model(cluster: Cluster) -> dict[str, Any]:
-    (model,) = [model for model in cluster.client.models() if model["id"] == MODEL]
+    (model,) = [model for model in cluster.client.models() if model["id"] == _MODEL]
     return dict(model)
 
 
 def _answer(cluster: Cluster) -> str:
-    return cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=8, ignore_eos=True).result(timeout=60).text
+    return cluster.client.submit(model=_MODEL, prompt=_PROMPT, max_tokens=8, ignore_eos=True).result(timeout=60).text
 
 
 def test_jobs_go_on_while_a_model_is_deployed_again_and_run_on_what_they_were_accepted_for(cluster: Cluster) -> None:
     before = _answer(cluster)
     source = make_tiny(cluster.home / "source" / "second", seed=7)
-    old = [cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=100, ignore_eos=True) for _ in range(12)]
-    operation = cluster.client.deploy(MODEL, str(source), keep_alive_s=0.5, max_jobs=4, context=300)
+    old = [cluster.client.submit(model=_MODEL, prompt=_PROMPT, max_tokens=100, ignore_eos=True) for _ in range(12)]
+    operation = cluster.client.deploy(_MODEL, str(source), keep_alive_s=0.5, max_jobs=4, context=300)
     states = set()
 
     def has_ended() -> bool:
@@ -53,7 +52,7 @@ def test_jobs_go_on_while_a_model_is_deployed_again_and_run_on_what_they_were_ac
     # A web process goes by what it knew for up to a second.
     wait_until(lambda: _answer(cluster) != before, "new jobs run on the new checkpoint")
     assert all(job.result(timeout=60).text.startswith(before) for job in old)
-    longer = cluster.client.submit(model=MODEL, prompt=_PROMPT, max_tokens=280, ignore_eos=True)
+    longer = cluster.client.submit(model=_MODEL, prompt=_PROMPT, max_tokens=280, ignore_eos=True)
     assert longer.result(timeout=60).usage.completion_tokens == 280
 
 
@@ -74,7 +73,7 @@ def test_a_model_serves_on_after_a_deployment_that_failed(cluster: Cluster, tmp_
     (broken / "tokenizer.json").unlink()
     os.mkfifo(broken / "tokenizer.json")
     with pytest.raises(OperationFailedError, match="not a regular file"):
-        cluster.client.wait_for(cluster.client.deploy(MODEL, str(broken)), timeout=30)
+        cluster.client.wait_for(cluster.client.deploy(_MODEL, str(broken)), timeout=30)
     model = _model(cluster)
     assert (model["state"], model["checkpoint"], model["deployment"]["state"]) == ("ready", checkpoint, "failed")
     assert "not a regular file" in model["deployment"]["error"]["message"]
@@ -83,7 +82,7 @@ def test_a_model_serves_on_after_a_deployment_that_failed(cluster: Cluster, tmp_
 
 def test_of_several_deployments_at_once_the_last_one_serves(cluster: Cluster, tmp_path: Path) -> None:
     sources = [str(make_tiny(tmp_path / f"seed_{seed}", seed=seed)) for seed in (11, 12, 13)]
-    asked = [cluster.client.deploy(MODEL, source, max_jobs=4, context=256) for source in sources]
+    asked = [cluster.client.deploy(_MODEL, source, max_jobs=4, context=256) for source in sources]
     cluster.client.wait_for(asked[-1], timeout=60)
     for operation in asked[:-1]:
         with suppress(OperationFailedError):

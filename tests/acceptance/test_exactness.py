@@ -24,19 +24,19 @@ def _shown(cluster: Cluster, job: Job) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_exact_job_whose_worker_is_killed_goes_on_exactly_and_says_so() -> None:
-    with Cluster() as cluster:
-        undisturbed = _submit(cluster, exactness="exact")
-        text = undisturbed.result(timeout=120).text
-        job = _submit(cluster, exactness="exact")
-        wait_until(lambda: _shown(cluster, job)["progress"]["done"] >= 10, "the job has tokens")
-        where = _shown(cluster, job)["assignment"]
-        cluster.kill(f"worker-{where['node']}.{where['gpus'][0]}")
-        assert job.result(timeout=120).text == text
-        first, second = (_shown(cluster, each)["exactness"] for each in (undisturbed, job))
-        assert (first["asked"], first["achieved"], first["downgrade"]) == ("exact", "exact", None)
-        assert second == first
-        assert _shown(cluster, job)["attempt"] > 1
-        plain = _submit(cluster)
-        plain.result(timeout=120)
-        assert _shown(cluster, plain)["exactness"]["achieved"] == "token"
+def test_an_exact_job_whose_worker_is_killed_goes_on_exactly_and_says_so(cluster: Cluster) -> None:
+    undisturbed = _submit(cluster, exactness="exact")
+    text = undisturbed.result(timeout=120).text
+    job = _submit(cluster, exactness="exact")
+    wait_until(lambda: _shown(cluster, job)["progress"]["done"] >= 10, "the job has tokens")
+    where = _shown(cluster, job)["assignment"]
+    cluster.kill(f"worker-{where['node']}.{where['gpus'][0]}")
+    assert job.result(timeout=120).text == text
+    first, second = (_shown(cluster, each)["exactness"] for each in (undisturbed, job))
+    assert (first["asked"], first["achieved"], first["downgrade"]) == ("exact", "exact", None)
+    assert second == first
+    assert _shown(cluster, job)["attempt"] > 1
+    plain = _submit(cluster)
+    plain.result(timeout=120)
+    assert _shown(cluster, plain)["exactness"]["achieved"] == "token"
+    cluster.wait_for_gpus()

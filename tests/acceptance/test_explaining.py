@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from sllm_tasks.client import calls
 from sllm_tasks.client.records import Json
-from tests.support.cluster import MODEL, Cluster
+from tests.support.cluster import Cluster
 from tests.support.processes import wait_until
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(SLLM_NODES="1") as cluster:
-        yield cluster
+_MODEL = "explained"
 
 
-def explained(cluster: Cluster, model: str = MODEL) -> Json:
-    return cluster.client.run(calls.explain(model, prompt_tokens=8))
+def explained(cluster: Cluster) -> Json:
+    return cluster.client.run(calls.explain(_MODEL, prompt_tokens=8))
 
 
 def test_a_cold_model_would_be_loaded_a_warm_one_not_and_predictions_are_compared_with_what_happened(
     cluster: Cluster,
 ) -> None:
+    cluster.deploy(_MODEL, seed=41)
     before = explained(cluster)
     assert before["choice"]["path"] in {"load_ssd", "load_dram"}
     assert before["accuracy"] is None
-    job = cluster.client.submit(model=MODEL, prompt="explain this", max_tokens=8, ignore_eos=True)
+    job = cluster.client.submit(model=_MODEL, prompt="explain this", max_tokens=8, ignore_eos=True)
     assert job.result(timeout=60).usage.completion_tokens == 8
     after = explained(cluster)
     assert after["choice"]["path"] == "warm"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +16,6 @@ pytestmark = pytest.mark.slow
 
 _MAX_TOKENS = 150
 _PROMPT = "what moves and stays the same?"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(SLLM_GRACE_S="15") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def _publish(store: CheckpointStore, seed: int) -> str:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, small_disk: Path) -> Iterator[_Nodes]:
+def two_nodes(tmp_path: Path, small_disk: Path) -> Iterator[_Nodes]:
     with ExitStack() as resources:
         server = resources.enter_context(ValkeyServer())
         nodes = _Nodes(tmp_path, small_disk, server.url)
@@ -129,31 +129,31 @@ def cluster(tmp_path: Path, small_disk: Path) -> Iterator[_Nodes]:
         yield nodes
 
 
-def test_placements_come_true_or_say_why_not_though_a_node_is_killed_and_a_disk_is_full(cluster: _Nodes) -> None:
+def test_placements_come_true_or_say_why_not_though_a_node_is_killed_and_a_disk_is_full(two_nodes: _Nodes) -> None:
     for node in (_BIG, _SMALL):
-        cluster.start(node)
-    wait_until(lambda: len(cluster.nodes()) == 2, "both nodes are up")
-    cluster.start_control()
-    cluster.want_everything_everywhere()
+        two_nodes.start(node)
+    wait_until(lambda: len(two_nodes.nodes()) == 2, "both nodes are up")
+    two_nodes.start_control()
+    two_nodes.want_everything_everywhere()
     # In the middle: some copies were made, and more are on their way.
     half = _NUM_CHECKPOINTS // 2
-    wait_until(lambda: len(cluster.nodes()[_BIG].checkpoints) > half, "the big node has fetched something", 120)
-    cluster.processes.kill(_BIG)
-    wait_until(lambda: _BIG not in cluster.nodes(), "the big node is found dead")
-    cluster.start(_BIG)
+    wait_until(lambda: len(two_nodes.nodes()[_BIG].checkpoints) > half, "the big node has fetched something", 120)
+    two_nodes.processes.kill(_BIG)
+    wait_until(lambda: _BIG not in two_nodes.nodes(), "the big node is found dead")
+    two_nodes.start(_BIG)
 
     def is_settled() -> bool:
-        unmet = cluster.unmet()
+        unmet = two_nodes.unmet()
         return all(node == _SMALL and code == "disk_full" for (_, node), code in unmet.items())
 
     wait_until(is_settled, "every placement is true or refused because the disk is full", 180)
-    refused = {digest for digest, _ in cluster.unmet()}
-    nodes = cluster.nodes()
-    assert nodes[_BIG].checkpoints == frozenset(cluster.digests)
-    assert nodes[_BIG].kept_in_dram == frozenset(cluster.digests[:2])
-    assert nodes[_SMALL].checkpoints == frozenset(cluster.digests) - refused
+    refused = {digest for digest, _ in two_nodes.unmet()}
+    nodes = two_nodes.nodes()
+    assert nodes[_BIG].checkpoints == frozenset(two_nodes.digests)
+    assert nodes[_BIG].kept_in_dram == frozenset(two_nodes.digests[:2])
+    assert nodes[_SMALL].checkpoints == frozenset(two_nodes.digests) - refused
     assert 0 < len(refused) < half
-    assert cluster.actual() == {name: node.checkpoints for name, node in nodes.items()}
+    assert two_nodes.actual() == {name: node.checkpoints for name, node in nodes.items()}
     # Nothing half done is left where there was no room for it.
-    store = CheckpointStore(cluster.home / "nodes" / _SMALL / "checkpoints")
+    store = CheckpointStore(two_nodes.home / "nodes" / _SMALL / "checkpoints")
     assert store.aside() == []

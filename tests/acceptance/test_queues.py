@@ -26,13 +26,12 @@ _SLOTS = 4
 _SHARED = "shared"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(SLLM_NODES="1") as cluster:
-        source = make_tiny(cluster.home / "source" / _SHARED, seed=1)
-        settings = {"engine": "instant", "max_jobs": _SLOTS, "context": 256, "keep_alive_s": 60}
-        cluster.client.wait_for(cluster.client.deploy(_SHARED, str(source), **settings), timeout=60)
-        yield cluster
+@pytest.fixture(scope="module", autouse=True)
+def deployed(cluster: Cluster) -> None:
+    source = make_tiny(cluster.home / "source" / _SHARED, seed=1)
+    # One replica: more of them would have more slots for the flood.
+    settings = {"engine": "instant", "max_jobs": _SLOTS, "context": 256, "keep_alive_s": 60, "max_replicas": 1}
+    cluster.client.wait_for(cluster.client.deploy(_SHARED, str(source), **settings), timeout=60)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ _STEP_MS, _NUM_TOKENS = 50, 200
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def pair_cluster() -> Iterator[Cluster]:
     environ = {"SLLM_NODES": "1", "SLLM_GPUS_PER_NODE": "2", "SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES)}
     with Cluster(step_ms=_STEP_MS, **environ) as cluster:
         cluster.wait_for_gpus(2)
@@ -30,9 +30,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def expected(cluster: Cluster) -> str:
+def expected(pair_cluster: Cluster) -> str:
     """What one gpu answers."""
-    return ask(cluster, MODEL).result(timeout=60).text
+    return ask(pair_cluster, MODEL).result(timeout=60).text
 
 
 def ask(cluster: Cluster, model: str) -> Job:
@@ -59,27 +59,29 @@ def wait_until_free(cluster: Cluster) -> None:
     assert [gpu.reserved_bytes for gpu in cluster.gpus().values()] == [0, 0]
 
 
-def test_it_takes_memory_of_both_gpus_which_others_give_up_for_it(cluster: Cluster, expected: str) -> None:
-    alone = replicas(cluster)[MODEL]
-    job, pair = running_on_both(cluster)
+def test_it_takes_memory_of_both_gpus_which_others_give_up_for_it(pair_cluster: Cluster, expected: str) -> None:
+    alone = replicas(pair_cluster)[MODEL]
+    job, pair = running_on_both(pair_cluster)
     assert sorted(str(gpu) for gpu in pair.gpus) == ["node0.0", "node0.1"]
-    assert [gpu.reserved_bytes for gpu in cluster.gpus().values()] == [pair.bytes_per_gpu, pair.bytes_per_gpu]
-    assert MODEL not in replicas(cluster)
+    assert [gpu.reserved_bytes for gpu in pair_cluster.gpus().values()] == [pair.bytes_per_gpu, pair.bytes_per_gpu]
+    assert MODEL not in replicas(pair_cluster)
     # About half of what one gpu needs: a layer, and the embeddings on one of them.
     assert pair.bytes_per_gpu < 0.7 * alone.bytes_per_gpu
     assert job.result(timeout=60).text == expected
-    wait_until_free(cluster)
+    wait_until_free(pair_cluster)
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["leader", "follower"])
-def test_its_job_goes_on_elsewhere_when_a_worker_of_it_is_killed(cluster: Cluster, expected: str, place: int) -> None:
-    job, first = running_on_both(cluster)
+def test_its_job_goes_on_elsewhere_when_a_worker_of_it_is_killed(
+    pair_cluster: Cluster, expected: str, place: int
+) -> None:
+    job, first = running_on_both(pair_cluster)
     name = f"worker-{first.gpus[place]}"
-    cluster.wait_restarted(name, cluster.kill(name))
+    pair_cluster.wait_restarted(name, pair_cluster.kill(name))
     assert job.result(timeout=90).text == expected
-    view = cluster.live.jobs.view(job.id)
+    view = pair_cluster.live.jobs.view(job.id)
     assert view is not None
     # Only the death of the leader may have been the job's fault.
     assert (view.attempt, view.losses) == (2, 1 - place)
-    assert cluster.live.fleet.replica(first.id) is None
-    wait_until_free(cluster)
+    assert pair_cluster.live.fleet.replica(first.id) is None
+    wait_until_free(pair_cluster)

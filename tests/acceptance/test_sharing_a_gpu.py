@@ -14,7 +14,7 @@ from tests.support.processes import wait_until
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def tight_cluster() -> Iterator[Cluster]:
     with Cluster(SLLM_NODES="1", SLLM_GPU_MEMORY_BYTES=str(2 << 20)) as cluster:
         cluster.deploy("other", seed=1, keep_alive_s=60)
         yield cluster
@@ -40,9 +40,9 @@ def steady_use(cluster: Cluster, model: str) -> Iterator[list[Job]]:
         thread.join()
 
 
-def test_a_model_in_steady_use_does_not_starve_another(cluster: Cluster) -> None:
-    with steady_use(cluster, MODEL) as steady:
-        job = cluster.client.submit(model="other", prompt="and me?", max_tokens=8, ignore_eos=True)
+def test_a_model_in_steady_use_does_not_starve_another(tight_cluster: Cluster) -> None:
+    with steady_use(tight_cluster, MODEL) as steady:
+        job = tight_cluster.client.submit(model="other", prompt="and me?", max_tokens=8, ignore_eos=True)
         wait_until(lambda: job.refresh().status_reason is not None, "the job says why it waits")
         assert job.result(timeout=60).usage.completion_tokens == 8
     # Those that came in between had to wait in turn, and none was lost.

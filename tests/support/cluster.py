@@ -141,7 +141,7 @@ class Cluster:
         source = make_tiny(self.home / "source" / name, seed=seed)
         settings = {"keep_alive_s": keep_alive_s, "max_jobs": 8, "context": 256, "num_gpus": num_gpus}
         self.client.wait_for(self.client.deploy(name, str(source), **settings), timeout=60)
-        self.wait_for_copies(self.settings.nodes)
+        self.wait_for_copies(name)
 
     def arm(self, point: str, *lines: str) -> None:
         """Arm a failpoint in all processes; each line acts once, in the first process that comes by."""
@@ -194,12 +194,14 @@ class Cluster:
 
         return tomllib.loads((self.home / "client.toml").read_text())
 
-    def wait_for_copies(self, num_nodes: int) -> None:
-        """Wait until so many live nodes have a checkpoint."""
-        wait_until(
-            lambda: sum(bool(node.checkpoints) for node in self.live.fleet.nodes(self.live.now_ms())) >= num_nodes,
-            f"{num_nodes} nodes have the checkpoint",
-        )
+    def wait_for_copies(self, name: str) -> None:
+        """Wait until every node lives and has the checkpoint of a model."""
+        (digest,) = [model["checkpoint"] for model in self.client.models() if model["id"] == name]
+
+        def num_copies() -> int:
+            return sum(digest in node.checkpoints for node in self.live.fleet.nodes(self.live.now_ms()))
+
+        wait_until(lambda: num_copies() == self.settings.nodes, f"every node has the checkpoint of {name}")
 
     def _tear_down(self) -> None:
         self.by_hand.kill_all()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.cases.common import FIRST, QUESTIONS, REST, busiest_worker, start
-from tests.support.cluster import Cluster
+from tests.support.cluster import MODEL, Cluster
 from tests.support.load import Load
 from tests.support.processes import wait_until
 from tests.support.proxy import FaultProxy
@@ -148,7 +148,7 @@ def node_agent_killed(cluster: Cluster, load: Load) -> None:
     pid = cluster.kill("node-node0")
     load.submit(REST)
     cluster.wait_restarted("node-node0", pid)
-    cluster.wait_for_copies(2)
+    cluster.wait_for_copies(MODEL)
 
 
 def power_lost(cluster: Cluster, load: Load) -> None:
