@@ -1,8 +1,8 @@
-"""Fixed numbers of version 1 of the format, and the names of its files."""
+"""Fixed numbers of version 2 of the format, and the names of its files."""
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 #: What is digested, read and moved through the tiers as one piece.
 CHUNK_BYTES = 16 << 20
 #: Where a tensor may begin: what a GPU's widest loads and TMA want, and a multiple of every element size.

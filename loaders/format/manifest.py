@@ -56,10 +56,10 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionRecord:
-    """Size and SHA-256 (hex) of a partition, and the digest of each of its chunks (docs/format.md)."""
+    """Size and tree hash (hex) of a partition, and the digest of each of its chunks (docs/format.md)."""
 
     num_bytes: int
-    sha256: str
+    tree_sha256: str
     chunk_digests: tuple[int, ...]
 
 
@@ -86,7 +86,7 @@ class Content:
                 "partitions": [
                     {
                         "num_bytes": partition.num_bytes,
-                        "sha256": partition.sha256,
+                        "tree_sha256": partition.tree_sha256,
                         "chunk_digests": [f"{digest:016x}" for digest in partition.chunk_digests],
                     }
                     for partition in self.partitions
@@ -218,7 +218,7 @@ def _read_partition(value: Json, where: str) -> PartitionRecord:
     num_bytes = fields.integer("num_bytes")
     if num_bytes % FILE_ALIGNMENT:
         raise fields.wrong("num_bytes", num_bytes, f"a multiple of {FILE_ALIGNMENT}")
-    sha256 = fields.text("sha256", _SHA256, "64 hexadecimal digits")
+    tree_sha256 = fields.text("tree_sha256", _SHA256, "64 hexadecimal digits")
     texts = fields.array("chunk_digests", max_length=MAX_CHUNKS)
     if len(texts) != num_chunks(num_bytes):
         raise fields.wrong("chunk_digests", len(texts), f"{num_chunks(num_bytes)} digests for {num_bytes} bytes")
@@ -227,7 +227,7 @@ def _read_partition(value: Json, where: str) -> PartitionRecord:
             raise fields.wrong("chunk_digests", text, "16 hexadecimal digits")
     fields.end()
     digests = tuple(int(str(text), 16) for text in texts)
-    return PartitionRecord(num_bytes=num_bytes, sha256=sha256, chunk_digests=digests)
+    return PartitionRecord(num_bytes=num_bytes, tree_sha256=tree_sha256, chunk_digests=digests)
 
 
 def _read_dtypes(members: Mapping[str, Json], where: str) -> dict[str, int]:

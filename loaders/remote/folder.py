@@ -103,7 +103,7 @@ class DownloadFolder:
 def _plan(layout: RemoteLayout, rank: int, file: RemoteFile) -> str:
     """Digest of what tells the bytes of a file apart from others; never the same twice if nothing does."""
     if layout.manifest is not None:
-        version: str | None = layout.manifest.content.partitions[rank].sha256
+        version: str | None = layout.manifest.content.partitions[rank].tree_sha256
     else:
         version = file.version or os.urandom(16).hex()
     return hashlib.sha256(repr((file.name, file.num_bytes, version)).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from loaders.errors import ConversionCanceledError
 from loaders.format.geometry import CHUNK_BYTES, num_chunks
 from loaders.format.manifest import PartitionRecord
 from loaders.format.page_buffer import page_buffer
+from loaders.format.tree_hash import chunk_sha256, tree_sha256
 from loaders.writer.disk import DataFile
 from loaders.writer.measure import Cancel
 from loaders.writer.progress import Progress, ProgressFile
@@ -64,10 +64,9 @@ class ChunkSink:
 
 
 class ChunkRun:
-    """All chunks of data files of these sizes, in order; made for one call of `run`.
+    """All chunks of data files of these sizes; made for one call of `run`.
 
-    Threads take chunks in order and digest them in order (SHA-256 of a file allows nothing else); reading and writing
-    overlap. Each thread holds one chunk.
+    Threads take chunks in order and work on them apart from each other. Each holds one chunk.
     """
 
     def __init__(
@@ -85,12 +84,12 @@ class ChunkRun:
         self._on_progress = on_progress
         self._cancel = cancel
         self._chunks = [(rank, chunk) for rank, num_bytes in enumerate(sizes) for chunk in range(num_chunks(num_bytes))]
-        self._sums = [hashlib.sha256() for _ in sizes]
+        # Of each file, by chunk; every place is written once.
+        self._hashes: list[list[bytes]] = [[b""] * num_chunks(num_bytes) for num_bytes in sizes]
         self._digests: list[list[int]] = [[0] * num_chunks(num_bytes) for num_bytes in sizes]
-        # Guarded by the condition: chunk to take next, chunk to hash next, bytes done, whether a thread failed.
-        self._changed = threading.Condition()
+        # Guarded by the lock: chunk to take next, bytes done, whether a thread failed.
+        self._lock = threading.Lock()
         self._next = 0
-        self._turn = 0
         self._done_bytes = 0
         self._failed = False
 
@@ -102,7 +101,7 @@ class ChunkRun:
         return tuple(
             PartitionRecord(
                 num_bytes=num_bytes,
-                sha256=self._sums[rank].hexdigest(),
+                tree_sha256=tree_sha256(self._hashes[rank]),
                 chunk_digests=tuple(self._digests[rank]),
             )
             for rank, num_bytes in enumerate(self._sizes)
@@ -114,15 +113,14 @@ class ChunkRun:
             while (number := self._take()) is not None:
                 self._convert(number, buffer)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._failed = True
-                self._changed.notify_all()
             raise
 
     def _take(self) -> int | None:
         if self._cancel is not None and self._cancel.is_set():
             raise ConversionCanceledError("canceled; the same conversion goes on from here when it is started again")
-        with self._changed:
+        with self._lock:
             if self._failed or self._next == len(self._chunks):
                 return None
             self._next += 1
@@ -136,27 +134,14 @@ class ChunkRun:
         if digest is None:
             self._source.fill(rank, chunk, buffer)
             digest = chunk_digest(data)
-        if not self._hash(number, rank, data):
-            return
+        self._hashes[rank][chunk] = chunk_sha256(data)
         self._digests[rank][chunk] = digest
         if self._sink is not None and not is_recovered:
             self._sink.put(rank, chunk, data, digest)
         self._report(len(data))
 
-    def _hash(self, number: int, rank: int, data: NDArray[np.uint8]) -> bool:
-        """Wait for the chunk's turn and add it to the file's sum; return False if another thread failed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._turn == number or self._failed)
-            if self._failed:
-                return False
-        self._sums[rank].update(data.data)
-        with self._changed:
-            self._turn += 1
-            self._changed.notify_all()
-        return True
-
     def _report(self, num_bytes: int) -> None:
-        with self._changed:
+        with self._lock:
             self._done_bytes += num_bytes
             if self._on_progress is not None:
                 self._on_progress(self._done_bytes, sum(self._sizes))

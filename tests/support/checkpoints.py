@@ -109,7 +109,7 @@ def write_manifest(path: Path, content: str, origin: str = '{"source":"","create
     """Write a manifest around a content, with the digest of exactly that."""
     digest = hashlib.sha256(content.encode()).hexdigest()
     (path / "manifest.json").write_text(
-        f'{{"format":"sllm-checkpoint","version":1,"content":{content},"digest":"{digest}","origin":{origin}}}\n'
+        f'{{"format":"sllm-checkpoint","version":2,"content":{content},"digest":"{digest}","origin":{origin}}}\n'
     )
 
 

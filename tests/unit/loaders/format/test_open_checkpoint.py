@@ -209,8 +209,8 @@ def test_every_bit_of_the_json_files_counts(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message", "kind"),
     [
-        ('"version":1', '"version":2', "version 2, expected 1", CheckpointUnsupportedError),
-        ('"version":1', '"version":-1', "no `\"version\"", CheckpointCorruptError),
+        ('"version":2', '"version":1', "version 1, expected 2", CheckpointUnsupportedError),
+        ('"version":2', '"version":-1', "no `\"version\"", CheckpointCorruptError),
         ("sllm-checkpoint", "sllm-checkpoinT", "expected {\"format\":\"sllm-checkpoint\"", CheckpointCorruptError),
         (r'\A\{', "[{", "begins with", CheckpointCorruptError),
         (r'\A', " ", "begins with", CheckpointCorruptError),
@@ -387,7 +387,7 @@ def test_a_file_that_ends_elsewhere_than_the_tensors_do_is_refused(path: Path) -
 
 
 def test_a_partition_without_tensors_has_no_bytes(path: Path) -> None:
-    empty = '{"num_bytes":0,"sha256":"' + "0" * 64 + '","chunk_digests":[]}'
+    empty = '{"num_bytes":0,"tree_sha256":"' + "0" * 64 + '","chunk_digests":[]}'
     alter(path, content=_replace(r'("partitions":\[\{.*?\})\]', rf"\1,{empty}]"))
     (path / "partition_00001.bin").touch()
     open_checkpoint(path).close()
@@ -415,7 +415,7 @@ def test_what_is_written_is_what_is_read() -> None:
 def _sample() -> bytes:
     content = Content(
         files={"tensor_index.json": FileRecord(num_bytes=3, sha256="a" * 64)},
-        partitions=(PartitionRecord(num_bytes=4096, sha256="b" * 64, chunk_digests=((1 << 64) - 1,)),),
+        partitions=(PartitionRecord(num_bytes=4096, tree_sha256="b" * 64, chunk_digests=((1 << 64) - 1,)),),
         dtypes={"bfloat16": 4000},
     )
     return Manifest.of(content, source='a "quoted"\n\x00 ü path', created_at="2026-01-02T03:04:05+00:00").encode()

@@ -132,7 +132,7 @@ def test_no_tensor_index_takes_more(tmp_path: Path, name: str) -> None:
     data = _INDEXES[name]().encode("ascii")[: 20 << 20]
     (path / "tensor_index.json").write_bytes(data)
     record = f'{{"num_bytes":{len(data)},"sha256":"{hashlib.sha256(data).hexdigest()}"}}'
-    partition = '{"num_bytes":0,"sha256":"' + "0" * 64 + '","chunk_digests":[]}'
+    partition = '{"num_bytes":0,"tree_sha256":"' + "0" * 64 + '","chunk_digests":[]}'
     write_manifest(
         path,
         f'{{"chunk_bytes":16777216,"files":{{"tensor_index.json":{record}}},"partitions":[{partition}],"dtypes":{{}}}}',

@@ -45,7 +45,7 @@ def _sign(path: Path) -> None:
         value["partitions"] = [
             {
                 "num_bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "tree_sha256": hashlib.sha256(hashlib.sha256(data).digest()).hexdigest(),
                 "chunk_digests": [f"{chunk_digest(data):016x}"],
             }
         ]
@@ -91,7 +91,7 @@ def test_a_bit_that_only_sha256_can_know_of_is_noticed(path: Path) -> None:
         return json.dumps(value, separators=(",", ":"))
 
     alter(path, content=content)
-    with pytest.raises(CheckpointCorruptError, match=f"{_PARTITION}: SHA-256 [0-9a-f]+, expected"):
+    with pytest.raises(CheckpointCorruptError, match=f"{_PARTITION}: SHA-256 [0-9a-f]+ over its chunks, expected"):
         verify(path)
 
 
