@@ -6,12 +6,15 @@ import click
 
 from sllm_tasks.cli.output import note
 from sllm_tasks.client import Job, Snapshot
+from sllm_tasks.jobs import JobStatus
 
 
 def print_stream(job: Job) -> None:
-    """Write the text of a job to standard output until the job has ended."""
+    """Write the text of a job to standard output until the job has ended; say before why it waits."""
     printed = ""
-    for item in job.stream():
+    # Why a job has waited that runs by now is of no interest any more.
+    is_queued = job.record.status is JobStatus.QUEUED
+    for item in job.stream((lambda reason: note(f"{job.id} waits: {reason}")) if is_queued else None):
         if not isinstance(item, Snapshot):
             new = item.text
         elif item.text.startswith(printed):

@@ -7,7 +7,7 @@ from itertools import islice
 import click
 
 from sllm_tasks.cli.following import print_stream
-from sllm_tasks.cli.output import note, output_option, show_list, show_one
+from sllm_tasks.cli.output import output_option, show_list, show_one
 from sllm_tasks.client import Client
 from sllm_tasks.jobs import JobStatus
 
@@ -56,8 +56,6 @@ def watch(job_id: str) -> None:
     """Print a job's text as it comes; Ctrl-C leaves it running."""
     with Client() as client:
         found = client.get_job(job_id)
-        if found.record.status_reason is not None:
-            note(f"{found.id} waits: {found.record.status_reason}")
         print_stream(found)
         found.result(timeout=60)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -53,12 +53,13 @@ class AsyncJob:
         """
         return await self._client.follow(waiting_for_job(self.id, timeout, self._client.max_retries))
 
-    def stream(self) -> AsyncIterator[StreamItem]:
+    def stream(self, on_wait: Callable[[str], object] | None = None) -> AsyncIterator[StreamItem]:
         """Yield its tokens as they come, over lost connections and restarts of the server.
 
-        A Snapshot among them replaces all text before it. Ends when the job has; `result` tells how.
+        A Snapshot among them replaces all text before it. Ends when the job has; `result` tells how. `on_wait` hears
+        why it waits, each time that changes.
         """
-        return self._client.stream(self.id)
+        return self._client.stream(self.id, on_wait)
 
     async def cancel(self) -> JobRecord:
         """Stop it; harmless when it has ended."""
@@ -160,9 +161,9 @@ class AsyncClient:
             result: _Result = end.value
             return result
 
-    async def stream(self, job_id: str) -> AsyncIterator[StreamItem]:
+    async def stream(self, job_id: str, on_wait: Callable[[str], object] | None = None) -> AsyncIterator[StreamItem]:
         """Yield the tokens of a job by its id; see `AsyncJob.stream`."""
-        position, path = StreamPosition(), calls.events_path(job_id)
+        position, path = StreamPosition(on_wait), calls.events_path(job_id)
         while not position.has_ended():
             answer: Answer | Lost = Lost("the stream ended early")
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -53,12 +53,13 @@ class Job:
         """
         return self._client.follow(waiting_for_job(self.id, timeout, self._client.max_retries))
 
-    def stream(self) -> Iterator[StreamItem]:
+    def stream(self, on_wait: Callable[[str], object] | None = None) -> Iterator[StreamItem]:
         """Yield its tokens as they come, over lost connections and restarts of the server.
 
-        A Snapshot among them replaces all text before it. Ends when the job has; `result` tells how.
+        A Snapshot among them replaces all text before it. Ends when the job has; `result` tells how. `on_wait` hears
+        why it waits, each time that changes.
         """
-        return self._client.stream(self.id)
+        return self._client.stream(self.id, on_wait)
 
     def cancel(self) -> JobRecord:
         """Stop it; harmless when it has ended."""
@@ -159,9 +160,9 @@ class Client:
             result: _Result = end.value
             return result
 
-    def stream(self, job_id: str) -> Iterator[StreamItem]:
+    def stream(self, job_id: str, on_wait: Callable[[str], object] | None = None) -> Iterator[StreamItem]:
         """Yield the tokens of a job by its id; see `Job.stream`."""
-        position, path = StreamPosition(), calls.events_path(job_id)
+        position, path = StreamPosition(on_wait), calls.events_path(job_id)
         while not position.has_ended():
             answer: Answer | Lost = Lost("the stream ended early")
             try:

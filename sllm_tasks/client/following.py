@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Final
 
 from httpx2 import ServerSentEvent
@@ -22,7 +23,10 @@ CONNECT_TIMEOUT_S: Final = 5.0
 class StreamPosition:
     """Fed with events of a job, over any number of connections; pure."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: Callable[[str], object] | None = None) -> None:
+        """`on_wait` hears why the job waits, each time that changes."""
+        self._on_wait = on_wait
+        self._wait_reason = ""
         self._last_id = ""
         self._num_failures = 0
         self._heard_s = time.monotonic()
@@ -56,9 +60,16 @@ class StreamPosition:
             data = json.loads(event.data)
             self._num_tokens = data["num_tokens"]
             return Snapshot(text=data["text"], num_tokens=data["num_tokens"])
+        if event.event == "status":
+            self._note_wait(json.loads(event.data).get("reason", ""))
         if event.event == "completed":
             self._has_ended = True
         return None
+
+    def _note_wait(self, reason: str) -> None:
+        if self._on_wait is not None and reason not in {"", self._wait_reason}:
+            self._on_wait(reason)
+        self._wait_reason = reason
 
     def pause_s(self, answer: Answer | Lost) -> float:
         """How long to wait before the next connection; raises ApiError or ServerUnavailableError to give up."""

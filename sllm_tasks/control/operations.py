@@ -19,10 +19,12 @@ from sllm_tasks.ledger.operations import (
     begin_operation,
     get_operation,
     give_back_operation,
+    list_operations,
     note_progress,
     silent_operations,
     succeed_operation,
 )
+from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import OperationStatus
 from sllm_tasks.ledger.tables import OperationRow
 from sllm_tasks.livestate import LiveState
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 3
 _LIMIT = 1000
+#: Of one model, looked at for those that still run.
+_LAST_DEPLOYMENTS = 10
 #: Operations of one node at a time: as many as its agent runs, so that none is thought lost while it waits there.
 _MAX_PER_NODE = 4
 #: How long an operation waits for a node agent to come back, and for one that was never heard of to show up.
@@ -131,6 +135,8 @@ class OperationDesk:
         return JobError(code=ErrorCode.UNAVAILABLE, message=message) if waited > _NO_NODE_GRACE else None
 
     def _give_out(self, row: OperationRow, node: str, now_ms: int) -> None:
+        if row.kind == OperationKind.DEPLOY:
+            self._stop_deployments(row.target)
         with self._ledger.transaction() as session:
             attempt = begin_operation(session, row.id, node=node, now=from_ms(now_ms))
         if attempt is not None:
@@ -161,10 +167,21 @@ class OperationDesk:
         with self._ledger.transaction() as session:
             attempt = row.attempts or begin_operation(session, row.id, node=None, now=now) or 0
             note_deleting(session, row.target, now=now)
+        self._stop_deployments(row.target)
         if not self._live.fleet.has_replicas(row.target):
             with self._ledger.transaction() as session:
                 remove_model(session, row.target)
                 succeed_operation(session, row.id, attempt=attempt, result={}, now=now)
+
+    def _stop_deployments(self, model: str) -> None:
+        """Take the deployments of a model that were superseded from whoever runs them."""
+        asked, failed = PageRequest(limit=_LAST_DEPLOYMENTS), frozenset({OperationStatus.FAILED})
+        with self._ledger.reading() as session:
+            rows = list_operations(session, asked, target=model, statuses=failed).rows
+        for row in rows:
+            view = self._live.operations.view(row.id)
+            if row.kind == OperationKind.DEPLOY and view is not None and view.result is None:
+                self._live.operations.revoke(row.id)
 
     def _another_node(self, row: OperationRow) -> bool:
         return not row.args.get("node") and row.attempts < len(self._nodes())

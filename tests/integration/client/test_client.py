@@ -141,7 +141,11 @@ def test_a_job_that_waits_says_why_to_the_client_and_on_the_command_line(
     with pytest.raises(SystemExit):
         main(["job", "get", job.id])
     assert "no gpu has the memory" in capsys.readouterr().out
+    threading.Timer(0.2, lambda: web.services.live.router.note_wait(job.id, 1, "its turn comes")).start()
     threading.Timer(0.5, job.cancel).start()
     with pytest.raises(SystemExit):
         main(["job", "watch", job.id])
-    assert "no gpu has the memory" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"{job.id} waits: no gpu has the memory",
+        f"{job.id} waits: its turn comes",
+    ]

@@ -28,6 +28,7 @@ from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import ModelRow, OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.jobs import Verdict
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Signer
 from tests.integration.livestate.world import FAR_MS, job_spec
@@ -122,6 +123,21 @@ class Control:
             rows = operations.list_operations(session, PageRequest()).rows
         return [(row.target, row.node) for row in rows if row.kind == OperationKind.DROP_CHECKPOINT]
 
+    def delete(self) -> None:
+        """Ask for the model to be deleted as the web process does."""
+        now = datetime.now(UTC)
+        with self.ledger.transaction() as session:
+            operations.supersede_operations(session, OperationKind.DEPLOY, "m", why="the model m was deleted", now=now)
+            new = operations.NewOperation(
+                id=new_id("op"),
+                kind=OperationKind.DELETE_MODEL,
+                target="m",
+                args={},
+                requested_by="test",
+                created_at=now,
+            )
+            operations.add_operation(session, new)
+
     def forget_model(self) -> None:
         """Delete the model, as far as the ledger is concerned."""
         with self.ledger.transaction() as session:
@@ -183,6 +199,21 @@ def test_of_two_deployments_at_once_the_later_one_decides_whoever_ends_last(cont
     assert (ended.status, ended.error_code) == ("failed", ErrorCode.CONFLICT)
     assert second in str(ended.error_message)
     assert control.operation(second).status == "succeeded"
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_whoever_imports_what_is_not_wanted_any_more_loses_the_operation(control: Control, is_deleted: bool) -> None:
+    control.announce("node0")
+    first = control.put()
+    control.desk.step()
+    control.claim(first)
+    if is_deleted:
+        control.delete()
+    else:
+        control.put()
+    assert control.live.operations.beat(first, 1, "agent", {}) is Verdict.OK
+    control.desk.step()
+    assert control.live.operations.beat(first, 1, "agent", {}) is Verdict.STALE
 
 
 def test_an_earlier_deployment_that_fails_does_not_fail_the_later_one(control: Control) -> None:

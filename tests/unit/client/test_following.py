@@ -59,3 +59,13 @@ def test_a_refusal_ends_a_stream_and_a_lost_connection_does_not() -> None:
     assert position.pause_s(Lost("gone")) >= 0
     with pytest.raises(NotFoundApiError):
         position.pause_s(Answer(404, {}, b'{"code": "not_found", "detail": "no"}'))
+
+
+def test_each_reason_to_wait_is_told_once() -> None:
+    told: list[str] = []
+    position = StreamPosition(told.append)
+    for number, reason in enumerate(["no gpu", "no gpu", "its turn", None, "no gpu"]):
+        position.take(
+            _event("status", f"{number + 1}-0", status="queued", **({} if reason is None else {"reason": reason}))
+        )
+    assert told == ["no gpu", "its turn", "no gpu"]
