@@ -25,7 +25,7 @@ def read_config(directory: CheckpointDirectory) -> PreTrainedConfig:
             f"{path}: `auto_map` is set: the model brings its own Python code, which is never run"
         )
     try:
-        config = AutoConfig.from_pretrained(directory.path, local_files_only=True)
+        config = AutoConfig.from_pretrained(directory.path, local_files_only=True)  # nosec B615
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         known = raw.get("model_type")
         raise CheckpointUnsupportedError(

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sllm_tasks.errors import ConfigError
@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     webhook_networks: str = Field(
         "", description="Networks such as 10.0.0.0/8 that webhooks may reach though they are not public."
     )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain (PEM) of the web process; with `tls_key` it speaks https."
+    )
+    tls_key: Path | None = Field(None, validate_default=True, description="Private key (PEM) of that certificate.")
     web_threads: int = Field(256, ge=4, description="Threads of the web process; each open stream takes one.")
 
     node: str = Field(
@@ -123,6 +127,13 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")
     grace_s: float = Field(20.0, ge=0, description="What a worker that is told to stop gives its running jobs.")
 
+    @field_validator("tls_key")
+    @classmethod
+    def _comes_with_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("tls_certificate") is None):
+            raise ValueError("tls_certificate and tls_key are given together")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
@@ -147,6 +158,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Everything comes through `load_settings`, which knows where each value is from."""
         return (init_settings,)
+
+    @property
+    def web_url(self) -> str:
+        """Where the web process listens."""
+        return f"{'http' if self.tls_certificate is None else 'https'}://{self.host}:{self.port}"
 
     @property
     def ledger_url(self) -> str:

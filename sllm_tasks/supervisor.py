@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         port = _free_port(settings.host, settings.port)
         self._settings = settings.model_copy(update={"port": port})
-        self._url = f"http://{settings.host}:{port}"
+        self._url = self._settings.web_url
         self._stopping = threading.Event()
         log_dir = settings.home / "logs"
         self._redis = None if settings.redis_url else Child(self._redis_spec(), log_dir)
@@ -216,7 +216,7 @@ def _shared_environ(settings: Settings) -> dict[str, str]:
 
 def _num_ready(live: LiveState, url: str) -> int:
     """Count the gpus that are up, 0 while the web process does not listen."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
+    host, _, port = url.partition("://")[2].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
         return len(live.fleet.gpus())

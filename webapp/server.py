@@ -14,6 +14,7 @@ from sllm_tasks.config import Settings
 from sllm_tasks.logs import set_up
 from webapp.app import create_app
 from webapp.services import EXTENSION, WebServices, open_services
+from webapp.stalled import STALLED_S, limit_stalls
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,11 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "loglevel": "warning",
             "when_ready": _announce,
             "control_socket_disable": True,
+            # `TrustedProxies` sees to what proxies say, under any server.
+            "forwarded_allow_ips": "",
         }
+        if self._settings.tls_certificate is not None:
+            options |= {"certfile": str(self._settings.tls_certificate), "keyfile": str(self._settings.tls_key)}
         for name, value in options.items():
             self.cfg.set(name, value)
 
@@ -74,4 +79,5 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
 def _announce(arbiter: Arbiter) -> None:
     for listener in arbiter.LISTENERS:
+        limit_stalls(listener.sock, STALLED_S)
         logger.info("web listens at %s", listener)

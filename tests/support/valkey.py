@@ -13,6 +13,7 @@ from typing import Self
 
 import pytest
 from redis import Redis
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sllm_tasks.embedded import find_server
@@ -23,7 +24,9 @@ _START_TIMEOUT_S = 10.0
 class ValkeyServer:
     """A server with persistence by AOF, so that a restart is one; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str, answers_strangers: bool = True) -> None:
+        self._options = options
+        self._answers_strangers = answers_strangers
         # A unix socket's path must be short, which pytest's folders are not.
         self._folder = Path(tempfile.mkdtemp(prefix="sllm-valkey-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,6 +46,7 @@ class ValkeyServer:
         """Start the server and wait until it answers."""
         arguments = ["--port", "0", "--unixsocket", self._folder / "socket", "--dir", self._folder]
         arguments += ["--appendonly", "yes", "--appendfsync", "no", "--save", "", "--maxmemory-policy", "noeviction"]
+        arguments += self._options
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([find_server(), *arguments], stdout=log, stderr=log)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
@@ -65,6 +69,8 @@ class ValkeyServer:
         with self.client() as client:
             try:
                 return bool(client.ping())
+            except AuthenticationError:
+                return not self._answers_strangers
             except RedisConnectionError:
                 return False
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -26,7 +27,11 @@ class WebServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = settings.model_copy(update={"port": port}).web_url
+        # A certificate of tests signs itself.
+        self.trust: ssl.SSLContext | bool = True
+        if settings.tls_certificate is not None:
+            self.trust = ssl.create_default_context(cafile=settings.tls_certificate)
         self._environ = {
             **os.environ,
             "SLLM_HOME": str(settings.home),
@@ -35,6 +40,9 @@ class WebServer:
             "SLLM_WEB_THREADS": str(settings.web_threads),
             "SLLM_MAX_BODY_BYTES": str(settings.max_body_bytes),
         }
+        for name in ("tls_certificate", "tls_key"):
+            if getattr(settings, name) is not None:
+                self._environ[f"SLLM_{name.upper()}"] = str(getattr(settings, name))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -71,6 +79,6 @@ class WebServer:
 
     def _answers(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/healthz", timeout=2).status_code == 200
+            return httpx2.get(f"{self.url}/healthz", timeout=2, verify=self.trust).status_code == 200
         except httpx2.TransportError:
             return False

@@ -128,6 +128,14 @@ def test_live_state_and_broker_are_one_server(redis_url: str | None, live_url: s
     assert (settings.live_url, settings.broker_url) == (live_url, broker_url)
 
 
+@pytest.mark.parametrize("half", [{"tls_key": "k"}, {"tls_certificate": "c"}])
+def test_a_certificate_comes_with_its_key(tmp_path: Path, half: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"tls_key: .*together"):
+        load_settings(half, _environ(tmp_path))
+    both = load_settings({"tls_key": "k", "tls_certificate": "c"}, _environ(tmp_path))[0]
+    assert (both.web_url, Settings().web_url) == ("https://127.0.0.1:8080", "http://127.0.0.1:8080")
+
+
 def test_without_a_database_url_the_ledger_is_in_the_state_folder() -> None:
     assert Settings(home=Path("/h")).ledger_url == "sqlite:////h/ledger.db"
     assert Settings(database_url="postgresql+psycopg://x/y").ledger_url == "postgresql+psycopg://x/y"

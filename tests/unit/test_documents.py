@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
+from scripts import reference_pages
 from sllm_tasks.cli.main import sllm
 from sllm_tasks.config import Settings
+from sllm_tasks.errors import ErrorCode
 
 _ROOT = Path(__file__).parents[2]
 _DOCUMENTS = [_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -39,13 +41,13 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
 def test_scripts_commands_and_variables_that_are_named_exist(document: Path) -> None:
     text = _text(document)
-    for script in re.findall(r"`?(scripts/[a-z_]+)", text):
+    for script in re.findall(r"`?(scripts/[a-z_]+|tests/[a-z_/.]+[a-z])", text):
         assert (_ROOT / script).exists(), script
     for command in re.findall(r"`sllm ([a-z]+)", text) + re.findall(r"\.venv/bin/sllm ([a-z]+)", text):
         assert command in sllm.list_commands(click.Context(sllm)), command
     others = {"SLLM_URL", "SLLM_API_KEY", "SLLM_CONFIG", "SLLM_FAILPOINTS", "SLLM_TIMELINE"}
     known = others | {f"SLLM_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"SLLM_[A-Z_]+", text)) <= known
+    assert {name.removesuffix("_FILE") for name in re.findall(r"SLLM_[A-Z_]+[A-Z]", text)} <= known
 
 
 def test_the_page_of_settings_lists_them_with_defaults_and_meanings() -> None:
@@ -57,3 +59,10 @@ def test_the_page_of_settings_lists_them_with_defaults_and_meanings() -> None:
         default = Settings.model_fields[name].default
         if default is not None and not callable(Settings.model_fields[name].default_factory):
             assert shown.strip("`") == str(default).lower() or shown.strip("`") == str(default), name
+
+
+def test_every_command_says_what_it_does_and_every_error_code_what_it_means() -> None:
+    assert [context.command_path for context in reference_pages.commands() if not context.command.help] == []
+    assert set(reference_pages.meanings()) == set(ErrorCode)
+    assert "`sllm job watch`" in reference_pages.command_line()
+    assert "| `quota_exceeded` |" in reference_pages.error_codes()
