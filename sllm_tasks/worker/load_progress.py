@@ -17,21 +17,24 @@ from sllm_tasks.livestate.fleet import LoadState
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 0.5
+#: As the router saw it when it decided: of the page cache it does not know.
 _TIERS = {
     LoadedFrom.POOL: "dram",
-    LoadedFrom.PAGE_CACHE: "dram",
+    LoadedFrom.PAGE_CACHE: "ssd",
     LoadedFrom.DISK: "ssd",
     LoadedFrom.REMOTE: "remote",
 }
 
 
 class LoadProgress:
-    """One load; called by the thread that loads."""
+    """One load, from its begin to a replica that takes jobs; called by the thread that loads."""
 
     def __init__(self, live: LiveState, replica: Replica) -> None:
         self._live = live
         self._replica = replica
-        self._told_s = time.monotonic()
+        self._begun_s = self._told_s = time.monotonic()
+        # None: the engine has read no checkpoint.
+        self._report: LoadReport | None = None
 
     def note(self, progress: Progress) -> None:
         """Pass on how far it is, now and then."""
@@ -50,12 +53,19 @@ class LoadProgress:
         except UnavailableError as error:
             logger.debug("nobody hears how far a load is: %s", error)
 
-    def measured(self, report: LoadReport) -> None:
-        """Report how fast it was, for estimates of the next one."""
-        replica, tier = self._replica, _TIERS[report.loaded_from]
+    def loaded(self, report: LoadReport) -> None:
+        """Note how the bytes came."""
+        self._report = report
+
+    def ready(self) -> None:
+        """Report how long all of it took, for estimates of the next one: jobs wait for more than the bytes."""
+        report = self._report
+        if report is None:
+            return
+        replica, tier, seconds = self._replica, _TIERS[report.loaded_from], time.monotonic() - self._begun_s
         logger.info(
-            "replica %s of %s loaded: %d bytes in %.3f s from %s",
-            *(replica.id, replica.model, report.num_bytes, report.seconds, report.loaded_from),
+            "replica %s of %s ready after %.3f s: %d bytes in %.3f s from %s",
+            *(replica.id, replica.model, seconds, report.num_bytes, report.seconds, report.loaded_from),
         )
         data = {
             "id": new_id("load"),
@@ -63,7 +73,7 @@ class LoadProgress:
             "gpu": str(replica.leader),
             "tier": tier,
             "num_bytes": report.num_bytes,
-            "seconds": report.seconds,
+            "seconds": seconds,
         }
         try:
             self._live.reports.add("load_measured", {**data, "at_ms": self._live.now_ms()})

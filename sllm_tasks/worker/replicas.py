@@ -135,13 +135,14 @@ class ReplicaTable:
         return order
 
     def _load(self, order: ReplicaOrder, cancel: threading.Event) -> LoadedReplica:
+        progress = LoadProgress(self._live, order.replica)
         failpoint("load.start", subject=order.replica.model)
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
         devices = self._neighbours.devices(order.replica)
         with self._checkpoints.open(order.replica.checkpoint) as opened:
             tokenizer = Tokenizer.from_file(str(opened.path / "model" / "tokenizer.json"))
-            engine.load(opened.path, devices, limits, self._loader(order.replica, opened, devices, cancel))
+            engine.load(opened.path, devices, limits, self._loader(opened, devices, progress, cancel))
         try:
             failpoint("load.end", subject=order.replica.model)
             equality = engine.equality_class()
@@ -151,6 +152,7 @@ class ReplicaTable:
             engine.unload()
             raise
         self._loop.add(engine)
+        progress.ready()
         order = replace(order, equality=equality)
         return LoadedReplica(order=order, engine=engine, tokenizer=tokenizer, limits=limits)
 
@@ -161,15 +163,14 @@ class ReplicaTable:
             logger.warning("replica %s is not dropped yet: %s", replica_id, error)
 
     def _loader(
-        self, replica: Replica, opened: OpenedCheckpoint, devices: tuple[str, ...], cancel: threading.Event
+        self, opened: OpenedCheckpoint, devices: tuple[str, ...], progress: LoadProgress, cancel: threading.Event
     ) -> CheckpointLoader:
         """Make a way to load that tells the cluster how far it is, and ends when the replica is closed."""
-        progress = LoadProgress(self._live, replica)
 
         def load(path: Path, *, with_model: bool) -> LoadedCheckpoint:
             del path
             loaded = self._memory.load(opened, devices, with_model=with_model, on_progress=progress.note, cancel=cancel)
-            progress.measured(loaded.report)
+            progress.loaded(loaded.report)
             return loaded
 
         return load
