@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from sllm_tasks.ledger import schema
@@ -67,3 +69,22 @@ def test_check_says_when_the_database_is_behind(empty_database_url: str) -> None
 def test_deployers_that_upgrade_at_once_take_turns(empty_database_url: str) -> None:
     run_together([lambda: schema.upgrade(empty_database_url)] * 6)
     assert schema.check(empty_database_url) == ()
+
+
+def test_code_of_the_revision_before_works_on_each_revision(tmp_path: Path) -> None:
+    url, before = f"sqlite:///{tmp_path / 'ledger.db'}", dict[tuple[str, str], bool]()
+    for number in range(1, int(schema.head()) + 1):
+        schema.upgrade(url, f"{number:04}")
+        engine = create_engine(url)
+        found = inspect(engine)
+        # Whether a row may leave the column out.
+        columns = {
+            (table, column["name"]): column["nullable"] or column["default"] is not None
+            for table in found.get_table_names()
+            for column in found.get_columns(table)
+        }
+        engine.dispose()
+        old_tables, added = {table for table, _ in before}, set(columns) - set(before)
+        assert set(before) <= set(columns), number
+        assert [key for key in added if key[0] in old_tables and not columns[key]] == [], number
+        before = columns
