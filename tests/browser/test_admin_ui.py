@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.states import Role
 from tests.support.admin_ui import PASSWORD, add_user
 from tests.support.cluster import MODEL, Cluster
+from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +142,24 @@ def test_an_admin_deploys_a_model_and_makes_and_revokes_a_key(chromium: Chromium
         expect(page.get_by_role("row", name="robot")).to_contain_text("revoked")
 
 
+def test_an_admin_adds_a_webhook_and_sees_its_test_arrive(chromium: Chromium, cluster: Cluster) -> None:
+    with receiving() as receiver, _page(chromium, cluster) as page:
+        _sign_in(page, "second-admin")
+        page.get_by_role("link", name="Webhooks", exact=True).click()
+        page.get_by_text("Add a webhook").click()
+        page.get_by_label("URL").fill(receiver.url)
+        page.get_by_role("button", name="Add it").click()
+        assert page.locator("#new-secret").inner_text().startswith("whsec_")
+        page.get_by_role("button", name="Send a test").click()
+        expect(page.get_by_role("row", name="webhook.test")).to_contain_text("delivered", timeout=_TIMEOUT_MS)
+        assert [json.loads(body)["type"] for _, body in receiver.got] == ["webhook.test"]
+        assert _violations(page) == []
+        page.get_by_role("link", name="All webhooks").click()
+        page.get_by_role("link", name="Delete").click()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("Nobody is told")).to_be_visible()
+
+
 def test_a_viewer_sees_everything_and_changes_nothing(chromium: Chromium, cluster: Cluster) -> None:
     with _page(chromium, cluster) as page:
         _sign_in(page, "viewer")
@@ -168,6 +188,17 @@ def test_without_scripts_pages_show_and_forms_work(chromium: Chromium, cluster: 
         page.get_by_role("searchbox").fill("status:active")
         page.get_by_role("button", name="Search").click()
         assert page.url.endswith("/admin/jobs?q=status%3Aactive")
+
+
+def test_a_page_becomes_live_however_late_its_scripts_come(chromium: Chromium, cluster: Cluster) -> None:
+    def delay(route: Route) -> None:
+        page.wait_for_timeout(300)
+        route.continue_()
+
+    with _page(chromium, cluster) as page:
+        page.route("**/hx-sse-*.js", delay)
+        _sign_in(page, "viewer")
+        expect(page.locator("#live-state")).to_be_visible(timeout=_TIMEOUT_MS)
 
 
 def test_who_is_disabled_while_looking_is_sent_to_sign_in(chromium: Chromium, cluster: Cluster) -> None:
