@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sllm_tasks.cli.output import note, output_option, show_list, show_one
-from sllm_tasks.client import Client, calls
+from sllm_tasks.client import Client, calls, webhook_calls
 from sllm_tasks.ledger.states import WebhookEvent
 
 _EVENTS = [event.value for event in WebhookEvent]
@@ -24,7 +24,7 @@ def webhook() -> None:
 def create(url: str, events: tuple[str, ...], tenant: str, output: str) -> None:
     """Tell URL of the jobs of a tenant, and print the secret that signs what is sent, for the only time."""
     with Client() as client:
-        made = client.run(calls.create_webhook(url, events, tenant))
+        made = client.run(webhook_calls.create_webhook(url, events, tenant))
     note("keep the secret: it is not shown again")
     show_one(output, made)
 
@@ -54,7 +54,7 @@ def list_webhooks(output: str) -> None:
 def secret(output: str) -> None:
     """Print what signs messages to URLs that jobs bring themselves (`webhook` of a job)."""
     with Client() as client:
-        show_one(output, client.run(calls.get_webhook_secret()))
+        show_one(output, client.run(webhook_calls.get_webhook_secret()))
 
 
 @webhook.command()
@@ -62,7 +62,7 @@ def secret(output: str) -> None:
 def enable(webhook_id: str) -> None:
     """Send to WEBHOOK again, from the next job on."""
     with Client() as client:
-        client.run(calls.enable_webhook(webhook_id, enabled=True))
+        client.run(webhook_calls.enable_webhook(webhook_id, enabled=True))
     note(f"enabled {webhook_id}")
 
 
@@ -71,7 +71,7 @@ def enable(webhook_id: str) -> None:
 def disable(webhook_id: str) -> None:
     """Send nothing more to WEBHOOK, what waits included."""
     with Client() as client:
-        client.run(calls.enable_webhook(webhook_id, enabled=False))
+        client.run(webhook_calls.enable_webhook(webhook_id, enabled=False))
     note(f"disabled {webhook_id}")
 
 
@@ -80,7 +80,7 @@ def disable(webhook_id: str) -> None:
 def remove(webhook_id: str) -> None:
     """Forget WEBHOOK and what was sent to it."""
     with Client() as client:
-        client.run(calls.delete_webhook(webhook_id))
+        client.run(webhook_calls.delete_webhook(webhook_id))
     note(f"deleted {webhook_id}")
 
 
@@ -90,7 +90,7 @@ def remove(webhook_id: str) -> None:
 def test(webhook_id: str, output: str) -> None:
     """Send a message that says nothing; `deliveries` shows whether it arrived."""
     with Client() as client:
-        show_one(output, client.run(calls.test_webhook(webhook_id)))
+        show_one(output, client.run(webhook_calls.test_webhook(webhook_id)))
 
 
 @webhook.command()
@@ -100,7 +100,7 @@ def test(webhook_id: str, output: str) -> None:
 def deliveries(webhook_id: str, limit: int, output: str) -> None:
     """List what was sent to WEBHOOK last, newest first."""
     with Client() as client:
-        found = client.run(calls.get_deliveries(webhook_id, limit))
+        found = client.run(webhook_calls.get_deliveries(webhook_id, limit))
     show_list(
         output,
         found,
@@ -124,4 +124,4 @@ def deliveries(webhook_id: str, limit: int, output: str) -> None:
 def redeliver(webhook_id: str, delivery_id: str, output: str) -> None:
     """Send DELIVERY at once, whatever has become of it."""
     with Client() as client:
-        show_one(output, client.run(calls.redeliver(webhook_id, delivery_id)))
+        show_one(output, client.run(webhook_calls.redeliver(webhook_id, delivery_id)))

@@ -160,18 +160,18 @@ def get_list(resource: str) -> Call[tuple[Json, ...]]:
 
 def get_model(name: str) -> Call[Json]:
     """Read a model."""
-    return Call(method="GET", path=_model_path(name), decode=_as_it_is)
+    return Call(method="GET", path=_model_path(name), decode=as_it_is)
 
 
 def put_placement(checkpoint: str, node: str, tier: str, *, pinned: bool) -> Call[Json]:
     """Want a checkpoint in a tier of a node."""
     body = {"tier": tier, "pinned": pinned}
-    return Call(method="PUT", path=_placement_path(checkpoint, node), json=body, decode=_as_it_is)
+    return Call(method="PUT", path=_placement_path(checkpoint, node), json=body, decode=as_it_is)
 
 
 def delete_placement(checkpoint: str, node: str) -> Call[Json]:
     """Want a checkpoint not to be on a node."""
-    return Call(method="DELETE", path=_placement_path(checkpoint, node), decode=_as_it_is)
+    return Call(method="DELETE", path=_placement_path(checkpoint, node), decode=as_it_is)
 
 
 def calibrate_node(node: str) -> Call[OperationRecord]:
@@ -183,55 +183,55 @@ def calibrate_node(node: str) -> Call[OperationRecord]:
 def explain(model: str, *, prompt_tokens: int) -> Call[Json]:
     """What the router would do for a job that came now, and what else it could."""
     body = {"model": model, "prompt_tokens": prompt_tokens}
-    return Call(method="POST", path="/api/v1/scheduler/explain", json=body, decode=_as_it_is)
+    return Call(method="POST", path="/api/v1/scheduler/explain", json=body, decode=as_it_is)
 
 
 def pause_queue(name: str) -> Call[Json]:
     """Start no more jobs of a model, or of any (`*`)."""
-    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/pause", decode=_as_it_is)
+    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/pause", decode=as_it_is)
 
 
 def resume_queue(name: str) -> Call[Json]:
     """Start jobs of a queue again."""
-    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/resume", decode=_as_it_is)
+    return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/resume", decode=as_it_is)
 
 
 def put_tenant(name: str, *, weight: float, max_queued_jobs: int | None, max_running_jobs: int | None) -> Call[Json]:
     """Say what holds for a tenant; None: as the server's settings say."""
     body = {"weight": weight, "max_queued_jobs": max_queued_jobs, "max_running_jobs": max_running_jobs}
-    return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=body, decode=_as_it_is)
+    return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=body, decode=as_it_is)
 
 
 def start_migration(job_id: str, to: str | None = None) -> Call[Json]:
     """Move a running job, to the gpu `<node>.<index>` if that is given."""
     body = {"job_id": job_id} if to is None else {"job_id": job_id, "to": to}
-    return Call(method="POST", path="/api/v1/migrations", json=body, decode=_as_it_is)
+    return Call(method="POST", path="/api/v1/migrations", json=body, decode=as_it_is)
 
 
 def get_migration(migration_id: str) -> Call[Json]:
     """Read a migration as it stands."""
-    return Call(method="GET", path=f"/api/v1/migrations/{quote(migration_id, safe='')}", decode=_as_it_is)
+    return Call(method="GET", path=f"/api/v1/migrations/{quote(migration_id, safe='')}", decode=as_it_is)
 
 
 def abort_migration(migration_id: str) -> Call[Json]:
     """Leave a job where it is."""
-    return Call(method="POST", path=f"/api/v1/migrations/{quote(migration_id, safe='')}/abort", decode=_as_it_is)
+    return Call(method="POST", path=f"/api/v1/migrations/{quote(migration_id, safe='')}/abort", decode=as_it_is)
 
 
 def drain_node(node: str) -> Call[Json]:
     """Let the gpus of a node take no more work, and move what runs there."""
-    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/drain", decode=_as_it_is)
+    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/drain", decode=as_it_is)
 
 
 def undrain_node(node: str) -> Call[Json]:
     """Let the gpus of a node take work again."""
-    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/undrain", decode=_as_it_is)
+    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/undrain", decode=as_it_is)
 
 
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:
     """Make an API key; a repetition after a lost answer makes another one, because the first is shown to nobody."""
     body = {"name": name, "scopes": list(scopes), "tenant": tenant}
-    return Call(method="POST", path="/api/v1/keys", json=body, decode=_as_it_is)
+    return Call(method="POST", path="/api/v1/keys", json=body, decode=as_it_is)
 
 
 def revoke_key(key_id: str) -> Call[None]:
@@ -241,60 +241,22 @@ def revoke_key(key_id: str) -> Call[None]:
 
 def create_user(name: str, role: str) -> Call[Json]:
     """Make a user of the admin UI."""
-    return Call(method="POST", path="/api/v1/users", json={"name": name, "role": role}, decode=_as_it_is)
+    return Call(method="POST", path="/api/v1/users", json={"name": name, "role": role}, decode=as_it_is)
 
 
 def invite_user(name: str) -> Call[Json]:
     """Make a link by which a user sets a new password."""
-    return Call(method="POST", path=f"{_user_path(name)}/link", decode=_as_it_is)
+    return Call(method="POST", path=f"{_user_path(name)}/link", decode=as_it_is)
 
 
 def set_role(name: str, role: str) -> Call[Json]:
     """Give a user another role."""
-    return Call(method="PATCH", path=_user_path(name), json={"role": role}, decode=_as_it_is)
+    return Call(method="PATCH", path=_user_path(name), json={"role": role}, decode=as_it_is)
 
 
 def disable_user(name: str) -> Call[None]:
     """Sign a user out for good."""
     return Call(method="DELETE", path=_user_path(name), decode=lambda _nothing: None)
-
-
-def create_webhook(url: str, events: Sequence[str], tenant: str) -> Call[Json]:
-    """Tell a URL of the jobs of a tenant; a repetition after a lost answer makes another one, as for a key."""
-    body = {"url": url, "events": list(events), "tenant": tenant}
-    return Call(method="POST", path="/api/v1/webhooks", json=body, decode=_as_it_is)
-
-
-def get_webhook_secret() -> Call[Json]:
-    """What signs messages to URLs that jobs of the caller's tenant bring themselves."""
-    return Call(method="GET", path="/api/v1/webhooks/secret", decode=_as_it_is)
-
-
-def enable_webhook(webhook_id: str, *, enabled: bool) -> Call[Json]:
-    """Send to a webhook again, or nothing more."""
-    return Call(method="PATCH", path=_webhook_path(webhook_id), json={"enabled": enabled}, decode=_as_it_is)
-
-
-def delete_webhook(webhook_id: str) -> Call[None]:
-    """Forget a webhook and what was sent to it."""
-    return Call(method="DELETE", path=_webhook_path(webhook_id), decode=lambda _nothing: None)
-
-
-def test_webhook(webhook_id: str) -> Call[Json]:
-    """Send a message that says nothing."""
-    return Call(method="POST", path=f"{_webhook_path(webhook_id)}/test", decode=_as_it_is)
-
-
-def get_deliveries(webhook_id: str, limit: int) -> Call[tuple[Json, ...]]:
-    """List what was sent to a webhook last."""
-    path = f"{_webhook_path(webhook_id)}/deliveries"
-    return Call(method="GET", path=path, params={"limit": limit}, decode=decode_list)
-
-
-def redeliver(webhook_id: str, delivery_id: str) -> Call[Json]:
-    """Send a message at once, whatever has become of it."""
-    path = f"{_webhook_path(webhook_id)}/deliveries/{quote(delivery_id, safe='')}/redeliver"
-    return Call(method="POST", path=path, decode=_as_it_is)
 
 
 def _once(key: str | None = None) -> dict[str, str]:
@@ -314,9 +276,6 @@ def _user_path(name: str) -> str:
     return f"/api/v1/users/{quote(name, safe='')}"
 
 
-def _webhook_path(webhook_id: str) -> str:
-    return f"/api/v1/webhooks/{quote(webhook_id, safe='')}"
-
-
-def _as_it_is(json: Json) -> Json:
+def as_it_is(json: Json) -> Json:
+    """Read an answer that is passed on whole."""
     return json
