@@ -31,8 +31,7 @@ class PeerServer:
             pass
 
         Handler.store, Handler.secret = store, secret
-        self._server = ThreadingHTTPServer((settings.node_host, settings.node_port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((settings.node_host, settings.node_port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="peer-server", daemon=True)
         self.url = f"http://{settings.node_host}:{self._server.server_port}"
 
@@ -44,6 +43,12 @@ class PeerServer:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Every load from here opens eight connections at once.
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):
