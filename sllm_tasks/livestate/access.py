@@ -6,10 +6,10 @@ pops its own queues, and puts messages into those of the processes that it sends
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from re import sub
 from typing import Final
 
 
@@ -63,7 +63,7 @@ WRITERS: Final[Mapping[str, frozenset[Process]]] = {
     "sllm:router:leader": frozenset({Process.ROUTER}),
     "sllm:router:epoch": frozenset({Process.ROUTER}),
     "sllm:router:kicked": _JOBS,
-    "sllm:operation:<operation>": frozenset({Process.CONTROL, Process.NODE}),
+    "sllm:operation:<operation>": frozenset({Process.WEB, Process.CONTROL, Process.NODE}),
     "sllm:counters": _EVERYBODY,
     "sllm:probe": frozenset({Process.WEB, Process.CONTROL}),
 }
@@ -88,7 +88,7 @@ _SEND: Final = "-@all +lpush +llen +sadd +smembers"
 
 def rules(process: Process) -> str:
     """The rules of a process's user, as ACL SETUSER takes them, without its password."""
-    patterns = {sub(r"<\w+>", "*", key) for key, writers in WRITERS.items() if process in writers}
+    patterns = {re.sub(r"<\w+>", "*", key) for key, writers in WRITERS.items() if process in writers}
     least = sorted(p for p in patterns if not any(p != other and fnmatchcase(p, other) for other in patterns))
     written = f"{_KEYLESS} ({_READ_AND_WRITE} {_keys(least)})"
     if process is Process.NODE:
