@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: Threads that send; each waits for one receiver at a time.
 NUM_SENDERS: Final = 4
-#: A slow receiver holds no more of them than this.
+#: A slow receiver holds no more of them than this, and all receivers of a tenant no more than that.
 _MAX_PER_URL: Final = 2
+_MAX_PER_TENANT: Final = 3
 _LOOK_S: Final = 1.0
 
 
@@ -52,8 +54,9 @@ class WebhookSender:
         self._cluster_secret = cluster_secret
         self._allowed = allowed
         self._lock = threading.Lock()
-        # Under the lock: the URL of each message that is being sent.
-        self._sending: list[str] = []
+        # Under the lock: URLs and tenants of the messages that are being sent.
+        self._urls: Counter[str] = Counter()
+        self._tenants: Counter[str] = Counter()
 
     def run(self, stopping: threading.Event) -> None:
         """Send until told to stop."""
@@ -68,16 +71,17 @@ class WebhookSender:
     def send_next(self) -> bool:
         """Send one message that is due; False if there was none. Raises UnavailableError."""
         with self._lock:
-            busy = {url for url in self._sending if self._sending.count(url) >= _MAX_PER_URL}
+            urls = {url for url, num_sending in self._urls.items() if num_sending >= _MAX_PER_URL}
+            tenants = {tenant for tenant, num_sending in self._tenants.items() if num_sending >= _MAX_PER_TENANT}
         now = datetime.now(UTC)
         with self._ledger.reading() as session:
-            row = due_message(session, busy=busy, now=now)
+            row = due_message(session, busy_urls=urls, busy_tenants=tenants, now=now)
         if row is None:
             return False
         with self._ledger.transaction() as session:
             is_ours = take_message(session, row, now=now)
         if is_ours:
-            with self._busy_with(row.url):
+            with self._busy_with(row):
                 tried = self._send(self._prepare(row))
             with self._ledger.transaction() as session:
                 note_try(session, tried)
@@ -119,11 +123,13 @@ class WebhookSender:
         )
 
     @contextmanager
-    def _busy_with(self, url: str) -> Iterator[None]:
+    def _busy_with(self, row: WebhookDeliveryRow) -> Iterator[None]:
         with self._lock:
-            self._sending.append(url)
+            self._urls[row.url] += 1
+            self._tenants[row.tenant] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._sending.remove(url)
+                self._urls -= Counter([row.url])
+                self._tenants -= Counter([row.tenant])

@@ -85,9 +85,15 @@ def add_test(session: Session, webhook_id: str, *, now: datetime) -> WebhookDeli
     return row
 
 
-def due_message(session: Session, *, busy: Collection[str], now: datetime) -> WebhookDeliveryRow | None:
-    """Find the message that is due longest, none to the URLs in `busy`."""
-    query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.due_at <= now, WebhookDeliveryRow.url.not_in(busy))
+def due_message(
+    session: Session, *, busy_urls: Collection[str], busy_tenants: Collection[str], now: datetime
+) -> WebhookDeliveryRow | None:
+    """Find the message that is due longest, none to URLs and of tenants that are busy."""
+    query = select(WebhookDeliveryRow).where(
+        WebhookDeliveryRow.due_at <= now,
+        WebhookDeliveryRow.url.not_in(busy_urls),
+        WebhookDeliveryRow.tenant.not_in(busy_tenants),
+    )
     return session.scalar(query.order_by(WebhookDeliveryRow.due_at).limit(1))
 
 

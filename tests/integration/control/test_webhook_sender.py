@@ -14,7 +14,7 @@ from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.jobs import end_jobs
 from sllm_tasks.ledger.keys import ensure_tenant
-from sllm_tasks.ledger.outbox import Tried, list_messages, note_try, send_again, take_message
+from sllm_tasks.ledger.outbox import Tried, due_message, list_messages, note_try, send_again, take_message
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import DeliveryStatus, WebhookEvent
 from sllm_tasks.ledger.tables import WebhookDeliveryRow
@@ -180,3 +180,16 @@ def test_a_webhook_to_which_nothing_gets_for_three_days_is_disabled_with_what_wa
         assert "nothing arrived since" in (get_webhook(session, webhook_id).disabled_reason or "")
         assert not disable_webhook(session, webhook_id, "again", now=now)
     assert _messages(database)[0].status is DeliveryStatus.FAILED
+
+
+def test_a_busy_receiver_and_a_busy_tenant_leave_room_for_others(database: Database) -> None:
+    slow, other = "http://127.0.0.1:1/slow", "http://127.0.0.1:1/other"
+    for url in (slow, other):
+        _add_webhook(database, url)
+    _end_a_job(database)
+    now = datetime.now(UTC)
+    with database.reading() as session:
+        found = due_message(session, busy_urls={slow}, busy_tenants=(), now=now)
+        assert found is not None
+        assert found.url == other
+        assert due_message(session, busy_urls=(), busy_tenants={TENANT}, now=now) is None
