@@ -45,6 +45,8 @@ class Cell:
     #: Bursts of the cluster, spread over models by popularity, instead of bursts of each model. Which of the two the
     #: paper means it does not say; only with the former does its own system start jobs as fast as it reports.
     mixed_bursts: bool = True
+    #: Coefficient of variation of the gaps between requests; the paper's.
+    cv: float = 8.0
     num_requests: int = _NUM_REQUESTS
 
     @property
@@ -53,6 +55,7 @@ class Cell:
         extra = "" if self.gpus_per_node == 4 else f", {self.gpus_per_node} gpus per node"
         extra += "" if self.max_jobs == PAPER_MAX_JOBS else f", {self.max_jobs} jobs per replica"
         extra += "" if self.mixed_bursts else ", bursts per model"
+        extra += "" if self.cv == 8.0 else f", cv {self.cv:g}"
         extra += "" if self.placement is None else f", {self.placement}"
         return f"{self.num_models} x {self.size}, {self.data}, {self.rate_per_s:g}/s{extra}"
 
@@ -89,6 +92,7 @@ def paper_scenario(cell: Cell) -> Scenario:
         models=names,
         lengths=cell.data,
         mixed_bursts=cell.mixed_bursts,
+        cv=cell.cv,
     )
     trace = generate(recipe)
     placed = {node.name: names for node in nodes}
@@ -132,6 +136,11 @@ def _model_bursts() -> Iterator[Cell]:
     return (replace(cell, mixed_bursts=False) for cell in _paper())
 
 
+def _steady() -> Iterator[Cell]:
+    """The same with arrivals that do not come in bursts."""
+    return (replace(cell, cv=1.0) for cell in _paper())
+
+
 def _gpus() -> Iterator[Cell]:
     """Figure 12a: gpus per node."""
     for gpus_per_node in (1, 2, 3, 4):
@@ -155,6 +164,7 @@ PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
     "paper": _paper,
     "paper-one-at-a-time": _one_at_a_time,
     "paper-model-bursts": _model_bursts,
+    "paper-steady": _steady,
     "paper-gpus": _gpus,
     "paper-models": _models,
     "placements": _placements,
