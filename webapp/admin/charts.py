@@ -19,6 +19,7 @@ from webapp.outgoing import time_json
 from webapp.services import services
 
 _WINDOWS: Final[Mapping[str, timedelta]] = {
+    "15m": timedelta(minutes=15),
     "1h": timedelta(hours=1),
     "6h": timedelta(hours=6),
     "1d": timedelta(days=1),

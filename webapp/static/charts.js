@@ -29,7 +29,7 @@
     });
     const axis = { stroke: () => colour("--pico-color"), grid: { stroke: () => colour("--line"), width: 1 } };
     const series = names.map((label, index) => ({
-      label, stroke: () => colour(COLOURS[index]), width: 2, spanGaps: false, points: { size: 4 },
+      label, stroke: () => colour(COLOURS[index]), width: 2, spanGaps: false, points: { show: true, size: 4 },
     }));
     const options = {
       width: place.clientWidth, height: HEIGHT, legend: { show: false }, axes: [{ ...axis, values: written }, { ...axis, size: 60 }],
