@@ -84,7 +84,7 @@ class ReplayCluster:
                 for name, num_layers in MODELS.items()
             ]
             for operation in operations:
-                client.wait_for(operation, timeout=180)
+                client.wait_for(operation, timeout=600)
         _until(lambda: all(len(node.checkpoints) == len(MODELS) for node in self._nodes()), "copies on both nodes")
 
     def empty(self) -> None:
@@ -167,9 +167,10 @@ class ReplayCluster:
         with self._ledger.reading() as session:
             rows = session.execute(select(JobRow.created_at, JobRow.timings_ms, JobRow.assignment)).all()
         times_ms = [
-            row.timings_ms["prefill_ms"] - to_ms(row.created_at)
+            prefill_ms - to_ms(row.created_at)
             for row in rows
-            if (row.assignment or {}).get("start_kind") == StartKind.WARM and row.timings_ms
+            if (row.assignment or {}).get("start_kind") == StartKind.WARM
+            and (prefill_ms := (row.timings_ms or {}).get("prefill_ms")) is not None
         ]
         return max(0.0, float(median(times_ms)) / 1_000)
 
