@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Update, delete, select, update
+from sqlalchemy import Update, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError, NotFoundError
@@ -60,12 +60,7 @@ class Tried:
 
 def add_messages(session: Session, ended: Sequence[EndedJob]) -> None:
     """Tell those who want to hear of the end of jobs, once this transaction is committed."""
-    tenants = {job.tenant for job in ended}
-    hooks = session.execute(
-        select(WebhookRow.id, WebhookRow.tenant, WebhookRow.url, WebhookRow.events).where(
-            WebhookRow.tenant.in_(tenants), WebhookRow.disabled_at.is_(None)
-        )
-    ).all()
+    hooks = session.execute(_HOOKS_OF, {"tenants": list({job.tenant for job in ended})}).all()
     for job in ended:
         event = f"job.{job.status}"
         for hook in hooks:
@@ -74,6 +69,12 @@ def add_messages(session: Session, ended: Sequence[EndedJob]) -> None:
         own = job.webhook
         if own is not None and event in own["events"]:  # type: ignore[operator] # JSON; checked when it came in
             session.add(_message(job.tenant, event, str(own["url"]), webhook_id=None, job_id=job.id, at=job.at))
+
+
+#: Built once: every job passes here.
+_HOOKS_OF: Final = select(WebhookRow.id, WebhookRow.tenant, WebhookRow.url, WebhookRow.events).where(
+    WebhookRow.tenant.in_(bindparam("tenants", expanding=True)), WebhookRow.disabled_at.is_(None)
+)
 
 
 def add_test(session: Session, webhook_id: str, *, now: datetime) -> WebhookDeliveryRow:

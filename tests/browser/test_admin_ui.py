@@ -188,6 +188,9 @@ def test_without_scripts_pages_show_and_forms_work(chromium: Chromium, cluster: 
         page.get_by_role("searchbox").fill("status:active")
         page.get_by_role("button", name="Search").click()
         assert page.url.endswith("/admin/jobs?q=status%3Aactive")
+        page.get_by_role("link", name="Charts", exact=True).click()
+        page.get_by_text("As a table").first.click()
+        expect(page.locator("figure.chart table").first.locator("tbody tr")).to_have_count(60)
 
 
 def test_a_page_becomes_live_however_late_its_scripts_come(chromium: Chromium, cluster: Cluster) -> None:

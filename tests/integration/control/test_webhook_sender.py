@@ -105,7 +105,8 @@ def test_a_message_that_was_refused_is_tried_again_under_its_id(
     receiver.statuses = [500, 204]
     webhook_id = _add_webhook(database, receiver.url)
     _end_a_job(database)
-    _send_all(sender)
+    # Once: on a slow machine it may be due again soon after.
+    assert sender.send_next()
     (message,) = _messages(database)
     assert (message.status, message.http_status, message.error) == (
         DeliveryStatus.PENDING, 500, "the receiver answered 500"
@@ -115,7 +116,7 @@ def test_a_message_that_was_refused_is_tried_again_under_its_id(
     with database.transaction() as session:
         assert get_webhook(session, webhook_id).failing_since is not None
         send_again(session, message.id, now=datetime.now(UTC))
-    _send_all(sender)
+    assert sender.send_next()
     assert [headers["webhook-id"] for headers, _ in receiver.got] == [message.id] * 2
     with database.reading() as session:
         assert get_webhook(session, webhook_id).failing_since is None
@@ -137,7 +138,7 @@ def test_a_receiver_that_has_gone_hears_nothing_more(
 def test_an_address_that_is_not_public_is_refused_and_the_log_says_so(database: Database, receiver: Receiver) -> None:
     _add_webhook(database, receiver.url)
     _end_a_job(database)
-    _send_all(WebhookSender(database, "", ()))
+    assert WebhookSender(database, "", ()).send_next()
     assert receiver.got == []
     assert "may not reach" in (_messages(database)[0].error or "")
 
