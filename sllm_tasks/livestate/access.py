@@ -80,7 +80,8 @@ _READ: Final = "-@all +@read -@dangerous -scan -randomkey -dbsize"
 _READ_AND_WRITE: Final = "-@all +@read +@write -@dangerous -@scripting -scan -randomkey -dbsize"
 #: What names no key; scripts are checked command by command while they run.
 _KEYLESS: Final = (
-    "-@all +@connection -@dangerous +@transaction +time +publish +subscribe +unsubscribe +eval +evalsha +script|load"
+    "-@all +@connection -@dangerous +@transaction +time +publish +subscribe +unsubscribe "
+    "+eval +evalsha +script|load +script|exists"
 )
 _CHANNELS: Final = "resetchannels &sllm:bell:* &sllm:migrations:*"
 _SEND: Final = "-@all +lpush +llen +sadd +smembers"
