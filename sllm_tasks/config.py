@@ -15,7 +15,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
         None, description="Signs queue messages; the same on every machine. Default: made once in the state folder."
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON objects with all ids.")
 
     host: str = Field("127.0.0.1", description="Address the web process listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the web process; 0 takes a free one.")
@@ -121,6 +122,15 @@ class Settings(BaseSettings):
     max_running_jobs: int | None = Field(
         None, ge=1, description="Jobs of one tenant that may have a place at once; default: no limit."
     )
+    max_requests_per_min: int | None = Field(
+        None, ge=1, description="Requests that an API key may send in a minute; default: no limit."
+    )
+    max_tokens_per_min: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that an API key's jobs of a minute may have, output included; default: no limit.",
+    )
+    open_metrics: bool = Field(False, description="Let everybody read /metrics; else an API key that reads as admin.")
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest request body.")
     max_file_bytes: int = Field(64 * 2**20, ge=1024, description="Largest file of requests for a batch.")
     result_ttl_s: int = Field(86_400, ge=60, description="How long a job's output is kept.")

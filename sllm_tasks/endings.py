@@ -9,6 +9,7 @@ from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.jobs import Ending, end_job, get_job, note_canceling
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.metrics import JOBS, TOKENS, Sample
 
 
 def completed_event(outcome: Outcome) -> dict[str, object]:
@@ -22,6 +23,15 @@ def completed_event(outcome: Outcome) -> dict[str, object]:
         else None,
         "error": {"code": error.code, "message": error.message, "retryable": error.retryable} if error else None,
     }
+
+
+def samples_of_end(outcome: Outcome) -> list[Sample]:
+    """What a job that ends adds to the metrics, whoever ends it."""
+    samples = [Sample(JOBS, (outcome.status, outcome.error.code if outcome.error else ""))]
+    if outcome.usage is not None:
+        samples.append(Sample(TOKENS, ("prompt",), outcome.usage.prompt_tokens))
+        samples.append(Sample(TOKENS, ("completion",), outcome.usage.completion_tokens))
+    return samples
 
 
 def recorded_outcome(row: JobRow) -> Outcome:
@@ -58,6 +68,7 @@ def end_unowned(
         ended = end_job(session, Ending(job_id=job_id, outcome=outcome, at=from_ms(live.now_ms())))
     if ended:
         live.jobs.end(job_id, status, completed_event(outcome))
+        live.metrics.add(samples_of_end(outcome))
     return ended
 
 

@@ -57,6 +57,8 @@ class ErrorCode(StrEnum):
     CANCELED_BY_USER = "canceled_by_user"
     #: The tenant has as much of this as it may; come again
     QUOTA_EXCEEDED = "quota_exceeded"
+    #: The API key has had what it may have in a minute (`max_requests_per_min`, `max_tokens_per_min`); come again
+    RATE_LIMITED = "rate_limited"
     #: Ledger, live state or broker do not answer, or the process has no room; come again
     UNAVAILABLE = "unavailable"
     #: It took longer than it may

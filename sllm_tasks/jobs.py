@@ -175,6 +175,8 @@ class JobSpec:
     deadline_ms: int | None = None
     exactness: Exactness = Exactness.TOKEN
     traceparent: str | None = None
+    #: Of the request that brought it, for logs.
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

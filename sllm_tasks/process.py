@@ -37,7 +37,7 @@ def own(app: Celery, *, start: Callable[[], None], stop: Callable[[], None]) -> 
 def built_from_environment(build: Callable[[Settings], Celery]) -> Celery:
     """Build a process's application, once, for Celery's own command, which brings no settings of ours."""
     settings, _ = load_settings()
-    logs.set_up(settings.log_level)
+    logs.set_up(settings)
     return build(settings)
 
 

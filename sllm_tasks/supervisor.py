@@ -41,7 +41,7 @@ def run(settings: Settings) -> int:
         ConflictError: Another `sllm up` runs on this state folder.
 
     """
-    logs.set_up(settings.log_level)
+    logs.set_up(settings)
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
     (settings.home / "logs").mkdir(exist_ok=True)
     with _only_one(settings.home / "run" / "up.lock"):

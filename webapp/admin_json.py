@@ -149,6 +149,8 @@ def tenant_json(row: TenantRow) -> AdminJson:
         "weight": row.weight,
         "max_queued_jobs": row.max_queued_jobs,
         "max_running_jobs": row.max_running_jobs,
+        "max_requests_per_min": row.max_requests_per_min,
+        "max_tokens_per_min": row.max_tokens_per_min,
         "created_at": time_json(row.created_at),
     }
 

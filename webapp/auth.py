@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import Final, ParamSpec
 
 from flask import Response, g, request
 
 from sllm_tasks.ledger.keys import ApiKey, Scope
+from sllm_tasks.livestate.rates import RateKind
 from webapp.errors import ForbiddenError, UnauthorizedError
 from webapp.services import services
 
 _Arguments = ParamSpec("_Arguments")
+
+#: The scope that each guarded view takes, for the description of the API; filled while views are imported.
+GUARDED: Final[dict[Callable[..., object], Scope]] = {}
 
 
 def requires(scope: Scope) -> Callable[[Callable[_Arguments, Response]], Callable[_Arguments, Response]]:
@@ -25,8 +29,10 @@ def requires(scope: Scope) -> Callable[[Callable[_Arguments, Response]], Callabl
             if scope not in key.scopes:
                 raise ForbiddenError(f"this needs an API key with the scope {scope}")
             g.api_key = key
+            services().rate_limits.take(key, RateKind.REQUESTS)
             return view(*args, **kwargs)
 
+        GUARDED[checked] = scope
         return checked
 
     return decorate

@@ -108,6 +108,17 @@ class JobFailedError(SllmError):
         self.code = code
 
 
+class RateLimitedError(SllmError):
+    """The API key has had what it may have in a minute."""
+
+    code = ErrorCode.RATE_LIMITED
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TooManyStreamsError(SllmError):
     """Every thread that may wait for a client is taken."""
 

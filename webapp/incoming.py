@@ -75,8 +75,11 @@ def wait_s() -> int:
     return wanted_wait_s(",".join(request.headers.getlist("Prefer")))
 
 
-def keyed_request(tenant: str) -> KeyedRequest | None:
-    """The key under which this request must take effect once, if the client sent one; raises InvalidFieldsError."""
+def keyed_request(tenant: str, fingerprint: bytes | None = None) -> KeyedRequest | None:
+    """The key under which this request must take effect once, if the client sent one; raises InvalidFieldsError.
+
+    `fingerprint` is the SHA-256 of what makes the request the same one; default: its body.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
@@ -86,7 +89,7 @@ def keyed_request(tenant: str) -> KeyedRequest | None:
         )
     # Nothing that a request can make has a path as long as the column is.
     route = f"{request.method} {request.path}"[:255]
-    return KeyedRequest(key=RequestKey(tenant=tenant, route=route, key=key), fingerprint=_fingerprint())
+    return KeyedRequest(key=RequestKey(tenant=tenant, route=route, key=key), fingerprint=fingerprint or _fingerprint())
 
 
 def named_request(tenant: str, client_id: str) -> NamedRequest:

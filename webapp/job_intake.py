@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from flask import g, request
+from flask import g
 
 from sllm_tasks.admission import Accepted, Admission
 from sllm_tasks.errors import SllmError, UnavailableError
 from sllm_tasks.ledger.jobs import NewJob
+from sllm_tasks.ledger.keys import ApiKey
+from sllm_tasks.livestate.rates import RateKind
 from sllm_tasks.repeats import NamedRequest, RepeatableRequest
 from sllm_tasks.timeline import mark_at
 from webapp.job_maker import Origin
@@ -51,7 +53,12 @@ def new_job(services: WebServices, body: JobRequest, tenant: str, named: NamedRe
     return new
 
 
+def charge(services: WebServices, key: ApiKey, jobs: Iterable[NewJob]) -> None:
+    """Count the tokens that jobs of this request may take, as those of its key; raises RateLimitedError."""
+    num_tokens = sum(len(new.spec.prompt_ids) + new.spec.params.max_tokens for new in jobs)
+    services.rate_limits.take(key, RateKind.TOKENS, num_tokens)
+
+
 def origin_of_request(tenant: str, named: NamedRequest | None = None) -> Origin:
     """Say how the job of this request came in."""
-    traceparent = request.headers.get("traceparent", "")[:64] or None
-    return Origin(tenant=tenant, request_id=g.request_id, traceparent=traceparent, named=named)
+    return Origin(tenant=tenant, request_id=g.request_id, traceparent=g.traceparent, named=named)

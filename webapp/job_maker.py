@@ -67,6 +67,7 @@ class JobMaker:
             deadline_ms=None if body.deadline_s is None else created_ms + int(body.deadline_s * 1000),
             exactness=exactness,
             traceparent=origin.traceparent,
+            request_id=origin.request_id,
         )
         messages, named = body.input.messages, origin.named
         return NewJob(
@@ -77,7 +78,6 @@ class JobMaker:
             webhook=None if body.webhook is None else body.webhook.model_dump(mode="json"),
             client_id=None if named is None else named.client_id,
             fingerprint=None if named is None else named.fingerprint,
-            request_id=origin.request_id,
             max_attempts=self.max_attempts,
             result_ttl_s=body.result_ttl_s or self.result_ttl_s,
         )

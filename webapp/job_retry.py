@@ -27,14 +27,15 @@ def retry_of(services: WebServices, view: JobView) -> NewJob:
     if services.catalog.served(row.model).checkpoint != row.checkpoint:
         raise ConflictError("the model has been deployed anew since; submit a new job")
     created_ms = cluster_ms(services.live)
-    spec = replace(job_spec(row), job_id=new_id("job"), created_ms=created_ms, deadline_ms=None)
+    spec = replace(
+        job_spec(row), job_id=new_id("job"), created_ms=created_ms, deadline_ms=None, request_id=g.request_id
+    )
     return NewJob(
         spec=spec,
         prompt=row.prompt,
         messages=row.messages,
         metadata={name: str(value) for name, value in row.user_metadata.items()},
         webhook=row.webhook,
-        request_id=g.request_id,
         max_attempts=services.settings.max_attempts,
         result_ttl_s=row.result_ttl_s,
     )

@@ -49,6 +49,7 @@ STATUS_OF_ERROR: Final[Mapping[type[BaseException], HTTPStatus]] = {
     errors.TokenizerMissingError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.JobFailedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     QuotaExceededError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ModelDeployingError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.TooManyStreamsError: HTTPStatus.SERVICE_UNAVAILABLE,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -114,9 +115,13 @@ def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
     if status in _WORTH_A_TRY:
         refusals.note(error.code, f"{g.request_id} {request.method} {request.path}: {error}")
     if _speaks_openai() and (told := described(error)) is not None:
-        return openai_problems.answer(told)
-    field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
-    return problem(status, error.code, str(error), field_errors=field_errors)
+        response = openai_problems.answer(told)
+    else:
+        field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
+        response = problem(status, error.code, str(error), field_errors=field_errors)
+    if isinstance(error, errors.RateLimitedError):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
 
 
 def _answer_http(error: HTTPException) -> Response:

@@ -27,7 +27,7 @@ _KEEP_ALIVE_S: Final = 15
 
 def run(settings: Settings) -> int:
     """Serve until a signal ends it; returns the exit status."""
-    set_up(settings.log_level)
+    set_up(settings)
     _Server(settings).run()
     return 0
 

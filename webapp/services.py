@@ -14,14 +14,17 @@ from sllm_tasks.config import Settings
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
-from sllm_tasks.quotas import QueueQuotas
+from sllm_tasks.livestate.rates import RateKind
+from sllm_tasks.quotas import QueueQuotas, RulesMemory
 from sllm_tasks.router.explaining import Explainer
 from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.signing import Signer
 from webapp.catalog import Catalog
 from webapp.job_maker import JobMaker
 from webapp.keyring import Keyring
+from webapp.metrics import WebMetrics
 from webapp.prompts import PromptBuilder
+from webapp.rate_limits import RateLimits
 from webapp.wait_slots import WaitSlots
 
 #: A request asks the live state twice at most, and is to be answered within 2 s even if that is away.
@@ -45,8 +48,10 @@ class WebServices:
     prompts: PromptBuilder
     job_maker: JobMaker
     keyring: Keyring
+    rate_limits: RateLimits
     wait_slots: WaitSlots
     explainer: Explainer
+    metrics: WebMetrics
     #: Set when the process is told to stop, so that requests that wait end soon.
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -68,8 +73,10 @@ def open_services(settings: Settings) -> WebServices:
         "socket_connect_timeout": LIVE_TIMEOUT_S,
     }
     dispatcher = Dispatcher(app, Signer(cluster_secret(settings)), live)
-    quotas = QueueQuotas(ledger, settings.max_queued_jobs)
+    rules = RulesMemory(ledger)
+    quotas = QueueQuotas(rules, settings.max_queued_jobs)
     catalog, prompts = Catalog(ledger), PromptBuilder(ledger)
+    wait_slots = WaitSlots(settings.web_threads)
     return WebServices(
         settings=settings,
         ledger=ledger,
@@ -80,8 +87,14 @@ def open_services(settings: Settings) -> WebServices:
         prompts=prompts,
         job_maker=JobMaker(catalog, prompts, live, settings.max_attempts, settings.result_ttl_s),
         keyring=Keyring(ledger),
-        wait_slots=WaitSlots(settings.web_threads),
+        rate_limits=RateLimits(
+            rules,
+            live,
+            {RateKind.REQUESTS: settings.max_requests_per_min, RateKind.TOKENS: settings.max_tokens_per_min},
+        ),
+        wait_slots=wait_slots,
         explainer=Explainer(live, ledger),
+        metrics=WebMetrics(ledger, live, wait_slots),
     )
 
 

@@ -16,7 +16,15 @@ class WaitSlots:
 
     def __init__(self, web_threads: int) -> None:
         # A server with few threads still gives one half of them to requests that wait.
-        self._free = threading.BoundedSemaphore(max(web_threads - _RESERVED_THREADS, web_threads // 2))
+        self._limit = max(web_threads - _RESERVED_THREADS, web_threads // 2)
+        # Guards the number.
+        self._lock = threading.Lock()
+        self._num_taken = 0
+
+    @property
+    def num_taken(self) -> int:
+        """Requests that wait now."""
+        return self._num_taken
 
     def acquire(self) -> None:
         """Take a slot; raises TooManyStreamsError at once when there is none."""
@@ -25,8 +33,12 @@ class WaitSlots:
 
     def try_acquire(self) -> bool:
         """Take a slot unless there is none."""
-        return self._free.acquire(blocking=False)
+        with self._lock:
+            is_free = self._num_taken < self._limit
+            self._num_taken += is_free
+        return is_free
 
     def release(self) -> None:
         """Give a slot back."""
-        self._free.release()
+        with self._lock:
+            self._num_taken -= 1

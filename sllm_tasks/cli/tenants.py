@@ -27,6 +27,8 @@ def list_tenants(output: str) -> None:
             "WEIGHT": lambda tenant: tenant["weight"],
             "MAX QUEUED": lambda tenant: tenant["max_queued_jobs"],
             "MAX RUNNING": lambda tenant: tenant["max_running_jobs"],
+            "REQUESTS/MIN": lambda tenant: tenant["max_requests_per_min"],
+            "TOKENS/MIN": lambda tenant: tenant["max_tokens_per_min"],
         },
     )
 
@@ -36,11 +38,14 @@ def list_tenants(output: str) -> None:
 @click.option("--weight", type=float, default=1.0, show_default=True, help="Share when tenants compete.")
 @click.option("--max-queued-jobs", type=click.IntRange(min=0), help="Jobs that may wait. Default: the server's.")
 @click.option("--max-running-jobs", type=click.IntRange(min=1), help="Jobs that may run. Default: the server's.")
+@click.option("--max-requests-per-min", type=click.IntRange(min=0), help="Of each of its keys. Default: the server's.")
+@click.option(
+    "--max-tokens-per-min",
+    type=click.IntRange(min=0),
+    help="Of prompts and to be produced, of each of its keys. Default: the server's.",
+)
 @output_option
-def set_tenant(
-    name: str, weight: float, max_queued_jobs: int | None, max_running_jobs: int | None, output: str
-) -> None:
+def set_tenant(name: str, output: str, **rules: float | None) -> None:
     """Say what holds for TENANT; what is left out goes back to its default."""
-    call = calls.put_tenant(name, weight=weight, max_queued_jobs=max_queued_jobs, max_running_jobs=max_running_jobs)
     with Client() as client:
-        show_one(output, client.run(call))
+        show_one(output, client.run(calls.put_tenant(name, rules)))

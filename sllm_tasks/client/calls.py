@@ -196,10 +196,9 @@ def resume_queue(name: str) -> Call[Json]:
     return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/resume", decode=as_it_is)
 
 
-def put_tenant(name: str, *, weight: float, max_queued_jobs: int | None, max_running_jobs: int | None) -> Call[Json]:
-    """Say what holds for a tenant; None: as the server's settings say."""
-    body = {"weight": weight, "max_queued_jobs": max_queued_jobs, "max_running_jobs": max_running_jobs}
-    return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=body, decode=as_it_is)
+def put_tenant(name: str, rules: Json) -> Call[Json]:
+    """Say what holds for a tenant, by the fields of the resource; None: as the server's settings say."""
+    return Call(method="PUT", path=f"/api/v1/tenants/{quote(name, safe='')}", json=rules, decode=as_it_is)
 
 
 def start_migration(job_id: str, to: str | None = None) -> Call[Json]:

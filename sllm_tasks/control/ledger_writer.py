@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import GpuId, Tier
+from sllm_tasks.control.measuring import samples_of
 from sllm_tasks.control.results import ask_to_verify
 from sllm_tasks.endings import completed_event, recorded_outcome
 from sllm_tasks.errors import ErrorCode, UnavailableError
@@ -99,6 +100,7 @@ class LedgerWriter:
         for job_id, row in rows.items():
             if row is not None:
                 self._live.jobs.end(job_id, row.status, completed_event(recorded_outcome(row)))
+        self._live.metrics.add(samples_of(reports, ended))
 
 
 def _attempt_started(session: Session, data: dict[str, Any], *, job_goes_on: bool) -> None:

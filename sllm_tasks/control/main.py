@@ -11,7 +11,7 @@ from sllm_tasks.process import run_worker
 
 def run(settings: Settings) -> int:
     """Work until a signal ends it."""
-    logs.set_up(settings.log_level)
+    logs.set_up(settings)
     return run_worker(
         build_app(settings),
         hostname=f"control@{settings.node}",

@@ -67,4 +67,5 @@ def job_spec(row: JobRow) -> JobSpec:
         deadline_ms=None if row.deadline_at is None else to_ms(row.deadline_at),
         exactness=row.exactness,
         traceparent=row.traceparent,
+        request_id=row.request_id,
     )

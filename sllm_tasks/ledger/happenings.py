@@ -42,9 +42,7 @@ def happenings(session: Session, *, since: datetime, limit: int) -> list[Happeni
 
 
 def _lost_workers(session: Session, since: datetime, limit: int) -> Iterator[Happening]:
-    query = select(JobAttemptRow).where(
-        JobAttemptRow.job_id >= first_id("job", to_ms(since)), WORKER_LOST
-    )
+    query = select(JobAttemptRow).where(JobAttemptRow.job_id >= first_id("job", to_ms(since)), WORKER_LOST)
     for row in session.scalars(query.order_by(JobAttemptRow.job_id.desc()).limit(limit)):
         where = f"{row.node}.{'+'.join(map(str, row.gpus))}"
         text = f"a worker of {where} was lost with attempt {row.attempt}, after {row.num_tokens} tokens"

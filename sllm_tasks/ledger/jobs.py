@@ -38,7 +38,6 @@ class NewJob:
     client_id: str | None = None
     #: SHA-256 of the request body; only with a `client_id`.
     fingerprint: bytes | None = None
-    request_id: str | None = None
     max_attempts: int = 3
     result_ttl_s: int = 24 * 3600
     group_id: str | None = None
@@ -104,7 +103,7 @@ def _new_values(new: NewJob) -> dict[str, object]:
         "params": encode_params(spec.params),
         "user_metadata": dict(new.metadata),
         "webhook": new.webhook,
-        "request_id": new.request_id,
+        "request_id": spec.request_id,
         "traceparent": spec.traceparent,
         "exactness": spec.exactness,
         "created_at": from_ms(spec.created_ms),

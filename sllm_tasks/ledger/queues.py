@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
@@ -20,6 +20,9 @@ class TenantRules:
     weight: float = 1.0
     max_queued_jobs: int | None = None
     max_running_jobs: int | None = None
+    #: Of each of its keys.
+    max_requests_per_min: int | None = None
+    max_tokens_per_min: int | None = None
 
 
 def pause_queue(session: Session, name: str, *, by: str, now: datetime) -> bool:
@@ -57,11 +60,9 @@ def rules_of(session: Session, tenant: str) -> TenantRules:
 
 def tenant_rules(session: Session, tenant: str | None = None) -> dict[str, TenantRules]:
     """What holds for the tenants, or for one of them, for which something else holds than for others."""
-    query = select(TenantRow.id, TenantRow.weight, TenantRow.max_queued_jobs, TenantRow.max_running_jobs)
+    names = [field.name for field in fields(TenantRules)]
+    query = select(TenantRow.id, *(getattr(TenantRow, name) for name in names))
     if tenant is not None:
         query = query.where(TenantRow.id == tenant)
-    rules = {
-        id_: TenantRules(weight=weight, max_queued_jobs=queued, max_running_jobs=running)
-        for id_, weight, queued, running in session.execute(query)
-    }
+    rules = {id_: TenantRules(**dict(zip(names, values, strict=True))) for id_, *values in session.execute(query)}
     return {id_: rule for id_, rule in rules.items() if rule != TenantRules()}

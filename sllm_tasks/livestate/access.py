@@ -65,6 +65,8 @@ WRITERS: Final[Mapping[str, frozenset[Process]]] = {
     "sllm:router:kicked": _JOBS,
     "sllm:operation:<operation>": frozenset({Process.WEB, Process.CONTROL, Process.NODE}),
     "sllm:counters": _EVERYBODY,
+    "sllm:metrics": frozenset({Process.WEB, Process.ROUTER, Process.CONTROL}),
+    "sllm:rate:<kind>:<key>": frozenset({Process.WEB}),
     "sllm:probe": frozenset({Process.WEB, Process.CONTROL}),
 }
 

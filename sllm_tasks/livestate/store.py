@@ -17,9 +17,11 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.livestate.connection import PREFIX, text, translated
 from sllm_tasks.livestate.fleet import FleetStore
 from sllm_tasks.livestate.jobs import JobStore
+from sllm_tasks.livestate.metrics import MetricStore
 from sllm_tasks.livestate.migrations import MigrationStore
 from sllm_tasks.livestate.operations import OperationStore
 from sllm_tasks.livestate.queues import QueueStore
+from sllm_tasks.livestate.rates import RateStore
 from sllm_tasks.livestate.reports import ReportStore
 from sllm_tasks.livestate.router import RouterStore
 from sllm_tasks.livestate.scripts import Scripts
@@ -49,9 +51,11 @@ class LiveState:
         scripts = Scripts(self._redis)
         self.jobs = JobStore(self._redis, scripts)
         self.fleet = FleetStore(self._redis, scripts)
+        self.metrics = MetricStore(self._redis)
         self.migrations = MigrationStore(self._redis, scripts)
         self.operations = OperationStore(self._redis, scripts)
         self.queues = QueueStore(self._redis, scripts)
+        self.rates = RateStore(scripts)
         self.reports = ReportStore(self._redis)
         self.router = RouterStore(self._redis, scripts)
         # Guarded by the lock: server time minus our monotonic time, and when that was measured.

@@ -11,7 +11,7 @@ from sllm_tasks.router.app import build_app
 
 def run(settings: Settings) -> int:
     """Wait for the lease, then serve the router's queue until a signal ends it."""
-    logs.set_up(settings.log_level)
+    logs.set_up(settings)
     return run_worker(
         build_app(settings),
         hostname=f"router@{settings.node}",

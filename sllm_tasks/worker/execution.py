@@ -13,8 +13,10 @@ from sllm_tasks.failpoints import failpoint
 from sllm_tasks.jobs import JobPhase
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import Verdict
+from sllm_tasks.logs import bound
 from sllm_tasks.migration.records import HandOver
 from sllm_tasks.timeline import mark
+from sllm_tasks.traceparent import trace_id
 from sllm_tasks.worker.continuation import Continuation
 from sllm_tasks.worker.engine_loop import EngineLoop, deadline_error
 from sllm_tasks.worker.moves.source import Source
@@ -57,7 +59,9 @@ class Executor:
         self._hold(run, lambda: self._decode(run, loaded, job))
 
     def _hold(self, run: JobRun, body: Callable[[], None]) -> None:
-        with self._runs.holding(run):
+        spec = run.claim.spec
+        ids = {"request_id": spec.request_id, "trace_id": trace_id(spec.traceparent)}
+        with self._runs.holding(run), bound(job_id=run.job_id, attempt=run.claim.attempt, **ids):
             try:
                 body()
             except (StaleError, UnavailableError) as error:

@@ -21,7 +21,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 def run(settings: Settings) -> int:
     """Serve a gpu's queue until a signal ends it."""
-    logs.set_up(settings.log_level)
+    logs.set_up(settings)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     if settings.torch_threads is not None:
         # Torch reads it when it is imported, which the next line does.

@@ -24,6 +24,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Append, Claim
 from sllm_tasks.livestate.queues import Gates
+from tests.support.described import described_answers
 from webapp.app import create_app
 from webapp.services import WebServices, open_services
 
@@ -177,5 +178,6 @@ def web(settings: Settings) -> Iterator[Web]:
     add_model(services.ledger)
     key = add_key(services.ledger)
     app = create_app(services)
-    yield Web(services, app.test_client(), PlayedWorker(services.live, services.ledger), key)
+    with described_answers(app):
+        yield Web(services, app.test_client(), PlayedWorker(services.live, services.ledger), key)
     services.close()

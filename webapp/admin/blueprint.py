@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 
-_HEADERS: Final = {
+#: Of every page that a browser shows.
+PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -31,7 +32,7 @@ _HEADERS: Final = {
 
 @blueprint.after_request
 def _add_headers(response: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in PAGE_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 

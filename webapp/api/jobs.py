@@ -15,12 +15,13 @@ from sllm_tasks.errors import ConflictError, ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.attempts import list_attempts
 from sllm_tasks.ledger.job_lists import JobFilter, delete_job_content, list_jobs
+from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.outbox import list_messages
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError, JobFailedError
 from webapp.incoming import keyed_request, named_request, page_request, read_body, read_query, wait_s
-from webapp.job_intake import accept_once, new_job
+from webapp.job_intake import accept_once, charge, new_job
 from webapp.job_json import attempt_json, job_json, result_json
 from webapp.job_retry import retry_of
 from webapp.job_views import JobView, find_job, views_of
@@ -41,7 +42,7 @@ def submit_job() -> Response:
     """Accept a job; with `Prefer: wait` answer when it has ended."""
     web, tenant = services(), caller().tenant
     request_again = keyed_request(tenant)
-    accepted = accept_once(web.admission, request_again, lambda: new_job(web, read_body(JobRequest), tenant))
+    accepted = accept_once(web.admission, request_again, lambda: _charged(new_job(web, read_body(JobRequest), tenant)))
     return _accepted(accepted, HTTPStatus.ACCEPTED)
 
 
@@ -55,7 +56,7 @@ def put_job(client_id: str) -> Response:
         )
     web, tenant = services(), caller().tenant
     named = named_request(tenant, client_id)
-    accepted = accept_once(web.admission, named, lambda: new_job(web, read_body(JobRequest), tenant, named))
+    accepted = accept_once(web.admission, named, lambda: _charged(new_job(web, read_body(JobRequest), tenant, named)))
     return _accepted(accepted, HTTPStatus.ACCEPTED if accepted.is_new else HTTPStatus.OK)
 
 
@@ -144,7 +145,7 @@ def post_retry(job_id: str) -> Response:
     """Submit a job that did not succeed once more, as a new job."""
     web, tenant = services(), caller().tenant
     request_again = keyed_request(tenant)
-    accepted = accept_once(web.admission, request_again, lambda: retry_of(web, find_job(web, tenant, job_id)))
+    accepted = accept_once(web.admission, request_again, lambda: _charged(retry_of(web, find_job(web, tenant, job_id))))
     return _accepted(accepted, HTTPStatus.ACCEPTED)
 
 
@@ -159,6 +160,11 @@ def delete_job(job_id: str) -> Response:
     with services().ledger.transaction() as session:
         delete_job_content(session, view.row.id, tenant, datetime.now(UTC))
     return Response(status=HTTPStatus.NO_CONTENT)
+
+
+def _charged(new: NewJob) -> NewJob:
+    charge(services(), caller(), [new])
+    return new
 
 
 def _has_ended(view: JobView) -> bool:

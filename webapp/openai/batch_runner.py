@@ -39,7 +39,7 @@ from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.ledger.states import BatchStatus
 from sllm_tasks.ledger.tables import BatchRow
 from sllm_tasks.livestate import LiveState
-from sllm_tasks.quotas import QueueQuotas
+from sllm_tasks.quotas import QueueQuotas, RulesMemory
 from webapp.catalog import Catalog
 from webapp.job_maker import JobMaker, Origin
 from webapp.openai.batch_lines import RawLine, check_file, parse_line, raw_lines, wanted_of_line
@@ -195,7 +195,7 @@ def _in_batch(spec: JobSpec, left_ms: int) -> JobSpec:
 
 def make_batch_runner(settings: Settings, ledger: Database, live: LiveState, dispatcher: Dispatcher) -> BatchRunner:
     """Make the one of this process."""
-    quotas = QueueQuotas(ledger, settings.max_queued_jobs)
+    quotas = QueueQuotas(RulesMemory(ledger), settings.max_queued_jobs)
     admission = Admission(ledger, live, dispatcher, quotas, fast_path=settings.fast_path)
     maker = JobMaker(Catalog(ledger), PromptBuilder(ledger), live, settings.max_attempts, settings.result_ttl_s)
     return BatchRunner(ledger, admission, maker, live, settings.max_body_bytes)

@@ -43,7 +43,7 @@ def _answered(wanted: Wanted) -> Response:
     web.wait_slots.acquire()
     response = None
     try:
-        requested = accept(web, wanted, caller().tenant)
+        requested = accept(web, wanted, caller())
         response = _streamed(web, requested) if wanted.streams else _whole(requested)
     finally:
         if response is None or not wanted.streams:

@@ -84,7 +84,7 @@ def described(error: SllmError) -> OpenAiError | None:
         return OpenAiError(status=400, message=message, type=_REQUEST, code=code, param=param)
     if isinstance(error, errors.JobFailedError):
         return described_job(error.code, str(error))
-    if error.code is ErrorCode.QUOTA_EXCEEDED:
+    if error.code in {ErrorCode.QUOTA_EXCEEDED, ErrorCode.RATE_LIMITED}:
         return OpenAiError(status=429, message=str(error), type="rate_limit_error", code="rate_limit_exceeded")
     found = next((_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS), None)
     if found is None:

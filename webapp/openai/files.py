@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import IO, Final
 
@@ -25,8 +26,8 @@ from sllm_tasks.ledger.tables import FileRow
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
 from webapp.field_errors import invalid_fields
-from webapp.incoming import page_request, read_query
-from webapp.outgoing import list_json
+from webapp.incoming import keyed_request, page_request, read_query
+from webapp.outgoing import list_json, replayed
 from webapp.schemas.openai_files import FileForm, FilesQuery
 from webapp.services import WebServices, services
 
@@ -57,7 +58,9 @@ def post_file() -> Response:
         created_at=now,
         expires_at=now + timedelta(seconds=form.life_s),
     )
-    return jsonify(_file_json(_store(web, new, upload.stream)))
+    file_id = _store(web, new, upload.stream)
+    response = jsonify(_file_json(_find(file_id)))
+    return response if file_id == new.id else replayed(response)
 
 
 @blueprint.get("")
@@ -113,22 +116,31 @@ def _read_form() -> FileForm:
         raise invalid_fields(error, "/") from None
 
 
-def _store(web: WebServices, new: NewFile, content: IO[bytes]) -> FileRow:
-    """Write a file part by part; a sender that breaks off leaves nothing behind."""
+def _store(web: WebServices, new: NewFile, content: IO[bytes]) -> str:
+    """Write a file part by part, unless an earlier sending of the request has; the id of what was written.
+
+    A sender that breaks off leaves nothing behind.
+    """
     with web.ledger.reading() as session:
         room = web.settings.max_file_bytes * _MAX_LARGEST_FILES - stored_bytes(session, new.tenant)
     writer = FileWriter(web.ledger, new)
+    # Not of the body: whoever sends a form again draws another boundary for its parts.
+    digest = hashlib.sha256(f"{new.purpose}/{new.filename}/".encode())
     while piece := content.read(PART_BYTES):
         writer.write(piece)
+        digest.update(piece)
         if writer.num_bytes > room:
             detail = "does not fit beside the files that are kept; delete some"
             raise InvalidFieldsError((FieldError(pointer="file", detail=detail, code="storage"),))
     if not writer.num_bytes:
         raise InvalidFieldsError((FieldError(pointer="file", detail="is empty", code="too_short"),))
     writer.flush()
+    now, request_again = datetime.now(UTC), keyed_request(new.tenant, digest.digest())
     with web.ledger.transaction() as session:
-        writer.complete(session, datetime.now(UTC))
-    return _find(new.id)
+        first = None if request_again is None else request_again.claim(session, new.id, now)
+        if first is None:
+            writer.complete(session, now)
+    return first or new.id
 
 
 def _file_json(row: FileRow) -> dict[str, object]:

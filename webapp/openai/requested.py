@@ -13,9 +13,10 @@ from sllm_tasks.endings import cancel_job
 from sllm_tasks.errors import ConflictError, SllmError, UnavailableError
 from sllm_tasks.ledger.job_lists import group_jobs
 from sllm_tasks.ledger.jobs import NewJob
+from sllm_tasks.ledger.keys import ApiKey
 from webapp.errors import JobFailedError
 from webapp.incoming import keyed_request
-from webapp.job_intake import accept_once, origin_of_request
+from webapp.job_intake import accept_once, charge, origin_of_request
 from webapp.job_views import JobView, find_job
 from webapp.job_waits import wait_for_end
 from webapp.openai.answers import Choice, Envelope
@@ -82,11 +83,12 @@ class Requested:
             _stop(self.services, [view.row.id for view in self.views])
 
 
-def accept(services: WebServices, wanted: Wanted, tenant: str) -> Requested:
+def accept(services: WebServices, wanted: Wanted, key: ApiKey) -> Requested:
     """Accept the jobs of this request; sent again with its key, it finds those of the first time.
 
     Raises SllmError of a kind that `webapp.openai.errors` describes.
     """
+    tenant = key.tenant
     request_again = keyed_request(tenant)
     origin = origin_of_request(tenant)
     rest: list[NewJob] = []
@@ -94,6 +96,7 @@ def accept(services: WebServices, wanted: Wanted, tenant: str) -> Requested:
     def make() -> NewJob:
         made = tuple(services.job_maker.make(job, origin, fills_context=wanted.fills_context) for job in wanted.jobs)
         first, *others = choices_of(made, wanted, None)
+        charge(services, key, (first, *others))
         rest.extend(others)
         return first
 

@@ -107,6 +107,9 @@ class TenantRequest(Body):
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     max_queued_jobs: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     max_running_jobs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    #: Of each of its keys.
+    max_requests_per_min: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    max_tokens_per_min: Annotated[int, Field(ge=0, le=10_000_000_000)] | None = None
 
 
 class PlacementRequest(Body):

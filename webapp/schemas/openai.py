@@ -5,7 +5,7 @@ What is not declared here is kept apart (`model_extra`): most of it may be ignor
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -59,6 +59,11 @@ _Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+#: How clients may write what is checked as lists.
+_Stops = ShortText | Annotated[list[ShortText], Field(max_length=16)]
+_Prompts = Text | list[_TokenId] | Annotated[list[Text | list[_TokenId]], Field(max_length=MAX_CHOICES)]
+
+
 class OpenAiBody(Body):
     """Unknown fields are allowed, and told apart."""
 
@@ -71,11 +76,18 @@ class StreamOptions(OpenAiBody):
     include_usage: bool = False
 
 
+class TextPart(OpenAiBody):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
 class ChatTurn(OpenAiBody):
     """One message; its parts are joined."""
 
     role: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
-    content: Annotated[Text, BeforeValidator(_flattened)] = ""
+    content: Annotated[Text, BeforeValidator(_flattened, json_schema_input_type=str | list[TextPart] | None)] = ""
 
 
 class GenerationRequest(OpenAiBody):
@@ -87,7 +99,9 @@ class GenerationRequest(OpenAiBody):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     seed: _Seed | None = None
-    stop: Annotated[list[ShortText], Field(max_length=16), BeforeValidator(_listed)] | None = None
+    stop: (
+        Annotated[list[ShortText], Field(max_length=16), BeforeValidator(_listed, json_schema_input_type=_Stops)] | None
+    ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     metadata: Metadata | None = None
@@ -111,5 +125,9 @@ class CompletionRequest(GenerationRequest):
     """The body of `/v1/completions`."""
 
     #: Each a text or a list of token ids.
-    prompt: Annotated[list[Text | list[_TokenId]], Field(max_length=MAX_CHOICES), BeforeValidator(_prompts)]
+    prompt: Annotated[
+        list[Text | list[_TokenId]],
+        Field(max_length=MAX_CHOICES),
+        BeforeValidator(_prompts, json_schema_input_type=_Prompts),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=_MAX_TOP_LOGPROBS)] | None = None

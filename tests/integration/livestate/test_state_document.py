@@ -10,7 +10,9 @@ import pytest
 import sllm_tasks
 from sllm_tasks.cluster import NodeInfo
 from sllm_tasks.livestate.jobs import Claim
+from sllm_tasks.livestate.rates import RateKind
 from sllm_tasks.livestate.router import NewReplica
+from sllm_tasks.metrics import MIGRATION_ROUNDS, Sample
 from sllm_tasks.migration.states import MigrationReason
 from tests.integration.livestate.world import (
     FAR_MS,
@@ -52,6 +54,8 @@ def test_every_documented_key_is_there_once_everything_has_happened(world: World
     live.operations.claim("op_1", 1, "agent", FAR_MS)
     live.count("messages_rejected")
     live.memory_is_full()
+    live.metrics.add([Sample(MIGRATION_ROUNDS)])
+    live.rates.take(RateKind.REQUESTS, "key", limit=1, amount=1)
     keys = {key.decode() for key in world.redis.keys("*")}
     assert {form.text for form in documented_keys() if not any(map(form.matches, keys))} == set()
 

@@ -43,6 +43,14 @@ def test_a_job_is_accepted_and_readable_while_the_live_state_is_away(web: Web, o
     assert (nodes.status_code, nodes.headers["Retry-After"]) == (503, "1")
 
 
+def test_metrics_say_what_is_away_and_show_the_rest(web: Web, own_valkey: ValkeyServer) -> None:
+    own_valkey.kill()
+    text = web.http.get("/metrics", headers=web.auth).text
+    assert 'sllm_up{store="live_state"} 0.0' in text
+    assert 'sllm_up{store="ledger"} 1.0' in text
+    assert "sllm_queue_depth" not in text
+
+
 def test_a_stream_outlives_a_restart_of_the_live_state(web: Web, own_valkey: ValkeyServer) -> None:
     job_id = web.submit()
     claim = web.worker.claim(job_id)
