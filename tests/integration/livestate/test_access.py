@@ -1,10 +1,11 @@
-"""Users of the broker: no kind of process may do more than its work; that it can do that is shown by two servers."""
+"""Users of the broker: each kind of process may do its work on the live state, and no more."""
 
 from __future__ import annotations
 
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,27 @@ from click.testing import CliRunner
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from sllm_tasks.app import make_app
 from sllm_tasks.cli.main import sllm
+from sllm_tasks.cluster import GpuState, NodeInfo
+from sllm_tasks.config import Settings
+from sllm_tasks.dispatch import drop_queue
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.access import WRITERS, Process
+from sllm_tasks.livestate.router import Applied, NewReplica
+from sllm_tasks.migration.states import MigrationReason
+from tests.integration.livestate.world import (
+    FAR_MS,
+    GPU,
+    OTHER_GPU,
+    SUCCEEDED,
+    WORKER,
+    World,
+    job_spec,
+    model_info,
+    replica_order,
+)
 from tests.support.state_document import documented_keys
 from tests.support.valkey import ValkeyServer
 
@@ -101,6 +121,82 @@ def test_a_script_may_do_no_more_than_its_user(passwords: dict[str, str]) -> Non
         assert node.eval("return redis.call('SET', 'sllm:node:alpha', '1')", 0)
         with pytest.raises((NoPermissionError, ResponseError), match=r"[Nn]o permissions"):
             node.eval("return redis.call('HSET', 'sllm:job:1', 'status', 'succeeded')", 0)
+
+
+@pytest.fixture
+def worlds(passwords: dict[str, str], admin: Redis) -> Iterator[dict[Process, World]]:
+    """What each process does, by its own connection."""
+    path = passwords["server"].removeprefix("unix://")
+    with ExitStack() as opened:
+        urls = {process: f"unix://{process.user}:{passwords[process]}@{path}" for process in Process}
+        yield {process: World(opened.enter_context(LiveState(url)), admin) for process, url in urls.items()}
+
+
+def test_each_process_may_do_its_work(worlds: dict[Process, World], admin: Redis) -> None:
+    admin.execute_command("ACL", "LOG", "RESET")  # type: ignore[no-untyped-call]
+    web, router, control, node, worker = (worlds[process] for process in Process)
+    assert not control.live.memory_is_full()
+    router.lead()
+    router.open_gates()
+    worker.add_gpu(GPU, WORKER, replica_order())
+    worker.add_gpu(OTHER_GPU, "worker_b", replica_order("replica_9", gpu=OTHER_GPU))
+    web.live.jobs.create(job_spec())
+    claim = worker.claim()
+    worker.append(claim, 0)
+    with closing(worker.live.migrations.listen(OTHER_GPU)):
+        web.live.migrations.start("migration_1", "job_1", reason=MigrationReason.OPERATOR, target_replica="replica_9")
+    worker.live.migrations.acknowledge("migration_1", "worker_b", round_=0, num_tokens=0, prefix_hash="", seconds=0)
+    worker.live.migrations.send_round("migration_1", claim, 1, 0, [100])
+    web.live.jobs.cancel("job_1", "user")
+    worker.live.jobs.finish(claim, SUCCEEDED)
+    assert control.live.reports.read(100, 10)
+    control.live.jobs.end("job_1", JobStatus.SUCCEEDED, {})
+
+    web.live.queues.set_paused("model:n", paused=True)
+    web.live.jobs.create(job_spec("job_2", model="n"))
+    web.live.router.kick()
+    router.live.router.note_wait("job_2", 1, "why not")
+    assert router.apply("job_2", "replica_2", NewReplica(model=model_info("n"), gpus=(GPU,))) is Applied.OK
+    worker.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
+    worker.silence(GPU)
+    control.live.fleet.reap_gpu(GPU)
+    control.live.jobs.forget("job_2")
+
+    control.live.operations.create("op_1", 1, {})
+    assert node.live.operations.claim("op_1", 1, "agent", FAR_MS) == {}
+    node.live.operations.finish("op_1", 1, "agent", {})
+    node.live.fleet.beat_node(NodeInfo(name="node0", checkpoints=frozenset()), node.live.now_ms())
+    assert web.live.fleet.nodes(web.live.now_ms())
+    assert admin.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("sender", "queue", "receiver"),
+    [
+        (Process.WEB, "router", Process.ROUTER),
+        (Process.WEB, "gpu.alpha.0", Process.WORKER),
+        (Process.ROUTER, "gpu.alpha.0", Process.WORKER),
+        (Process.CONTROL, "node.alpha", Process.NODE),
+        (Process.WORKER, "router", Process.ROUTER),
+    ],
+)
+def test_a_message_gets_to_whom_it_is_for(
+    passwords: dict[str, str], admin: Redis, sender: Process, queue: str, receiver: Process
+) -> None:
+    admin.execute_command("ACL", "LOG", "RESET")  # type: ignore[no-untyped-call]
+    path = passwords["server"].removeprefix("unix://")
+    apps = {
+        process: make_app(Settings(redis_url=f"unix://{process.user}:{passwords[process]}@{path}"), "test")
+        for process in (sender, receiver)
+    }
+    apps[sender].send_task("sllm.test", kwargs={"a": 1}, queue=queue, ignore_result=True)
+    with apps[receiver].connection_for_read() as connection, closing(connection.SimpleQueue(queue)) as messages:
+        messages.get(timeout=10).ack()
+    if sender is Process.CONTROL:
+        drop_queue(apps[sender], GPU)
+    for app in apps.values():
+        app.close()
+    assert admin.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]
 
 
 def test_written_again_the_file_has_the_rules_of_this_version_and_the_passwords_that_were(tmp_path: Path) -> None:
