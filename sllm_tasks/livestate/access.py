@@ -1,6 +1,6 @@
 """Which process may do what on the broker: rules of a user for each kind of process, for Redis 7 or Valkey.
 
-A process writes the keys that it is named for, and reads the live state; a node agent reads no more than it writes. It
+A process writes the keys that it is named for, and reads the live state; a node agent reads of nodes and gpus only. It
 pops its own queues, and puts messages into those of the processes that it sends to.
 """
 
@@ -95,7 +95,8 @@ def rules(process: Process) -> str:
     least = sorted(p for p in patterns if not any(p != other and fnmatchcase(p, other) for other in patterns))
     written = f"{_KEYLESS} ({_READ_AND_WRITE} {_keys(least)})"
     if process is Process.NODE:
-        return " ".join(["resetchannels", written, *_queue_rules(process)])
+        # Who has a checkpoint, and which gpus that node has.
+        return " ".join(["resetchannels", written, f"({_READ} %R~sllm:gpus %R~sllm:gpu:*)", *_queue_rules(process)])
     return " ".join([_CHANNELS, written, f"({_READ} %R~sllm:*)", *_queue_rules(process)])
 
 
