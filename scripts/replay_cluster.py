@@ -172,7 +172,7 @@ class ReplayCluster:
             if (row.assignment or {}).get("start_kind") == StartKind.WARM
             and (prefill_ms := (row.timings_ms or {}).get("prefill_ms")) is not None
         ]
-        return max(0.0, quantiles(times_ms, n=4)[0] / 1_000)
+        return max(0.0, float(quantiles(times_ms, n=4)[0]) / 1_000)
 
     def _nodes(self) -> Sequence[NodeInfo]:
         return self._live.fleet.nodes(self._live.now_ms())
