@@ -22,10 +22,9 @@ def _status(database: Database, job_id: str) -> JobStatus:
 
 
 def test_a_job_comes_back_as_it_was_accepted(database: Database) -> None:
-    new = make_job(request_id="req_1", client_id="mine-0001")
-    new = replace(
-        new, spec=replace(new.spec, deadline_ms=to_ms(NOW) + 1, exactness=Exactness.EXACT, traceparent="00-ab")
-    )
+    new = make_job(client_id="mine-0001")
+    origin = {"traceparent": "00-ab", "request_id": "req_1"}
+    new = replace(new, spec=replace(new.spec, deadline_ms=to_ms(NOW) + 1, exactness=Exactness.EXACT, **origin))
     with database.transaction() as session:
         add_job(session, new)
     with database.reading() as session:
