@@ -95,6 +95,15 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Gpus that running jobs leave for a waiting one: until then nobody else is promised the memory that it needs."""
+
+    gpus: tuple[GpuId, ...]
+    #: Cluster time in ms; by then the moves are over, or have come to nothing.
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaShape:
     """How a replica of a model is built, besides its checkpoint; a job keeps the one it was accepted for."""
 

@@ -1,17 +1,21 @@
-"""Start moves of running jobs: the one way in for operators and for drains."""
+"""Start moves of running jobs: the one way in for operators, for drains and for the router."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica
 from sllm_tasks.errors import ConflictError, NotFoundError
+from sllm_tasks.estimators.moves import MoveTime
+from sllm_tasks.forecasts import Forecasts
 from sllm_tasks.ids import new_id
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import NewReplica
 from sllm_tasks.migration.records import StartAnswer
 from sllm_tasks.migration.states import MigrationReason
 from sllm_tasks.migration.targets import Place, Surroundings, find_target
+from sllm_tasks.policy.decision import Move
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +34,10 @@ _WHY_NOT = {
 class Mover:
     """Safe to use from many threads; source and target do the rest."""
 
-    def __init__(self, live: LiveState) -> None:
+    def __init__(self, live: LiveState, forecasts: Forecasts | None = None) -> None:
+        """Without `forecasts` nothing is predicted but what a decision has priced."""
         self._live = live
+        self._forecasts = forecasts
 
     def move(self, job_id: str, reason: MigrationReason, to: GpuId | None = None) -> str:
         """Begin to move a running job, to a replica led by `to` if that is given; returns the migration's id.
@@ -41,12 +47,21 @@ class Mover:
         answer = StartAnswer.FULL
         for _ in range(_MAX_TRIES):
             source = self._replica_of(job_id)
-            place = find_target(source, self._look_around(), to)
+            around = self._look_around()
+            place = find_target(source, around, to)
             if place is None:
                 where = "no other gpu" if to is None else f"gpu {to}"
                 raise ConflictError(f"job {job_id} does not move: {where} has room for it")
             migration_id = new_id("migration")
-            answer = self._start(migration_id, job_id, reason, source, place)
+            expected = self._forecasts.of_move(job_id, source, place, around) if self._forecasts else None
+            answer = self._live.migrations.start(
+                migration_id,
+                job_id,
+                reason=reason,
+                target_replica=place.replica_id or new_id("replica"),
+                new=_new_replica(source, place),
+                expected=expected,
+            )
             if answer is StartAnswer.OK:
                 logger.info("job %s moves from %s to %s (%s)", job_id, source.leader, place.gpus[0], reason)
                 return migration_id
@@ -54,15 +69,31 @@ class Mover:
                 break
         raise ConflictError(f"job {job_id} does not move: {_WHY_NOT.get(answer, 'its target was taken meanwhile')}")
 
-    def _start(
-        self, migration_id: str, job_id: str, reason: MigrationReason, source: Replica, place: Place
-    ) -> StartAnswer:
-        new = None
-        if place.replica_id is None:
-            new = NewReplica(model=_model_of(source), gpus=place.gpus, victims=place.victims)
-        return self._live.migrations.start(
-            migration_id, job_id, reason=reason, target_replica=place.replica_id or new_id("replica"), new=new
-        )
+    def carry_out(self, moves: Iterable[Move], reason: MigrationReason) -> int:
+        """Begin the moves of a decision; returns how many. Jobs that cannot move any more stay where they are."""
+        # Jobs of one replica that go to the same gpus share the replica that is loaded there.
+        made: dict[tuple[str, tuple[GpuId, ...]], str] = {}
+        num_begun = 0
+        for move in moves:
+            key = (move.from_replica, move.gpus)
+            source = self._live.fleet.replica(move.from_replica)
+            if source is None:
+                continue
+            place = Place(gpus=move.gpus, replica_id=move.to_replica or made.get(key), victims=move.victims)
+            target = place.replica_id or new_id("replica")
+            answer = self._live.migrations.start(
+                new_id("migration"),
+                move.job_id,
+                reason=reason,
+                target_replica=target,
+                new=_new_replica(source.replica, place),
+                expected=MoveTime(whole=move.arrives, pause_s=move.pause_s),
+            )
+            if answer is StartAnswer.OK:
+                made[key] = target
+                num_begun += 1
+            logger.info("job %s is to leave %s (%s): %s", move.job_id, source.replica.leader, reason, answer)
+        return num_begun
 
     def _replica_of(self, job_id: str) -> Replica:
         view = self._live.jobs.view(job_id)
@@ -82,9 +113,14 @@ class Mover:
         return Surroundings(gpus=gpus, replicas=replicas, nodes=fleet.nodes(self._live.now_ms()))
 
 
-def _model_of(source: Replica) -> ModelInfo:
-    """What a replica was built from; its model may have been deployed again since."""
-    return ModelInfo(
+def _new_replica(source: Replica, place: Place) -> NewReplica | None:
+    """What is to be loaded for a job of `source`, None when it is there.
+
+    It is built as the source was, whose model may have been deployed again since.
+    """
+    if place.replica_id is not None:
+        return None
+    model = ModelInfo(
         name=source.model,
         checkpoint=source.checkpoint,
         num_gpus=len(source.gpus),
@@ -94,3 +130,4 @@ def _model_of(source: Replica) -> ModelInfo:
         keep_alive_s=0,
         engine=source.engine,
     )
+    return NewReplica(model=model, gpus=place.gpus, victims=place.victims)

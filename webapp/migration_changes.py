@@ -6,7 +6,6 @@ from sllm_tasks.cluster import GpuId
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.migration.records import Migration
 from sllm_tasks.migration.states import MigrationReason, MigrationState
-from sllm_tasks.mover import Mover
 from webapp.audited import Caller, audited
 from webapp.schemas.migrations import MigrationRequest
 from webapp.services import WebServices
@@ -16,7 +15,7 @@ def start_migration(web: WebServices, caller: Caller, wanted: MigrationRequest) 
     """Begin to move a job and return the id of the migration; raises what `Mover.move` does."""
     to = None if wanted.to is None else GpuId.parse(wanted.to)
     with audited(web.ledger, caller, "migration.start", wanted.job_id, after=wanted.model_dump()):
-        return Mover(web.live).move(wanted.job_id, MigrationReason.OPERATOR, to)
+        return web.mover.move(wanted.job_id, MigrationReason.OPERATOR, to)
 
 
 def abort_migration(web: WebServices, caller: Caller, migration_id: str) -> None:

@@ -23,6 +23,8 @@ def migration_json(row: MigrationRow, rounds: Sequence[MigrationRoundRow]) -> Ad
         "rounds": [
             {"round": each.round, "num_tokens": each.num_tokens, "ms": round(each.seconds * 1000, 1)} for each in rounds
         ],
+        "num_bytes": row.num_bytes,
+        "predicted": _predicted_json(row.predicted_s, row.predicted_pause_s),
         "pause_ms": row.pause_ms,
         "error": row.error,
         "created_at": time_json(row.created_at),
@@ -43,6 +45,14 @@ def live_migration_json(migration: Migration) -> AdminJson:
         "num_rounds": max(0, migration.round_acked),
         "num_tokens": migration.num_sent,
         "num_bytes": migration.num_bytes,
+        "predicted": _predicted_json(migration.predicted_s, migration.predicted_pause_s),
         "pause_ms": migration.pause_ms,
         "error": migration.error or None,
     }
+
+
+def _predicted_json(seconds: float | None, pause_s: float | None) -> AdminJson | None:
+    """What was expected when it began; null where that was not known."""
+    if seconds is None or pause_s is None:
+        return None
+    return {"ms": round(seconds * 1000), "pause_ms": round(pause_s * 1000)}

@@ -12,9 +12,11 @@ from sllm_tasks.admission import Admission
 from sllm_tasks.app import make_app
 from sllm_tasks.config import Settings
 from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.forecasts import Forecasts
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.rates import RateKind
+from sllm_tasks.mover import Mover
 from sllm_tasks.quotas import QueueQuotas, RulesMemory
 from sllm_tasks.router.explaining import Explainer
 from sllm_tasks.secrets import cluster_secret
@@ -52,6 +54,7 @@ class WebServices:
     wait_slots: WaitSlots
     explainer: Explainer
     metrics: WebMetrics
+    mover: Mover
     #: Set when the process is told to stop, so that requests that wait end soon.
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -95,6 +98,7 @@ def open_services(settings: Settings) -> WebServices:
         wait_slots=wait_slots,
         explainer=Explainer(live, ledger),
         metrics=WebMetrics(ledger, live, wait_slots),
+        mover=Mover(live, Forecasts(live, ledger)),
     )
 
 

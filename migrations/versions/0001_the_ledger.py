@@ -406,7 +406,7 @@ def _create_migrations() -> None:
         _required("id", _NAME),
         _required("job_id", _NAME),
         _required("attempt", _INT),
-        _required("reason", _NAME, "placement, drain, shutdown, defragmentation or operator"),
+        _required("reason", _NAME, "locality, drain, shutdown, defragmentation or operator"),
         _required(
             "state",
             _closed(

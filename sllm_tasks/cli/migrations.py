@@ -6,7 +6,6 @@ import click
 
 from sllm_tasks.cli.output import output_option, show_list, show_one
 from sllm_tasks.client import Client, calls
-from sllm_tasks.client.records import Json
 
 
 @click.group()
@@ -41,7 +40,8 @@ def list_migrations(output: str) -> None:
             "FROM": lambda migration: ",".join(migration["source"]),
             "TO": lambda migration: ",".join(migration["target"]),
             "ROUNDS": lambda migration: str(len(migration["rounds"])),
-            "PAUSE": _pause,
+            "PAUSE": lambda migration: _ms(migration["pause_ms"]),
+            "PREDICTED": lambda migration: _ms((migration["predicted"] or {}).get("pause_ms")),
         },
     )
 
@@ -55,5 +55,5 @@ def abort(migration: str, output: str) -> None:
         show_one(output, client.run(calls.abort_migration(migration)))
 
 
-def _pause(migration: Json) -> str:
-    return "-" if migration["pause_ms"] is None else f"{migration['pause_ms']:.0f} ms"
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"

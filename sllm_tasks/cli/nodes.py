@@ -59,22 +59,27 @@ def calibrate(name: str, wait: bool, timeout: float, output: str) -> None:
     show_one(output, operation.raw if output == "json" else {name: operation.raw[name] for name in shown})
 
 
+_gpu_option = click.option("--gpu", type=click.IntRange(min=0), help="One gpu, by its index; default: all of the node.")
+
+
 @node.command("drain")
 @click.argument("name", metavar="NODE")
+@_gpu_option
 @output_option
-def drain(name: str, output: str) -> None:
-    """Let NODE take no more work, and move what runs there."""
+def drain(name: str, gpu: int | None, output: str) -> None:
+    """Let NODE take no more work until it is taken back, and move what runs there."""
     with Client() as client:
-        show_one(output, client.run(calls.drain_node(name)))
+        show_one(output, client.run(calls.drain_node(name, gpu)))
 
 
 @node.command("undrain")
 @click.argument("name", metavar="NODE")
+@_gpu_option
 @output_option
-def undrain(name: str, output: str) -> None:
+def undrain(name: str, gpu: int | None, output: str) -> None:
     """Let NODE take work again."""
     with Client() as client:
-        show_one(output, client.run(calls.undrain_node(name)))
+        show_one(output, client.run(calls.undrain_node(name, gpu)))
 
 
 def _usage(tier: Json) -> str:

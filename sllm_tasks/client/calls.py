@@ -217,14 +217,19 @@ def abort_migration(migration_id: str) -> Call[Json]:
     return Call(method="POST", path=f"/api/v1/migrations/{quote(migration_id, safe='')}/abort", decode=as_it_is)
 
 
-def drain_node(node: str) -> Call[Json]:
-    """Let the gpus of a node take no more work, and move what runs there."""
-    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/drain", decode=as_it_is)
+def drain_node(node: str, gpu: int | None = None) -> Call[Json]:
+    """Let the gpus of a node, or one of them, take no more work, and move what runs there."""
+    return Call(method="POST", path=f"{_gpus_path(node, gpu)}/drain", decode=as_it_is)
 
 
-def undrain_node(node: str) -> Call[Json]:
-    """Let the gpus of a node take work again."""
-    return Call(method="POST", path=f"/api/v1/nodes/{quote(node, safe='')}/undrain", decode=as_it_is)
+def undrain_node(node: str, gpu: int | None = None) -> Call[Json]:
+    """Let the gpus of a node, or one of them, take work again."""
+    return Call(method="POST", path=f"{_gpus_path(node, gpu)}/undrain", decode=as_it_is)
+
+
+def _gpus_path(node: str, gpu: int | None) -> str:
+    path = f"/api/v1/nodes/{quote(node, safe='')}"
+    return path if gpu is None else f"{path}/gpus/{gpu}"
 
 
 def create_key(name: str, scopes: Sequence[str], tenant: str) -> Call[Json]:

@@ -14,6 +14,7 @@ from sllm_tasks.control.reconciler import Reconciler
 from sllm_tasks.control.relocation import Relocation
 from sllm_tasks.control.sweeper import Sweeper
 from sllm_tasks.control.webhook_sender import NUM_SENDERS, WebhookSender
+from sllm_tasks.forecasts import Forecasts
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.mover import Mover
 from sllm_tasks.networks import parse_networks
@@ -34,7 +35,7 @@ def build_app(settings: Settings) -> Celery:
     threads = (
         ServiceThread("ledger-writer", LedgerWriter(ledger, live, desk.commit).run),
         ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
-        ServiceThread("relocation", Relocation(live, Mover(live)).run),
+        ServiceThread("relocation", Relocation(ledger, live, Mover(live, Forecasts(live, ledger))).run),
         ServiceThread("housekeeping", Housekeeping(ledger, live).run),
         ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
         *(ServiceThread(f"webhooks-{number}", sender.run) for number in range(NUM_SENDERS)),

@@ -1,4 +1,7 @@
-"""Empties gpus that take no more work: their running jobs go where there is room, the others end where they are."""
+"""Empties gpus that take no more work: what decodes there moves, what does not yet waits for another place.
+
+A job that decodes and has nowhere to go ends where it is.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import logging
 import threading
 
 from sllm_tasks.cluster import Gpu, GpuState
+from sllm_tasks.drains import follow_drains
 from sllm_tasks.errors import ConflictError, NotFoundError, UnavailableError
 from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.migration.states import MigrationReason, MigrationState
 from sllm_tasks.mover import Mover
@@ -15,12 +20,14 @@ from sllm_tasks.mover import Mover
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 0.5
+_NO_TOKEN_YET = frozenset({JobStatus.QUEUED, JobStatus.STARTING})
 
 
 class Relocation:
     """Runs in control; whatever it starts is decided in the live state, so two of them do no harm."""
 
-    def __init__(self, live: LiveState, mover: Mover) -> None:
+    def __init__(self, ledger: Database, live: LiveState, mover: Mover) -> None:
+        self._ledger = ledger
         self._live = live
         self._mover = mover
 
@@ -34,20 +41,32 @@ class Relocation:
 
     def step(self) -> None:
         """Look once; raises UnavailableError."""
+        try:
+            follow_drains(self._ledger, self._live)
+        except UnavailableError as error:
+            logger.warning("what is drained stays so: %s", error)
+        drains = self._live.drains.look()
         for gpu in self._live.fleet.gpus():
             if gpu.state is GpuState.DRAINING:
-                self._empty(gpu)
+                self._empty(gpu, MigrationReason.DRAIN if drains.covers(gpu.id) else MigrationReason.SHUTDOWN)
         for migration_id in self._live.migrations.overdue(self._live.now_ms()):
             why = "it took too long"
             if self._live.migrations.end(migration_id, MigrationState.FAILED, why, only_if_due=True):
                 logger.warning("migration %s given up: %s", migration_id, why)
 
-    def _empty(self, gpu: Gpu) -> None:
+    def _empty(self, gpu: Gpu, reason: MigrationReason) -> None:
         job_ids = self._live.jobs.of_gpu(gpu.id)
         for job_id, view in zip(job_ids, self._live.jobs.views(job_ids), strict=True):
-            if view is None or view.status is not JobStatus.RUNNING or view.migration_id:
+            if view is None or view.migration_id:
                 continue
-            try:
-                self._mover.move(job_id, MigrationReason.DRAIN)
-            except (ConflictError, NotFoundError) as error:
-                logger.debug("%s", error)
+            if view.status is JobStatus.RUNNING:
+                self._move(job_id, reason)
+            # A worker that leaves hands back by itself what it does not get done in its time.
+            elif view.status in _NO_TOKEN_YET and reason is MigrationReason.DRAIN:
+                self._live.drains.hand_back(job_id, gpu.id)
+
+    def _move(self, job_id: str, reason: MigrationReason) -> None:
+        try:
+            self._mover.move(job_id, reason)
+        except (ConflictError, NotFoundError) as error:
+            logger.debug("%s", error)

@@ -1,4 +1,4 @@
-"""What the ledger says that estimators learn from: measured loads, jobs that ended, jobs that came."""
+"""What the ledger says that estimators learn from: measured loads, jobs that came, moved and ended."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import Tier
-from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
 from sllm_tasks.ids import first_id
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.encoding import to_ms
 from sllm_tasks.ledger.loads import MeasuredLoad, recent_loads
-from sllm_tasks.ledger.tables import JobRow, ModelRow
+from sllm_tasks.ledger.tables import JobRow, MigrationRoundRow, MigrationRow, ModelRow
+from sllm_tasks.migration.states import MigrationState
 
 #: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
 #: that ran for longer are few.
@@ -61,6 +62,33 @@ def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFac
         fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, row.timings_ms or {})
         node = str((row.assignment or {}).get("node") or "")
         found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=replace(fact, node=node)))
+    return sorted(found, key=lambda timed: (timed.at, timed.row_id))
+
+
+def migration_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
+    """The moves that ended since then with their job on its target, oldest first; at most `limit`, the latest."""
+    begin = func.min(MigrationRoundRow.at)
+    query = (
+        select(
+            MigrationRow.id,
+            JobRow.model,
+            MigrationRow.batch,
+            MigrationRow.ended_at,
+            func.sum(MigrationRoundRow.num_tokens).label("num_tokens"),
+            begin.label("first_at"),
+            # Of the round that ended first: the target was loaded when that began.
+            func.sum(case((MigrationRoundRow.round == 1, MigrationRoundRow.seconds), else_=0.0)).label("first_s"),
+        )
+        .join(JobRow, JobRow.id == MigrationRow.job_id)
+        .join(MigrationRoundRow, MigrationRoundRow.migration_id == MigrationRow.id)
+        .where(MigrationRow.state == MigrationState.SUCCEEDED, MigrationRow.ended_at >= since)
+        .group_by(MigrationRow.id, JobRow.model, MigrationRow.batch, MigrationRow.ended_at)
+    )
+    found = []
+    for row in session.execute(query.order_by(MigrationRow.id.desc()).limit(limit)):
+        seconds = (row.ended_at - row.first_at).total_seconds() + row.first_s
+        fact = MigrationFact(model=row.model, batch=row.batch or 1, num_tokens=row.num_tokens, seconds=seconds)
+        found.append(TimedFact(row_id=row.id, at=row.ended_at, fact=fact))
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 

@@ -31,6 +31,11 @@ class MigrationReport:
     #: On each gpu of the target, for a replica that is loaded for it.
     reserved_bytes: int
     predicted_s: float | None
+    predicted_pause_s: float | None
+    #: Jobs on the target, this one included; None when it is gone.
+    batch: int | None
+    #: What the source has sent.
+    num_bytes: int
     pause_ms: float | None
     error: str | None
     created_at: datetime
@@ -57,7 +62,7 @@ def note_migration(session: Session, report: MigrationReport) -> None:
         "target_gpus": [gpu.index for gpu in report.target_gpus],
     }
     if not insert_if_absent(session, MigrationRow, values):
-        change = {name: values[name] for name in ("state", "pause_ms", "error", "ended_at")}
+        change = {name: values[name] for name in ("state", "batch", "num_bytes", "pause_ms", "error", "ended_at")}
         statement = update(MigrationRow).where(MigrationRow.id == report.id, MigrationRow.ended_at.is_(None))
         session.execute(statement.values(change), execution_options=AS_READ)
 

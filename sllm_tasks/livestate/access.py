@@ -45,6 +45,7 @@ WRITERS: Final[Mapping[str, frozenset[Process]]] = {
     "sllm:tenants:running": _JOBS,
     "sllm:tenants:served": _JOBS,
     "sllm:gates": frozenset({Process.WEB, Process.ROUTER}),
+    "sllm:drains": frozenset({Process.WEB, Process.CONTROL}),
     "sllm:leases": _JOBS,
     "sllm:gpus": frozenset({Process.CONTROL, Process.WORKER}),
     "sllm:gpu:<gpu>": _JOBS,

@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 
 from sllm_tasks.cluster import GpuId
+from sllm_tasks.estimators.moves import MoveTime
 from sllm_tasks.livestate import codec
 from sllm_tasks.livestate.connection import PREFIX, number, text, translated
 from sllm_tasks.livestate.jobs import LEASE_MS, Claim
@@ -27,7 +28,7 @@ MIGRATION_LIFE_MS = 300_000
 _FIELDS = (
     "job", "state", "reason", "attempt", "epoch", "source_replica", "source_gpu", "target_replica", "target_gpu",
     "round_sent", "round_acked", "num_sent", "num_acked", "acked_hash", "target_rate", "new_epoch", "created_ms",
-    "deadline_ms", "num_bytes", "pause_ms", "error",
+    "deadline_ms", "num_bytes", "pause_ms", "error", "predicted_s", "predicted_pause_s",
 )  # fmt: skip
 _ID_BYTES = 4
 #: Of the SHA-1 in front of each message, in hexadecimal: what the server's scripts can compute.
@@ -49,13 +50,13 @@ class MigrationStore:
         reason: MigrationReason,
         target_replica: str,
         new: NewReplica | None = None,
-        predicted_s: float | None = None,
+        expected: MoveTime | None = None,
         life_ms: int = MIGRATION_LIFE_MS,
     ) -> StartAnswer:
         """Reserve room on a replica, or on one that is to be loaded (`new`), and tell both sides."""
-        predicted = "" if predicted_s is None else predicted_s
+        predicted = [expected.whole.seconds, expected.pause_s] if expected else ["", ""]
         victims = ",".join(new.victims) if new else ""
-        args: list[str | int | float] = [migration_id, job_id, reason, life_ms, predicted, target_replica, victims]
+        args: list[str | int | float] = [migration_id, job_id, reason, life_ms, *predicted, target_replica, victims]
         if new:
             gpus, model = ",".join(str(gpu) for gpu in new.gpus), new.model
             args += [
@@ -192,5 +193,11 @@ def _migration(migration_id: str, values: Sequence[bytes | None]) -> Migration |
         deadline_ms=number(field["deadline_ms"]) or 0,
         pause_ms=number(field["pause_ms"]),
         error=text(field["error"]),
+        predicted_s=_seconds(field["predicted_s"]),
+        predicted_pause_s=_seconds(field["predicted_pause_s"]),
         **count,
     )
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return float(value) if value else None

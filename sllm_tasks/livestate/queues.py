@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from sllm_tasks.cluster import EVERY_MODEL
+from sllm_tasks.cluster import EVERY_MODEL, GpuId, Hold
 from sllm_tasks.jobs import JobSpec
 from sllm_tasks.livestate import codec
 from sllm_tasks.livestate.connection import PREFIX, text, translated
@@ -26,6 +26,8 @@ class LiveSpec:
     #: Workers that died while they ran it.
     losses: int
     prompt_tokens: int
+    #: What a router began to empty for it.
+    hold: Hold | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class QueueStore:
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipeline.hmget(f"{PREFIX}job:{job_id}", ("spec", "attempt", "losses", "prompt_tokens"))
+                pipeline.hmget(f"{PREFIX}job:{job_id}", ("spec", "attempt", "losses", "prompt_tokens", "hold"))
             answers = pipeline.execute()
         return [
             LiveSpec(
@@ -119,10 +121,11 @@ class QueueStore:
                 attempt=int(attempt),
                 losses=int(losses),
                 prompt_tokens=int(prompt_tokens),
+                hold=_hold(text(hold)),
             )
             if spec
             else None
-            for spec, attempt, losses, prompt_tokens in answers
+            for spec, attempt, losses, prompt_tokens, hold in answers
         ]
 
     def depths(self, models: Sequence[str]) -> list[QueueDepth]:
@@ -154,6 +157,13 @@ class QueueStore:
         """Say which gates are closed; without effect if one was moved since the caller looked."""
         with translated():
             self._scripts["set_gates"](args=[seen_version, *gates.names()])
+
+
+def _hold(written: str) -> Hold | None:
+    if not written:
+        return None
+    until_ms, _, gpus = written.partition(" ")
+    return Hold(gpus=tuple(GpuId.parse(gpu) for gpu in gpus.split(",")), until_ms=int(until_ms))
 
 
 def _numbers(answer: dict[bytes, bytes]) -> dict[str, int]:

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from redis import Redis
 
-from sllm_tasks.cluster import GpuId, ModelInfo
-from sllm_tasks.jobs import StartKind
+from sllm_tasks.cluster import GpuId, Hold, ModelInfo
+from sllm_tasks.jobs import JobStatus, StartKind
 from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
 from sllm_tasks.livestate.jobs import CLAIM_MS
 from sllm_tasks.livestate.scripts import Scripts
@@ -20,7 +20,7 @@ LEADER_LIFE_MS = 3_000
 _KICK_LIFE_MS = 1_000
 
 
-_PLACED_FIELDS = ("replica", "prompt_tokens", "max_tokens", "num_tokens", "first_token_ms")
+_PLACED_FIELDS = ("replica", "prompt_tokens", "max_tokens", "num_tokens", "first_token_ms", "status", "migration")
 
 
 class Applied(StrEnum):
@@ -58,6 +58,10 @@ class PlacedJob:
     max_tokens: int
     num_tokens: int
     first_token_ms: int | None
+    #: Whether it decodes.
+    is_running: bool
+    #: The move of it that is under way, empty without one.
+    migration_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,13 @@ class RouterStore:
         with translated():
             return bool(self._scripts["drain_replica"](args=[epoch, replica_id]) == b"ok")
 
+    def hold(self, *, epoch: int, job_id: str, attempt: int, hold: Hold, replica_ids: Sequence[str]) -> Applied:
+        """Let replicas take no more jobs, and keep the memory of their gpus for a job that waits."""
+        gpus = ",".join(str(gpu) for gpu in hold.gpus)
+        args: list[str | int] = [epoch, job_id, attempt, hold.until_ms, gpus, ",".join(replica_ids)]
+        with translated():
+            return Applied(text(self._scripts["hold_gpus"](args=args)))
+
     def placed_jobs(self, leaders: Sequence[GpuId]) -> list[PlacedJob]:
         """Jobs of the replicas that these gpus lead."""
         with translated():
@@ -143,8 +154,10 @@ class RouterStore:
                 max_tokens=number(max_tokens) or 0,
                 num_tokens=number(num_tokens) or 0,
                 first_token_ms=number(first_token_ms),
+                is_running=text(status) == JobStatus.RUNNING,
+                migration_id=text(migration),
             )
-            for job_id, (replica_id, prompt_tokens, max_tokens, num_tokens, first_token_ms) in zip(
+            for job_id, (replica_id, prompt_tokens, max_tokens, num_tokens, first_token_ms, status, migration) in zip(
                 job_ids, answers, strict=True
             )
         ]

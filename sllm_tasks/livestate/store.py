@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.livestate.connection import PREFIX, text, translated
+from sllm_tasks.livestate.drains import DrainStore
 from sllm_tasks.livestate.fleet import FleetStore
 from sllm_tasks.livestate.jobs import JobStore
 from sllm_tasks.livestate.metrics import MetricStore
@@ -52,6 +53,7 @@ class LiveState:
         self.jobs = JobStore(self._redis, scripts)
         self.fleet = FleetStore(self._redis, scripts)
         self.metrics = MetricStore(self._redis)
+        self.drains = DrainStore(self._redis, scripts)
         self.migrations = MigrationStore(self._redis, scripts)
         self.operations = OperationStore(self._redis, scripts)
         self.queues = QueueStore(self._redis, scripts)

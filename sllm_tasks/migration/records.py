@@ -47,6 +47,9 @@ class Migration:
     pause_ms: int | None
     #: Why it failed, empty if it did not.
     error: str
+    #: Expected time until its job has arrived, and of the pause; None where nobody asked.
+    predicted_s: float | None
+    predicted_pause_s: float | None
 
     @property
     def is_settled(self) -> bool:

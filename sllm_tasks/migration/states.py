@@ -51,8 +51,8 @@ MIGRATION_TRANSITIONS: Mapping[MigrationState, frozenset[MigrationState]] = {
 class MigrationReason(StrEnum):
     """Why a job moves."""
 
-    #: Another model is to have its gpu.
-    PLACEMENT = "placement"
+    #: Another model is to have its gpu, on a node that has that model's checkpoint.
+    LOCALITY = "locality"
     #: Its gpu takes no more work, by an operator's wish.
     DRAIN = "drain"
     #: Its worker leaves.

@@ -39,7 +39,7 @@ def explain(view: ClusterView, job: WaitingJob, estimates: Estimates, settings: 
 
 def _decide(options: Options, settings: PolicySettings) -> Decision:
     loads = options.loads()
-    present, new = _ranked([*options.joins(), *options.slot(loads)]), _ranked(loads.candidates)
+    present, new = _ranked([*options.joins(), *options.slot(loads), *options.held()]), _ranked(loads.candidates)
     if not present:
         new = _ranked([*new, *options.memory(loads)])
     if present and not (new and new[0].price_s < settings.worth * present[0].price_s):
@@ -47,8 +47,9 @@ def _decide(options: Options, settings: PolicySettings) -> Decision:
     elif new:
         best = new[0]
     else:
-        return Decision(choice=_wait(loads.reason, fits_nowhere=loads.fits_nowhere))
-    return Decision(choice=best.assignment, candidates=_kept([*present, *new], best, settings))
+        return Decision(choice=_wait(loads.reason, fits_nowhere=loads.fits_nowhere), unknown=loads.unknown)
+    candidates = _kept([*present, *new], best, settings)
+    return Decision(choice=best.assignment, candidates=candidates, unknown=loads.unknown)
 
 
 def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:

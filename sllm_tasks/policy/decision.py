@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sllm_tasks.cluster import GpuId
-from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.estimate import ZERO, Estimate
 
 
 class AssignmentPath(StrEnum):
@@ -34,6 +34,9 @@ class Move:
     gpus: tuple[GpuId, ...] = ()
     #: Idle replicas that go before the new one is loaded.
     victims: tuple[str, ...] = ()
+    #: Until it has arrived, and for how much of that its reader waits.
+    arrives: Estimate = ZERO
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,8 @@ class Decision:
 
     choice: Assignment
     candidates: tuple[Candidate, ...] = ()
+    #: Replicas whose jobs might have been moved, had they been known.
+    unknown: tuple[str, ...] = ()
 
     @property
     def start(self) -> Estimate | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState, Tier
 from sllm_tasks.estimators.estimate import ZERO, Estimate
+from sllm_tasks.estimators.moves import move_time
 from sllm_tasks.policy.decision import Move
 from sllm_tasks.policy.effects import loading_replica
 from sllm_tasks.policy.knapsack import Item, cheapest
@@ -30,15 +31,33 @@ class _Relocation:
     view_after: ClusterView
 
 
-def find_places_by_moving(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: dict[str, Tier]) -> list[Place]:
-    """Find places on gpus whose jobs can go elsewhere, cheapest first."""
+def gpus_to_empty(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: dict[str, Tier]) -> list[Gpu]:
+    """Choose gpus on which a replica would be loaded soon, were it not for running jobs.
+
+    For a replica on several gpus those beside them belong to it that have none.
+    """
+    large = [gpu for gpu in gpus if gpu.capacity_bytes >= model.bytes_per_gpu]
     ranked = sorted(
-        (gpu for gpu in gpus if gpu.capacity_bytes >= model.bytes_per_gpu and _has_jobs(prices.view, gpu)),
+        (gpu for gpu in large if _has_jobs(prices.view, gpu)),
         key=lambda gpu: (prices.loading(model, (gpu.id,), tiers[gpu.id.node]).seconds, -gpu.free_bytes, gpu.id),
     )[:_MAX_GPUS]
+    if model.num_gpus > 1:
+        nodes = {gpu.id.node for gpu in ranked}
+        ranked += [gpu for gpu in large if gpu.id.node in nodes and not _has_jobs(prices.view, gpu)]
+    return ranked
+
+
+def with_unknown_jobs(view: ClusterView, gpus: Iterable[Gpu]) -> tuple[str, ...]:
+    """Name the replicas of some gpus of whose jobs nothing is known."""
+    replicas = {replica.id: replica for gpu in gpus for replica in view.replicas.on_gpu(gpu.id)}
+    return tuple(id_ for id_, replica in replicas.items() if replica.num_jobs and id_ not in view.running)
+
+
+def find_places_by_moving(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: dict[str, Tier]) -> list[Place]:
+    """Find places on gpus whose jobs can go elsewhere, cheapest first."""
     costs: dict[str, float | None] = {}
     rooms: dict[str, list[Room]] = {}
-    for gpu in ranked:
+    for gpu in gpus:
         items = [*room_items(prices, gpu), *_busy_items(prices, gpu, costs)]
         freed = cheapest(items, shortage(prices, gpu, model.bytes_per_gpu))
         if freed is not None:
@@ -105,7 +124,7 @@ def _relocate(prices: Prices, source: Replica, forbidden: frozenset[GpuId]) -> _
     jobs = prices.view.running.get(source.id, ())
     model = _model_of(prices.view, source)
     movable = source.state in {ReplicaState.READY, ReplicaState.DRAINING} and source.num_jobs
-    if not movable or len(jobs) != source.num_jobs or model is None:
+    if not movable or len(jobs) != source.num_jobs or model is None or not all(job.may_move for job in jobs):
         return None
     joined = _to_replica(prices, source, model, forbidden)
     loaded = _to_gpus(prices, source, model, forbidden)
@@ -126,15 +145,8 @@ def _to_replica(prices: Prices, source: Replica, model: ModelInfo, forbidden: fr
     if not targets:
         return None
     target = min(targets, key=lambda target: (target.num_jobs - target.max_jobs, target.id))
-    delay, pauses_s = _migration(prices, source, target.num_jobs + source.num_jobs)
-    return _Relocation(
-        moves=tuple(
-            Move(job_id=job.id, from_replica=source.id, to_replica=target.id) for job in prices.view.running[source.id]
-        ),
-        delay=delay,
-        others_s=pauses_s,
-        view_after=prices.view.with_jobs_on(target.id, source.num_jobs),
-    )
+    moves = _moves(prices, source, target.num_jobs + source.num_jobs, to_replica=target.id)
+    return _relocation(moves, 0.0, prices.view.with_jobs_on(target.id, source.num_jobs))
 
 
 def _to_gpus(prices: Prices, source: Replica, model: ModelInfo, forbidden: frozenset[GpuId]) -> _Relocation | None:
@@ -148,34 +160,39 @@ def _to_gpus(prices: Prices, source: Replica, model: ModelInfo, forbidden: froze
     if not places:
         return None
     place = places[0]
-    delay, pauses_s = _migration(prices, source, source.num_jobs)
     new = loading_replica(model, place.gpus, f"{source.id}-moved", now_ms=view.now_ms, num_jobs=source.num_jobs)
+    view_after = view.without_replicas(place.victims).with_replica(new)
+    return _relocation(_moves(prices, source, source.num_jobs, to=place), place.others_s, view_after)
+
+
+def _relocation(moves: tuple[Move, ...], others_s: float, view_after: ClusterView) -> _Relocation:
     return _Relocation(
-        moves=tuple(
-            Move(job_id=job.id, from_replica=source.id, gpus=place.gpus, victims=place.victims)
-            for job in view.running[source.id]
-        ),
-        delay=place.start + delay,
-        others_s=place.others_s + pauses_s,
-        view_after=view.without_replicas(place.victims).with_replica(new),
+        moves=moves,
+        delay=max((move.arrives for move in moves), key=lambda estimate: estimate.seconds),
+        others_s=others_s + sum(move.pause_s for move in moves),
+        view_after=view_after,
     )
 
 
-def _migration(prices: Prices, source: Replica, batch: int) -> tuple[Estimate, float]:
-    """Time until the last job has arrived, and the sum of the pauses.
-
-    A job goes on where it is while its target reads what it has; it pauses while the target reads what it has
-    produced meanwhile.
-    """
-    estimates, delay, pauses_s = prices.estimates, ZERO, 0.0
-    token_s = max(1e-6, prices.token_s(source))
+def _moves(
+    prices: Prices, source: Replica, batch: int, *, to_replica: str | None = None, to: Place | None = None
+) -> tuple[Move, ...]:
+    """Move all jobs of a replica to a ready one, or to one that is loaded at a place."""
+    moves, token_s = [], prices.token_s(source)
     for job in prices.view.running[source.id]:
         num_tokens = job.prompt_tokens + prices.num_tokens(job, source)
-        whole = estimates.migration(source.model, batch, num_tokens)
-        delay = max(delay, whole, key=lambda estimate: estimate.seconds)
-        num_meanwhile = min(int(whole.seconds / token_s), num_tokens)
-        pauses_s += estimates.migration(source.model, batch, num_meanwhile).seconds
-    return delay, pauses_s
+        time = move_time(prices.estimates, source.model, num_tokens=num_tokens, token_s=token_s, num_there=batch)
+        move = Move(
+            job_id=job.id,
+            from_replica=source.id,
+            to_replica=to_replica,
+            gpus=to.gpus if to else (),
+            victims=to.victims if to else (),
+            arrives=to.start + time.whole if to else time.whole,
+            pause_s=time.pause_s,
+        )
+        moves.append(move)
+    return tuple(moves)
 
 
 def _model_of(view: ClusterView, source: Replica) -> ModelInfo | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sllm_tasks.cluster import Gpu, ModelInfo, Replica, ReplicaState, Tier
 from sllm_tasks.estimators.estimate import ZERO, Estimate
 from sllm_tasks.policy.decision import Assignment, AssignmentPath, Candidate
-from sllm_tasks.policy.moves import find_places_by_moving
+from sllm_tasks.policy.holds import held_time
+from sllm_tasks.policy.moves import find_places_by_moving, gpus_to_empty, with_unknown_jobs
 from sllm_tasks.policy.places import Place, find_places
 from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.view import WaitingJob
 from sllm_tasks.policy.waiting import memory_time, slot_time, wait_estimate
+
+#: Why a job waits for which running jobs are moved.
+MOVING_REASON: Final = "running jobs are moved away to make room for it"
 
 _LOAD_PATHS = {
     Tier.DRAM: AssignmentPath.LOAD_DRAM,
@@ -28,6 +33,8 @@ class Loads:
     reason: str = ""
     fits_nowhere: bool = False
     memory_s: float | None = None
+    #: Replicas whose jobs might have been moved, had they been known.
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,14 @@ class Options:
         reason = loads.reason or "its replicas are full, and a place in them is expected sooner than in another one"
         return [self._waiting(reason, slot_s)]
 
+    def held(self) -> list[Candidate]:
+        """Wait until the gpus are free from which jobs are moved away for it."""
+        hold = self.job.hold
+        if hold is None:
+            return []
+        time_s = held_time(self.prices, self.model, hold, self.prices.view.tiers_of(self.model.checkpoint))
+        return [] if time_s is None else [self._waiting(MOVING_REASON, time_s)]
+
     def memory(self, loads: Loads) -> list[Candidate]:
         """Wait until jobs of other models have ended."""
         if loads.memory_s is None:
@@ -105,8 +120,12 @@ class Options:
 
     def _on(self, gpus: list[Gpu], tiers: dict[str, Tier]) -> Loads:
         places, memory_s = find_places(self.prices, self.model, gpus, tiers), None
-        if self.prices.settings.migrate and (not places or places[0].others_s > 0 or _is_slower(places[0], tiers)):
-            places += find_places_by_moving(self.prices, self.model, gpus, tiers)
+        unknown: tuple[str, ...] = ()
+        may_move = self.prices.settings.migrate and self.job.hold is None
+        if may_move and (not places or places[0].others_s > 0 or _is_slower(places[0], tiers)):
+            busy = gpus_to_empty(self.prices, self.model, gpus, tiers)
+            unknown = with_unknown_jobs(self.prices.view, busy)
+            places += find_places_by_moving(self.prices, self.model, busy, tiers)
             places.sort(key=lambda place: place.price_s)
         if not places or places[0].moves:
             memory_s = memory_time(self.prices, self.model, gpus, tiers)
@@ -114,6 +133,7 @@ class Options:
             candidates=tuple(self._loading(place) for place in places),
             reason="" if places else "no gpu has the memory, and what is loaded is in use",
             memory_s=memory_s,
+            unknown=unknown,
         )
 
     def _fits_nowhere(self) -> bool:

@@ -95,12 +95,21 @@ class Prices:
         """
         token_s = self.token_s(replica)
         known = self.view.running.get(replica.id, ())
-        ends = [self._tokens_left(job, replica) * token_s for job in known]
+        ends = [self._arrives_s(job) if job.moves_to else self._tokens_left(job, replica) * token_s for job in known]
         num_unknown = max(0, replica.num_jobs - len(known))
         whole_s = self.estimates.tokens_left(replica.model, 0, replica.context) * token_s
         ends += [whole_s * (index + 1) / (num_unknown + 1) for index in range(num_unknown)]
         load_s = self.rest_of_load(replica).seconds if replica.state is ReplicaState.LOADING else 0.0
         return sorted(end_s + load_s for end_s in ends)
+
+    def _arrives_s(self, job: RunningJob) -> float:
+        """When a job that moves is where it goes, at the latest."""
+        target = self.view.replicas.get(job.moves_to)
+        if target is None:
+            return 0.0
+        num_tokens = job.prompt_tokens + self.num_tokens(job, target)
+        load_s = self.rest_of_load(target).seconds if target.state is ReplicaState.LOADING else 0.0
+        return load_s + self.estimates.migration(job.model, max(1, target.num_jobs), num_tokens).seconds
 
     def _tokens_left(self, job: RunningJob, replica: Replica) -> float:
         return self.estimates.tokens_left(job.model, self.num_tokens(job, replica), job.max_tokens)

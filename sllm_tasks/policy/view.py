@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replica, ReplicaShape, ReplicaState, Tier
+from sllm_tasks.cluster import (
+    Gpu,
+    GpuId,
+    GpuState,
+    Hold,
+    ModelInfo,
+    NodeInfo,
+    Replica,
+    ReplicaShape,
+    ReplicaState,
+    Tier,
+)
 from sllm_tasks.policy.replica_table import ReplicaTable
 
 
@@ -30,6 +41,8 @@ class WaitingJob:
     job_class: str = "interactive"
     #: Cluster time in ms after which it is not to be started any more.
     deadline_ms: int | None = None
+    #: What is being emptied for it.
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +57,10 @@ class RunningJob:
     started_ms: int | None
     #: Tokens that it has produced, None where nobody counted them: then its age tells.
     num_tokens: int | None = None
+    #: Whether a move of it could begin now.
+    may_move: bool = True
+    #: The replica that it is on its way to, empty when it does not move.
+    moves_to: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +175,12 @@ class ClusterView:
             if replica.state is not ReplicaState.UNLOADING:
                 _reserve(gpus, replica, -replica.bytes_per_gpu)
         return replace(self, gpus=gpus, replicas=self.replicas.without(replica.id for replica in gone))
+
+    def without_memory(self, gpus: Iterable[GpuId], num_bytes: int) -> ClusterView:
+        """The view of those to whom so much of each of some gpus may not be promised."""
+        known = {gpu: self.gpus[gpu] for gpu in gpus if gpu in self.gpus}
+        less = {id_: replace(gpu, reserved_bytes=gpu.reserved_bytes + num_bytes) for id_, gpu in known.items()}
+        return replace(self, gpus={**self.gpus, **less})
 
     def with_replica(self, new: Replica, load: LoadUnderWay | None = None) -> ClusterView:
         """The view after a replica got its memory, and its load joined its node's queue."""

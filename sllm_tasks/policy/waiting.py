@@ -41,9 +41,9 @@ def memory_time(prices: Prices, model: ModelInfo, gpus: Iterable[Gpu], tiers: di
     ranked = sorted(large, key=lambda gpu: (sum(held.num_jobs for held in view.replicas.on_gpu(gpu.id)), gpu.id))
     times = []
     for gpu in ranked[:_MAX_GPUS]:
-        freed_s = _freed_s(prices, gpu, shortage(prices, gpu, model.bytes_per_gpu))
-        if freed_s is not None:
-            times.append(freed_s + prices.loading(model, (gpu.id,), tiers[gpu.id.node]).seconds)
+        time_s = freed_s(prices, gpu, shortage(prices, gpu, model.bytes_per_gpu))
+        if time_s is not None:
+            times.append(time_s + prices.loading(model, (gpu.id,), tiers[gpu.id.node]).seconds)
     return min(times, default=None)
 
 
@@ -57,7 +57,7 @@ def wait_estimate(seconds: float, view_now_ms: int, job: WaitingJob) -> Estimate
     return Estimate(seconds=seconds, low_s=seconds * _LOW, high_s=seconds * _HIGH)
 
 
-def _freed_s(prices: Prices, gpu: Gpu, missing_bytes: int) -> float | None:
+def freed_s(prices: Prices, gpu: Gpu, missing_bytes: int) -> float | None:
     """When enough replicas of a gpu will have no jobs; None if all of them are not enough."""
     held = [replica for replica in prices.view.replicas.on_gpu(gpu.id) if replica.state is not ReplicaState.UNLOADING]
     ends = sorted(

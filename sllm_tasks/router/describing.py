@@ -41,6 +41,8 @@ def _assignment(assignment: Assignment) -> dict[str, Any]:
                 "to_replica": move.to_replica,
                 "gpus": [str(gpu) for gpu in move.gpus],
                 "victims": list(move.victims),
+                "arrives": _estimate(move.arrives),
+                "pause_s": round(move.pause_s, 4),
             }
             for move in assignment.moves
         ],

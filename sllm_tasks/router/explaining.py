@@ -13,7 +13,7 @@ from sllm_tasks.policy.assign import explain
 from sllm_tasks.policy.view import WaitingJob
 from sllm_tasks.router.describing import describe_candidates, describe_choice
 from sllm_tasks.router.routing import LIVE_POLICY
-from sllm_tasks.router.running import with_running_jobs
+from sllm_tasks.router.running import with_jobs_of, with_running_jobs
 from sllm_tasks.router.snapshot import Snapshot
 
 
@@ -46,6 +46,9 @@ class Explainer:
             view = with_running_jobs(self._live, view, job)
             self._snapshot.learn(view.now_ms)
             decision = explain(view, job, self._snapshot.estimates, LIVE_POLICY)
+            if decision.unknown:
+                view = with_jobs_of(self._live, view, [view.replicas[replica_id] for replica_id in decision.unknown])
+                decision = explain(view, job, self._snapshot.estimates, LIVE_POLICY)
         with self._ledger.reading() as session:
             found = accuracy(session, model=model)
         return {

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sllm_tasks.cluster import Replica
+from sllm_tasks.cluster import Hold, Replica
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
@@ -17,13 +17,16 @@ from sllm_tasks.policy.assign import assign
 from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
 from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.effects import carry_out
+from sllm_tasks.policy.holds import without_held
 from sllm_tasks.policy.keepalive import expired_replicas
+from sllm_tasks.policy.options import MOVING_REASON
 from sllm_tasks.policy.queueing import Kind, Turn, Turns
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.describing import describe_candidates, describe_choice
 from sllm_tasks.router.misfits import Misfits
-from sllm_tasks.router.running import with_running_jobs
+from sllm_tasks.router.moving import Moving
+from sllm_tasks.router.running import with_jobs_of, with_running_jobs
 from sllm_tasks.router.snapshot import Snapshot
 from sllm_tasks.router.waiting import WaitingJobs
 
@@ -32,15 +35,14 @@ logger = logging.getLogger(__name__)
 #: How often a decision is made anew because the world had changed under it.
 _MAX_TRIES = 4
 
-#: The router starts no moves of running jobs.
-LIVE_POLICY = PolicySettings(migrate=False)
+#: What the simulator tries out is what the router does.
+LIVE_POLICY = PolicySettings()
 
 _START_KINDS = {
     AssignmentPath.WARM: StartKind.WARM,
     AssignmentPath.LOAD_DRAM: StartKind.COLD_DRAM,
     AssignmentPath.LOAD_SSD: StartKind.COLD_SSD,
     AssignmentPath.LOAD_REMOTE: StartKind.COLD_REMOTE,
-    AssignmentPath.MIGRATE: StartKind.MIGRATED,
 }
 
 
@@ -62,6 +64,7 @@ class Router:
         self._epoch = epoch
         self._waiting = waiting
         self._misfits = misfits
+        self._moving = Moving(live, epoch)
 
     def run_pass(self) -> None:
         """Serve the waiting jobs in their turns, then close replicas whose keep-alive is over."""
@@ -81,9 +84,7 @@ class Router:
             self._snapshot.read_models()
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
-            view = replace(view, num_waiting={**view.num_waiting, job.model: turn.num_ahead})
-            view = with_running_jobs(self._live, view, job)
-            found = assign(view, job, self._snapshot.estimates, LIVE_POLICY)
+            view, found = self._decide(view, turn)
             decision, decision_id = found.choice, new_id("decision")
             if not decision.fits_nowhere:
                 self._misfits.fits(job)
@@ -98,11 +99,19 @@ class Router:
                     self._report(view, job, found, decision_id)
                 # Not only for as long as this one has waited: others of its kind may have waited for its turn.
                 return self._make_room(view, replace(job, created_ms=turn.oldest_ms))
-            applied, view_after = self._apply(view, job, decision, decision_id)
+            if decision.path is AssignmentPath.MIGRATE:
+                applied, view_after = self._begin_moves(view, job, found)
+            else:
+                applied, view_after = self._apply(view, job, decision, decision_id)
             if applied is Applied.OK:
-                turns.started(job)
-                self._waiting.forget(job.id)
                 self._report(view, job, found, decision_id)
+                if decision.path is AssignmentPath.MIGRATE:
+                    turns.waits(job)
+                    reasons.setdefault(Kind.of(job), MOVING_REASON)
+                    self._waiting.tell(job, MOVING_REASON)
+                else:
+                    turns.started(job)
+                    self._waiting.forget(job.id)
                 return view_after
             if applied in {Applied.GONE, Applied.STALE_ROUTER}:
                 turns.gone(job)
@@ -112,11 +121,41 @@ class Router:
         turns.waits(job)
         return view
 
+    def _decide(self, view: ClusterView, turn: Turn) -> tuple[ClusterView, Decision]:
+        """Decide for a job; the view comes back with the running jobs that were read for that."""
+        view = replace(view, num_waiting={**view.num_waiting, turn.job.model: turn.num_ahead})
+        job = self._with_hold(turn.job, view.now_ms)
+        view = with_running_jobs(self._live, view, job)
+        found = assign(self._seen_by(view, job), job, self._snapshot.estimates, LIVE_POLICY)
+        if found.unknown:
+            view = with_jobs_of(self._live, view, [view.replicas[replica_id] for replica_id in found.unknown])
+            found = assign(self._seen_by(view, job), job, self._snapshot.estimates, LIVE_POLICY)
+        return view, found
+
+    def _with_hold(self, job: WaitingJob, now_ms: int) -> WaitingJob:
+        """Gpus that are being emptied for one job serve all of its kind."""
+        holds = [each.hold for each in self._waiting.holders(now_ms) if Kind.of(each) == Kind.of(job)]
+        return replace(job, hold=holds[0] if holds else None)
+
+    def _seen_by(self, view: ClusterView, job: WaitingJob) -> ClusterView:
+        """The cluster without what is held for others."""
+        for holder in self._waiting.holders(view.now_ms):
+            if Kind.of(holder) != Kind.of(job):
+                view = without_held(view, holder)
+        return view
+
+    def _begin_moves(self, view: ClusterView, job: WaitingJob, decision: Decision) -> tuple[Applied, ClusterView]:
+        begun = self._moving.begin(job, decision, view.now_ms)
+        if not isinstance(begun, Hold):
+            return begun, view
+        self._waiting.note_hold(job, begun)
+        return Applied.OK, self._snapshot.view()
+
     def _make_room(self, view: ClusterView, job: WaitingJob) -> ClusterView:
         """Close replicas to new jobs when a job has waited long enough for their memory."""
         drained = tuple(
             replica_id
-            for replica_id in replicas_to_drain(view, job)
+            for replica_id in replicas_to_drain(self._seen_by(view, job), job)
             if self._live.router.drain(epoch=self._epoch(), replica_id=replica_id)
         )
         for replica_id in drained:

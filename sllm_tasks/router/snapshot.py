@@ -9,13 +9,13 @@ from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, ReplicaState, Ti
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.jobs import StartKind
+from sllm_tasks.learning import Learning
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import list_models, model_info
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.view import ClusterView, LoadUnderWay
-from sllm_tasks.router.learning import Learning
 
 logger = logging.getLogger(__name__)
 

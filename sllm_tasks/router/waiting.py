@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from sllm_tasks.cluster import EVERY_MODEL
+from sllm_tasks.cluster import EVERY_MODEL, Hold
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.queues import LiveSpec, WaitingRoom
 from sllm_tasks.policy.queueing import Kind, Turns
@@ -32,6 +32,8 @@ class WaitingJobs:
         self._rules = rules
         self._max_attempts = max_attempts
         self._jobs: dict[str, WaitingJob] = {}
+        # Those of them for which gpus are being emptied.
+        self._holders: dict[str, WaitingJob] = {}
         self._shares = Shares()
         # What readers of each job were told last, so that a job that waits on is not written to again.
         self._told: dict[str, str] = {}
@@ -69,9 +71,18 @@ class WaitingJobs:
         self._live.router.note_wait(job.id, job.attempt, reason)
         return True
 
+    def note_hold(self, job: WaitingJob, hold: Hold) -> None:
+        """Gpus are being emptied for a job."""
+        self._jobs[job.id] = self._holders[job.id] = replace(job, hold=hold)
+
+    def holders(self, now_ms: int) -> list[WaitingJob]:
+        """Jobs for which gpus are being emptied."""
+        return [job for job in self._holders.values() if job.hold is not None and job.hold.until_ms > now_ms]
+
     def forget(self, job_id: str) -> None:
         """A job has its place, or is not what we think it is."""
         self._jobs.pop(job_id, None)
+        self._holders.pop(job_id, None)
         self._told.pop(job_id, None)
 
     def _read_new(self, room: WaitingRoom) -> None:
@@ -82,7 +93,9 @@ class WaitingJobs:
         for found in self._live.queues.specs(new) if new else ():
             # A job without a chance left is the sweeper's to end.
             if found is not None and found.losses < self._max_attempts:
-                self._jobs[found.spec.job_id] = self._waiting_job(found)
+                job = self._jobs[found.spec.job_id] = self._waiting_job(found)
+                if job.hold is not None:
+                    self._holders[job.id] = job
 
     def _is_held(self, job: WaitingJob, now_ms: int, may_start: Mapping[str, int]) -> bool:
         paused = self._rules.gates.paused
@@ -118,4 +131,5 @@ class WaitingJobs:
             tenant=spec.tenant,
             job_class=spec.job_class,
             deadline_ms=spec.deadline_ms,
+            hold=found.hold,
         )

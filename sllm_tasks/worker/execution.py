@@ -138,6 +138,9 @@ class Executor:
         elif run.stop is Stop.HAND_OVER:
             self._until_reachable(lambda: self._live.jobs.release(run.claim, "hand_over"))
             self._dispatcher_route()
+        elif run.stop is Stop.MOVE:
+            # It has left; perhaps for a job that waits.
+            self._dispatcher_route()
 
     def _dispatcher_route(self) -> None:
         """A place became free; a trigger that is lost here is made up for by the router's timer."""

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from scripts.demo_checkpoints import make_tiny
 from sllm_tasks.client import ApiError, Job, calls
 from sllm_tasks.cluster import GpuId
-from tests.support.cluster import MODEL, Cluster
+from tests.support.cluster import KEEP_ALIVE_S, MODEL, Cluster
 from tests.support.load import Watcher
 from tests.support.processes import wait_until
 
@@ -23,9 +24,9 @@ def expected(cluster: Cluster) -> str:
     return submit(cluster).result(timeout=60).text or ""
 
 
-def submit(cluster: Cluster) -> Job:
+def submit(cluster: Cluster, model: str = MODEL) -> Job:
     return cluster.client.submit(
-        model=MODEL, prompt=_PROMPT, max_tokens=_MAX_TOKENS, seed=4, temperature=1.0, ignore_eos=True
+        model=model, prompt=_PROMPT, max_tokens=_MAX_TOKENS, seed=4, temperature=1.0, ignore_eos=True
     )
 
 
@@ -113,6 +114,37 @@ def test_a_drained_node_is_empty_and_no_job_began_anew(cluster: Cluster, expecte
             assert_seen_whole(watcher, expected)
     finally:
         cluster.client.run(calls.undrain_node(node))
+
+
+def test_a_job_moves_away_for_one_of_a_model_that_needs_a_whole_gpu(cluster: Cluster) -> None:
+    small = [deploy(cluster, f"small-{max_jobs}", max_jobs=max_jobs) for max_jobs in (1, 2)]
+    capacity_bytes = min(gpu.capacity_bytes for gpu in cluster.gpus().values())
+    large = deploy(cluster, "large", max_jobs=1 + (capacity_bytes - small[0]) // (small[1] - small[0]))
+    assert sum(small) <= capacity_bytes < small[0] + large
+    wait_until(lambda: not any(gpu.reserved_bytes for gpu in cluster.gpus().values()), "nothing is loaded")
+    jobs = [submit(cluster, name) for name in ("small-1", "small-2")]
+    watchers = [Watcher(cluster.client, job.id, cluster.api_key) for job in jobs]
+    for job in jobs:
+        wait_for_tokens(cluster, job, 3)
+    assert gpu_of(cluster, jobs[0]) != gpu_of(cluster, jobs[1])
+    waiting = submit(cluster, "large")
+    assert waiting.result(timeout=60).usage.completion_tokens == _MAX_TOKENS
+    for job, watcher in zip(jobs, watchers, strict=True):
+        text = job.result(timeout=60).text or ""
+        assert job.refresh().attempt == 1
+        assert_seen_whole(watcher, text)
+    moved = [each for job in jobs for each in recorded(cluster, job)]
+    assert [each["reason"] for each in moved] == ["locality"]
+    assert moved[0]["predicted"] is not None
+
+
+def deploy(cluster: Cluster, name: str, *, max_jobs: int) -> int:
+    """Deploy a tiny model; returns what a replica takes of a gpu."""
+    source = make_tiny(cluster.home / "source" / name)
+    wanted = cluster.client.deploy(name, str(source), keep_alive_s=KEEP_ALIVE_S, max_jobs=max_jobs, context=256)
+    cluster.client.wait_for(wanted, timeout=60)
+    model = next(each for each in cluster.client.run(calls.get_list("models")) if each["id"] == name)
+    return int(model["bytes_per_gpu"])
 
 
 def test_a_worker_that_is_told_to_stop_moves_its_jobs_before_it_ends(cluster: Cluster, expected: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from flask import Response, render_template
 
-from sllm_tasks.cluster import GpuState
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.operations import list_operations
 from sllm_tasks.ledger.pages import PageRequest
@@ -20,7 +19,7 @@ from webapp.admin_changes import AdminChanges
 from webapp.admin_json import operation_json
 from webapp.admin_lists import models_now, nodes_now, queues_now
 from webapp.api.nodes import checked_name
-from webapp.node_states import set_node_state
+from webapp.node_states import drain_gpus, undrain_gpus
 from webapp.queue_gates import move_gate
 from webapp.services import services
 
@@ -51,6 +50,7 @@ def ask_drain(node: str) -> Response:
     effects = (
         f"The gpus of {checked_name(node)} take no more work.",
         "What runs there moves to other gpus, or ends there if there is no room elsewhere.",
+        "They stay so, whatever restarts, until you take the node back.",
     )
     return Response(render_template("admin/confirm.html", title=f"Drain {node}?", effects=effects, verb="Drain it"))
 
@@ -59,7 +59,7 @@ def ask_drain(node: str) -> Response:
 @needs(Role.OPERATOR)
 def drain(node: str) -> Response:
     """Let the gpus of a node take no more work."""
-    set_node_state(services(), person(), checked_name(node), GpuState.DRAINING)
+    drain_gpus(services(), person(), checked_name(node))
     return see_other("overview", notice="draining")
 
 
@@ -67,7 +67,7 @@ def drain(node: str) -> Response:
 @needs(Role.OPERATOR)
 def undrain(node: str) -> Response:
     """Let the gpus of a node take work again."""
-    set_node_state(services(), person(), checked_name(node), GpuState.UP)
+    undrain_gpus(services(), person(), checked_name(node))
     return see_other("overview", notice="undrained")
 
 

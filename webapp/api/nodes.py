@@ -5,7 +5,6 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 from pydantic import TypeAdapter, ValidationError
 
-from sllm_tasks.cluster import GpuState
 from sllm_tasks.ledger.keys import Scope
 from webapp.admin_changes import AdminChanges
 from webapp.admin_lists import nodes_now
@@ -13,7 +12,7 @@ from webapp.api.operations import started
 from webapp.auth import caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
 from webapp.incoming import keyed_request
-from webapp.node_states import set_node_state
+from webapp.node_states import drain_gpus, undrain_gpus
 from webapp.outgoing import list_json
 from webapp.schemas.fields import NodeName
 from webapp.services import services
@@ -41,19 +40,39 @@ def calibrate(node: str) -> Response:
 @blueprint.post("/<node>/drain")
 @requires(Scope.ADMIN_WRITE)
 def drain(node: str) -> Response:
-    """Let the gpus of a node take no more work; what runs there moves, or ends there if there is no room elsewhere."""
-    return _with_state(checked_name(node), GpuState.DRAINING)
+    """Let the gpus of a node take no more work, until they are taken back.
+
+    What runs there moves, or ends there if there is no room elsewhere; what has no token yet waits for another place.
+    """
+    drain_gpus(services(), caller(), checked_name(node))
+    return _node(node)
 
 
 @blueprint.post("/<node>/undrain")
 @requires(Scope.ADMIN_WRITE)
 def undrain(node: str) -> Response:
     """Let the gpus of a node take work again."""
-    return _with_state(checked_name(node), GpuState.UP)
+    undrain_gpus(services(), caller(), checked_name(node))
+    return _node(node)
 
 
-def _with_state(node: str, state: GpuState) -> Response:
-    set_node_state(services(), caller(), node, state)
+@blueprint.post("/<node>/gpus/<int:index>/drain")
+@requires(Scope.ADMIN_WRITE)
+def drain_gpu(node: str, index: int) -> Response:
+    """Let one gpu of a node take no more work."""
+    drain_gpus(services(), caller(), checked_name(node), index)
+    return _node(node)
+
+
+@blueprint.post("/<node>/gpus/<int:index>/undrain")
+@requires(Scope.ADMIN_WRITE)
+def undrain_gpu(node: str, index: int) -> Response:
+    """Let one gpu of a node take work again."""
+    undrain_gpus(services(), caller(), checked_name(node), index)
+    return _node(node)
+
+
+def _node(node: str) -> Response:
     return jsonify(next((found for found in nodes_now(services()) if found["id"] == node), None))
 
 

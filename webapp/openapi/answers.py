@@ -378,6 +378,13 @@ class InvitedUser(User):
     link: str
 
 
+class ExpectedMove(Answer):
+    """What a move was expected to take when it began."""
+
+    ms: int
+    pause_ms: int
+
+
 class Migration(Answer):
     """A move of a running job."""
 
@@ -388,6 +395,8 @@ class Migration(Answer):
     reason: str
     source: list[str]
     target: list[str]
+    num_bytes: int | None
+    predicted: ExpectedMove | None
     pause_ms: float | None
     error: str | None
 

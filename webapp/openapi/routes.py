@@ -109,6 +109,8 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     "nodes.calibrate": RouteForm(answers=_OPERATION, headers=(_KEY,), errors=frozenset({422})),
     "nodes.drain": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
     "nodes.undrain": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
+    "nodes.drain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
+    "nodes.undrain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({409, 422})),
     "placements.get_placements": _all(native.Placement, admin.PlacementsQuery),
     "placements.put_one": RouteForm(body=admin.PlacementRequest, answers={202: native.Placement}),
     "placements.delete_one": RouteForm(answers={202: native.Placement}, errors=frozenset({422})),

@@ -3,6 +3,7 @@
 from sllm_tasks.ledger.columns import Base
 from sllm_tasks.ledger.tables.access import ApiKeyRow, AuditRow, IdempotencyKeyRow, TenantRow
 from sllm_tasks.ledger.tables.batches import BatchRefusalRow, BatchRow, FilePartRow, FileRow
+from sllm_tasks.ledger.tables.drains import DrainRow
 from sllm_tasks.ledger.tables.inventory import CheckpointRow, MeasuredLoadRow, ModelRow, PlacementRow
 from sllm_tasks.ledger.tables.jobs import DecisionRow, JobAttemptRow, JobRow
 from sllm_tasks.ledger.tables.migrations import MigrationRoundRow, MigrationRow
@@ -19,6 +20,7 @@ __all__ = [
     "BatchRow",
     "CheckpointRow",
     "DecisionRow",
+    "DrainRow",
     "FilePartRow",
     "FileRow",
     "IdempotencyKeyRow",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sllm_tasks.ledger.columns import JSON_VALUE, Base, Message, by_value
@@ -28,7 +28,7 @@ class MigrationRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
-    reason: Mapped[str] = mapped_column(comment="placement, drain, shutdown, defragmentation or operator")
+    reason: Mapped[str] = mapped_column(comment="locality, drain, shutdown, defragmentation or operator")
     state: Mapped[MigrationState] = mapped_column(by_value(MigrationState, "state"))
     source_replica_id: Mapped[str]
     source_node: Mapped[str]
@@ -37,8 +37,11 @@ class MigrationRow(Base):
     target_node: Mapped[str]
     target_gpus: Mapped[list[int]] = mapped_column(JSON_VALUE)
     reserved_bytes: Mapped[int] = mapped_column(comment="held on each gpu of the target until the end")
-    predicted_s: Mapped[float | None]
+    predicted_s: Mapped[float | None] = mapped_column(comment="from its begin until the target goes on")
+    predicted_pause_s: Mapped[float | None]
     pause_ms: Mapped[float | None] = mapped_column(comment="last token before to first token after")
+    batch: Mapped[int | None] = mapped_column(comment="jobs on the target, this one included")
+    num_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="what the source has sent")
     error: Mapped[str | None] = mapped_column(Message)
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]

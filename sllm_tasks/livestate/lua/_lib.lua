@@ -70,9 +70,19 @@ end
 -- Safe to call for a job that does not wait.
 local function stop_waiting(job)
   if redis.call('ZREM', P .. 'waiting', job) == 0 then return end
+  redis.call('HDEL', job_key(job), 'hold')
   local h = redis.call('HMGET', job_key(job), 'model', 'tenant')
   redis.call('ZREM', waiting_key(h[1]), job)
   redis.call('HINCRBY', P .. 'tenants:waiting', h[2], -1)
+end
+
+-- Whether a decision about a job still is about the attempt that waits.
+local function is_undecided(job, attempt)
+  local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'replica')
+  local waits = held[2] == 'queued' and held[3] == ''
+  -- Decided for an earlier attempt, it may well be waiting again as a later one.
+  if not waits then stop_waiting(job) end
+  return waits and held[1] == attempt
 end
 
 -- A job is charged all tokens that it may need when it starts, and gets back what it has not produced at the end.
@@ -96,6 +106,13 @@ local function take_slot(job, replica, leader, claim_due_ms)
   changed('replica', replica)
 end
 
+-- A replica finishes what it has and takes no more.
+local function start_draining(replica)
+  redis.call('HSET', replica_key(replica), 'state', 'draining')
+  set_warm(replica)
+  changed('replica', replica)
+end
+
 -- One more job on a replica, or one less.
 local function count_job(replica, sign)
   if redis.call('EXISTS', replica_key(replica)) == 0 then return end
@@ -116,7 +133,7 @@ end
 local function announce_migration(id)
   local m = redis.call('HMGET', migration_key(id), 'job', 'state', 'reason', 'attempt', 'source_replica', 'source_gpus',
     'target_replica', 'target_gpus', 'reserved_bytes', 'created_ms', 'ended_ms', 'pause_ms', 'num_bytes', 'num_sent',
-    'round_acked', 'error', 'predicted_s')
+    'round_acked', 'error', 'predicted_s', 'predicted_pause_s')
   local job = m[1]
   event(job, 'migration', cjson.encode({id = id, state = m[2], reason = m[3], source = m[6], target = m[8],
     rounds = math.max(0, tonumber(m[15])), pause_ms = tonumber(m[12] or '') or nil, error = m[16] or nil}))
@@ -124,7 +141,8 @@ local function announce_migration(id)
     source_replica = m[5], source_gpus = m[6], target_replica = m[7], target_gpus = m[8],
     reserved_bytes = tonumber(m[9]), created_ms = tonumber(m[10]), ended_ms = tonumber(m[11] or '') or nil,
     pause_ms = tonumber(m[12] or '') or nil, num_bytes = tonumber(m[13]), num_tokens = tonumber(m[14]),
-    error = m[16] or nil, predicted_s = tonumber(m[17] or '') or nil}))
+    error = m[16] or nil, predicted_s = tonumber(m[17] or '') or nil, predicted_pause_s = tonumber(m[18] or '') or nil,
+    batch = tonumber(redis.call('HGET', replica_key(m[7]), 'num_jobs') or '') or nil}))
 end
 
 -- A migration is over, and gives back what it holds. Returns whether that is news.
@@ -165,6 +183,18 @@ local function refuse_arrivals(gpu, replica, why)
       end_migration(id, 'failed', why)
     end
   end
+end
+
+-- Whether an operator has drained a gpu, or its node.
+local function is_drained(gpu)
+  local d = redis.call('HMGET', P .. 'drains', gpu, string.match(gpu, '^(.*)%.%d+$'))
+  return (d[1] or d[2]) and true or false
+end
+
+local function set_gpu_state(gpu, state)
+  redis.call('HSET', gpu_key(gpu), 'state', state)
+  if state ~= 'up' then refuse_arrivals(gpu, nil, 'the target takes no more work') end
+  changed('gpu', gpu)
 end
 
 -- Gives back whatever place the job holds; safe to call for a job that holds none.

@@ -6,12 +6,7 @@ local epoch, job, attempt, claim_ms, replica, start_kind, decision, victims, sus
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'suspect'
 local now = now_ms()
 if redis.call('GET', P .. 'router:epoch') ~= epoch then count('stale_router'); return 'stale_router' end
-local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'replica')
-if held[1] ~= attempt or held[2] ~= 'queued' or held[3] ~= '' then
-  -- Decided for an earlier attempt, it may well be waiting again as a later one.
-  if held[2] ~= 'queued' or held[3] ~= '' then stop_waiting(job) end
-  return 'gone'
-end
+if not is_undecided(job, attempt) then return 'gone' end
 local gpus = #ARGV > 9 and ARGV[12] or redis.call('HGET', replica_key(replica), 'gpus')
 if not gpus then return 'dead' end
 local leader = string.match(gpus, '[^,]+')

@@ -2,7 +2,5 @@
 local epoch, id = ARGV[1], ARGV[2]
 if redis.call('GET', P .. 'router:epoch') ~= epoch then count('stale_router'); return 'stale_router' end
 if redis.call('HGET', replica_key(id), 'state') ~= 'ready' then return 'gone' end
-redis.call('HSET', replica_key(id), 'state', 'draining')
-set_warm(id)
-changed('replica', id)
+start_draining(id)
 return 'ok'

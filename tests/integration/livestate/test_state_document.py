@@ -52,6 +52,7 @@ def test_every_documented_key_is_there_once_everything_has_happened(world: World
     live.fleet.beat_node(NodeInfo(name="node0", checkpoints=frozenset()), live.now_ms())
     live.operations.create("op_1", 1, {})
     live.operations.claim("op_1", 1, "agent", FAR_MS)
+    live.drains.set(["node9"], "")
     live.count("messages_rejected")
     live.memory_is_full()
     live.metrics.add([Sample(MIGRATION_ROUNDS)])

@@ -46,13 +46,14 @@ def replica_order(
     slots: int = 8,
     num_bytes: int = 10,
     context: int = SHAPE.context,
+    checkpoint: str = "c",
     state: ReplicaState = ReplicaState.READY,
 ) -> ReplicaOrder:
     """A replica on one gpu."""
     replica = Replica(
         id=replica_id,
         model=model,
-        checkpoint="c",
+        checkpoint=checkpoint,
         gpus=(gpu,),
         state=state,
         bytes_per_gpu=num_bytes,

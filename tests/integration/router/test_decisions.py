@@ -13,6 +13,7 @@ from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.jobs import JobPhase, JobStatus
+from sllm_tasks.learning import Learning
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.decisions import accuracy, list_decisions
 from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
@@ -22,7 +23,6 @@ from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.tables import DecisionRow
 from sllm_tasks.livestate.fleet import LoadState
 from sllm_tasks.policy.view import WaitingJob
-from sllm_tasks.router.learning import Learning
 from sllm_tasks.router.misfits import Misfits
 from sllm_tasks.router.running import with_running_jobs
 from sllm_tasks.router.snapshot import Snapshot
@@ -130,7 +130,7 @@ def test_what_a_load_waited_for_does_not_make_its_disk_look_slow(routed: RouterW
 
 
 def test_new_measurements_are_learned_once(routed: RouterWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sllm_tasks.router.learning._PERIOD_S", 0.0)
+    monkeypatch.setattr("sllm_tasks.learning._PERIOD_S", 0.0)
     learning = Learning(routed.ledger)
     with routed.ledger.transaction() as session:
         add_loads(session, measured(4.0))

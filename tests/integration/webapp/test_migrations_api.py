@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sllm_tasks.cluster import GpuState
+from sllm_tasks.cluster import GpuId, GpuState
+from sllm_tasks.drains import follow_drains
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.audit import list_audit
 from sllm_tasks.ledger.keys import Scope
@@ -41,19 +44,42 @@ def test_a_migration_that_nobody_knows_is_not_found(web: Web) -> None:
 
 def test_a_drained_node_takes_no_work_until_it_is_taken_back(web: Web) -> None:
     gpu = web.services.live.fleet.gpus()[0]
-
-    def state() -> GpuState:
-        found = web.services.live.fleet.gpu(gpu.id)
-        assert found is not None
-        return found.state
-
     assert post(web, f"nodes/{gpu.id.node}/drain")[0] == 200
-    assert state() is GpuState.DRAINING
+    assert state_of(web, gpu.id) is GpuState.DRAINING
     assert post(web, f"nodes/{gpu.id.node}/undrain")[0] == 200
-    assert state() is GpuState.UP
+    assert state_of(web, gpu.id) is GpuState.UP
     with web.services.ledger.reading() as session:
         actions = [row.action for row in list_audit(session, PageRequest()).rows]
     assert {"node.drain", "node.undrain"} <= set(actions)
+
+
+def test_a_gpu_stays_drained_when_its_worker_starts_again_and_when_the_live_state_is_lost(web: Web) -> None:
+    live, ledger = web.services.live, web.services.ledger
+    gpu = live.fleet.gpus()[0]
+    assert post(web, f"nodes/{gpu.id.node}/gpus/{gpu.id.index}/drain")[0] == 200
+    live.fleet.register_gpu(replace(gpu, worker_id="worker_next"))
+    assert state_of(web, gpu.id) is GpuState.DRAINING
+    live.drains.set((), live.drains.look().version)
+    assert state_of(web, gpu.id) is GpuState.UP
+    follow_drains(ledger, live)
+    assert state_of(web, gpu.id) is GpuState.DRAINING
+    assert post(web, f"nodes/{gpu.id.node}/undrain")[0] == 200
+    assert state_of(web, gpu.id) is GpuState.UP
+
+
+def test_a_gpu_of_a_drained_node_is_taken_back_with_its_node_only(web: Web) -> None:
+    node = web.services.live.fleet.gpus()[0].id.node
+    post(web, f"nodes/{node}/drain")
+    status, answer = post(web, f"nodes/{node}/gpus/0/undrain")
+    assert (status, answer["code"]) == (409, "conflict")
+    assert post(web, f"nodes/{node}/gpus/7/drain")[0] == 404
+    assert post(web, f"nodes/{node}/undrain")[0] == 200
+
+
+def state_of(web: Web, gpu_id: GpuId) -> GpuState:
+    found = web.services.live.fleet.gpu(gpu_id)
+    assert found is not None
+    return found.state
 
 
 def test_a_node_that_nobody_knows_is_not_drained(web: Web) -> None:

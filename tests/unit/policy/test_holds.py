@@ -1,0 +1,82 @@
+"""Gpus that running jobs leave for a waiting one: it waits as long as that is best; others are not promised them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sllm_tasks.cluster import GpuId, Hold, Replica, ReplicaState
+from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.policy.assign import assign
+from sllm_tasks.policy.decision import Assignment, AssignmentPath
+from sllm_tasks.policy.holds import without_held
+from sllm_tasks.policy.options import MOVING_REASON
+from sllm_tasks.policy.settings import PolicySettings
+from sllm_tasks.policy.view import ClusterView, RunningJob, WaitingJob
+from tests.unit.policy.views import make_model, make_replica, make_view, waiting_job
+
+_FIRST, _SECOND, _OTHER = GpuId("node", 0), GpuId("node", 1), GpuId("other", 0)
+_A = make_model("a", bytes_per_gpu=60)
+_B = make_model("b", bytes_per_gpu=60)
+_PAIR = make_model("pair", bytes_per_gpu=60, num_gpus=2)
+_HOLD = Hold(gpus=(_FIRST,), until_ms=90_000)
+
+
+def cluster(*replicas: Replica, gpus: tuple[GpuId, ...], **more: object) -> ClusterView:
+    """Jobs have 2,000 tokens to go, unless `more` says otherwise of those of a replica."""
+    view = make_view(*replicas, models=[_A, _B, _PAIR], gpus=list(gpus), now_ms=60_000)
+    running = {replica.id: (running_job(replica, **more),) for replica in replicas if replica.num_jobs}
+    return replace(view, running=running)
+
+
+def running_job(replica: Replica, **more: object) -> RunningJob:
+    values = {"prompt_tokens": 10, "max_tokens": 4_000, "started_ms": 0, "num_tokens": 1, **more}
+    return RunningJob(id=f"{replica.id}-0", model=replica.model, **values)  # type: ignore[arg-type]
+
+
+def decide(view: ClusterView, job: WaitingJob) -> Assignment:
+    return assign(view, job, LearnedEstimates(), PolicySettings()).choice
+
+
+def leaving(**more: object) -> Replica:
+    return make_replica("leaving", _FIRST, _A, state=ReplicaState.DRAINING, **{"num_jobs": 1, **more})
+
+
+def test_a_job_waits_for_gpus_that_others_are_leaving_and_moves_nobody_else() -> None:
+    target = make_replica("target", _OTHER, _A, num_jobs=1)
+    view = cluster(leaving(), target, gpus=(_FIRST, _OTHER), moves_to="target", may_move=False)
+    choice = decide(view, replace(waiting_job("b"), hold=_HOLD))
+    assert (choice.path, choice.reason) == (AssignmentPath.WAIT, MOVING_REASON)
+
+
+def test_a_job_does_not_wait_for_its_gpus_when_others_are_free() -> None:
+    view = cluster(leaving(), gpus=(_FIRST, _OTHER), may_move=False)
+    choice = decide(view, replace(waiting_job("b"), hold=_HOLD))
+    assert choice.gpus == (_OTHER,)
+
+
+def test_gpus_that_have_been_left_are_taken() -> None:
+    view = cluster(leaving(num_jobs=0), gpus=(_FIRST,))
+    choice = decide(view, replace(waiting_job("b"), hold=_HOLD))
+    assert (choice.gpus, choice.victims) == ((_FIRST,), ("leaving",))
+
+
+def test_others_see_held_gpus_as_they_will_be() -> None:
+    view = cluster(leaving(num_jobs=0), gpus=(_FIRST,))
+    seen = without_held(view, replace(waiting_job("b"), hold=_HOLD))
+    assert seen.gpus[_FIRST].free_bytes == 100 - _B.bytes_per_gpu
+    assert decide(seen, waiting_job("a")).path is AssignmentPath.WAIT
+
+
+def test_a_model_over_two_gpus_gets_one_that_is_free_and_one_whose_jobs_move() -> None:
+    busy = make_replica("busy", _FIRST, _A, num_jobs=1)
+    choice = decide(cluster(busy, gpus=(_FIRST, _SECOND, _OTHER)), waiting_job("pair"))
+    assert (choice.path, choice.gpus) == (AssignmentPath.MIGRATE, (_FIRST, _SECOND))
+    assert [move.gpus for move in choice.moves] == [(_OTHER,)]
+
+
+def test_a_replica_whose_jobs_are_not_known_is_asked_for() -> None:
+    busy = make_replica("busy", _FIRST, _A, num_jobs=1)
+    view = replace(cluster(busy, gpus=(_FIRST, _OTHER)), running={})
+    filler = make_replica("filler", _OTHER, _B, num_jobs=4, state=ReplicaState.DRAINING, bytes_per_gpu=90)
+    decision = assign(view.with_replica(filler), waiting_job("b"), LearnedEstimates(), PolicySettings())
+    assert set(decision.unknown) == {"busy", "filler"}
