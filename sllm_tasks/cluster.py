@@ -157,6 +157,11 @@ class Replica:
         """
         return self.checkpoint == checkpoint and self.engine == shape.engine and self.context >= shape.context
 
+    def is_what(self, model: ModelInfo) -> bool:
+        """Whether it is what its model has now, not what was deployed before."""
+        shape, now = (self.engine, self.context, self.max_jobs), (model.engine, model.context, model.max_jobs)
+        return self.checkpoint == model.checkpoint and shape == now
+
     @property
     def has_room(self) -> bool:
         """Whether another job may be reserved on it."""
@@ -174,7 +179,8 @@ class ModelInfo:
     bytes_per_gpu: int
     max_jobs: int
     context: int
-    keep_alive_s: float
+    #: How long an idle replica stays; None: as long as its model's past says that it is worth it.
+    keep_alive_s: float | None
     min_replicas: int = 0
     max_replicas: int = 8
     engine: str = "steploop"

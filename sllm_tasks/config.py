@@ -117,6 +117,10 @@ class Settings(BaseSettings):
     nodes: int = Field(2, ge=1, le=16, description="Nodes that `sllm up` starts where there is no accelerator.")
     gpus_per_node: int = Field(1, ge=1, le=16, description="CPU gpus of each of those nodes.")
     ssd_copies: int = Field(2, ge=1, description="Nodes whose SSD should have each deployed checkpoint.")
+    placement_policy: Literal["copies", "popularity"] = Field(
+        "copies",
+        description="What is done about placements: ssd_copies of each, or also `sllm place propose`, applied.",
+    )
     fast_path: bool = Field(True, description="Send jobs straight to a warm replica; off, every job asks the router.")
     max_queued_jobs: int = Field(5000, ge=1, description="Jobs of one tenant that may wait for a place.")
     max_running_jobs: int | None = Field(

@@ -14,6 +14,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.signing import TRIGGER_LIFE_MS, Signer, Trigger
 
 RUN_JOB: Final = "sllm.run_job"
+LOAD_REPLICA: Final = "sllm.load_replica"
 UNLOAD_REPLICA: Final = "sllm.unload_replica"
 ROUTE: Final = "sllm.route"
 RUN_OPERATION: Final = "sllm.run_operation"
@@ -49,6 +50,10 @@ class Dispatcher:
     def run_job(self, gpu: GpuId, job_id: str, attempt: int) -> None:
         """Tell a gpu's worker that a job is reserved on it."""
         self._send(RUN_JOB, gpu.queue, job_id, attempt)
+
+    def load_replica(self, gpu: GpuId, replica_id: str) -> None:
+        """Tell a gpu's worker to load a replica that no job waits for yet."""
+        self._send(LOAD_REPLICA, gpu.queue, replica_id, 0)
 
     def unload_replica(self, gpu: GpuId, replica_id: str) -> None:
         """Tell a gpu's worker to free a closed replica."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
-from sllm_tasks.cluster import EVERY_MODEL, Tier
+from sllm_tasks.cluster import EVERY_MODEL, NodeInfo, Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger import inventory, keys, operations, placements, queues
@@ -13,9 +14,11 @@ from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.tables import ApiKeyRow, OperationRow, TenantRow
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.policy.placement import Proposal
+from sllm_tasks.proposals import placement_proposals, want_proposals
 from sllm_tasks.repeats import KeyedRequest
 from webapp.audited import Caller, Change, audited
-from webapp.schemas.admin import KeyRequest, ModelRequest, PlacementRequest, TenantRequest
+from webapp.schemas.admin import DEFAULT_KEEP_ALIVE_S, KeyRequest, ModelRequest, PlacementRequest, TenantRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class AdminChanges:
             num_gpus=wanted.num_gpus,
             max_jobs=wanted.max_jobs,
             context=wanted.context,
-            keep_alive_s=wanted.keep_alive_s,
+            keep_alive_s=DEFAULT_KEEP_ALIVE_S if wanted.keep_alive_s == "auto" else wanted.keep_alive_s,
+            keep_alive_auto=wanted.keep_alive_s == "auto",
             min_replicas=wanted.min_replicas,
             max_replicas=wanted.max_replicas,
             exactness=wanted.exactness,
@@ -95,6 +99,14 @@ class AdminChanges:
                 pinned=wanted is None or wanted.pinned,
                 now=change.now,
             )
+
+    def apply_proposals(self, nodes: Collection[NodeInfo], *, ssd_copies: int) -> tuple[Proposal, ...]:
+        """Want what popularity speaks for, and say what that was; what is pinned stays."""
+        with self._changing("placement.apply_proposals", "placements") as change:
+            found = placement_proposals(change.session, nodes, change.now, ssd_copies=ssd_copies)
+            want_proposals(change.session, found, change.now)
+            change.is_done = not found
+            return found
 
     def verify_checkpoint(self, checkpoint: str, node: str) -> Started:
         """Ask for a stored checkpoint to be read and compared with its digests; raises NotFoundError."""

@@ -16,6 +16,7 @@ from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQu
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.queues import QueueDepth
+from sllm_tasks.policy.placement import Proposal
 from webapp.outgoing import time_json
 
 AdminJson = dict[str, object]
@@ -40,7 +41,7 @@ def model_json(row: ModelRow, deployment: OperationRow | None) -> AdminJson:
         "num_gpus": row.num_gpus,
         "max_jobs": row.max_jobs,
         "context": row.context,
-        "keep_alive_s": row.keep_alive_s,
+        "keep_alive_s": "auto" if row.keep_alive_auto else row.keep_alive_s,
         "min_replicas": row.min_replicas,
         "max_replicas": row.max_replicas,
         "weights_bytes": row.weights_bytes,
@@ -78,6 +79,8 @@ def _deployment_json(row: OperationRow) -> AdminJson:
         "source": row.args["source"],
         "node": row.node,
         **{name: row.args[name] for name in _SETTINGS},
+        # Operations of earlier versions do not say.
+        **({"keep_alive_s": "auto"} if row.args.get("keep_alive_auto") else {}),
         "created_at": time_json(row.created_at),
         "ended_at": time_json(row.ended_at),
     }
@@ -125,6 +128,18 @@ def placement_json(row: PlacementRow, progress: PlacementProgress, *, is_alive: 
         "error": None if error is None else {"code": error.code, "message": error.message},
         "retry_at": None if progress.error is None else time_json(progress.retry_at),
         "updated_at": time_json(row.updated_at),
+    }
+
+
+def proposal_json(proposal: Proposal) -> AdminJson:
+    """A placement that should change."""
+    return {
+        "id": f"{proposal.checkpoint}@{proposal.node}",
+        "object": "placement_proposal",
+        "checkpoint": proposal.checkpoint,
+        "node": proposal.node,
+        "desired": proposal.desired,
+        "proposed": proposal.proposed,
     }
 
 

@@ -11,7 +11,16 @@ from sllm_tasks.ledger.operations import operations_by_id
 from sllm_tasks.ledger.placement_progress import PlacementProgress, placement_progress
 from sllm_tasks.ledger.placements import is_met, list_placements
 from sllm_tasks.ledger.queues import paused_queues
-from webapp.admin_json import AdminJson, checkpoint_json, model_json, nodes_json, placement_json, queue_json
+from sllm_tasks.proposals import placement_proposals
+from webapp.admin_json import (
+    AdminJson,
+    checkpoint_json,
+    model_json,
+    nodes_json,
+    placement_json,
+    proposal_json,
+    queue_json,
+)
 from webapp.services import WebServices
 
 
@@ -46,6 +55,14 @@ def placements_now(web: WebServices, checkpoint: str | None, node: str | None) -
     return [
         placement_json(row, progress.get((row.checkpoint, row.node), done), is_alive=row.node in alive) for row in rows
     ]
+
+
+def proposals_now(web: WebServices) -> list[AdminJson]:
+    """Placements that should change, by how often models were asked for in the last day."""
+    nodes = web.live.fleet.nodes(web.live.now_ms())
+    with web.ledger.reading() as session:
+        found = placement_proposals(session, nodes, datetime.now(UTC), ssd_copies=web.settings.ssd_copies)
+    return [proposal_json(each) for each in found]
 
 
 def queues_now(web: WebServices) -> list[AdminJson]:

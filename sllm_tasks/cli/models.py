@@ -12,6 +12,13 @@ from sllm_tasks.client import Client, OperationRecord
 from sllm_tasks.client.records import Json
 
 
+class _KeepAlive(click.ParamType):
+    name = "seconds|auto"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        return value if value == "auto" else click.FLOAT.convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("name")
 @click.argument("source")
@@ -20,8 +27,8 @@ from sllm_tasks.client.records import Json
 @click.option("--num-gpus", type=int, help="Gpus of one node that a replica takes, each with a part of the layers.")
 @click.option("--context", type=int, help="Tokens of prompt and output of one job.")
 @click.option("--max-jobs", type=int, help="Jobs that one replica decodes together.")
-@click.option("--keep-alive", "keep_alive_s", type=float, help="Seconds an idle replica stays loaded.")
-@click.option("--min-replicas", type=int, help="Replicas that stay loaded.")
+@click.option("--keep-alive", "keep_alive_s", type=_KeepAlive(), help="Seconds an idle replica stays, or auto.")
+@click.option("--min-replicas", type=int, help="Replicas that are kept loaded, also without a job.")
 @click.option("--max-replicas", type=int, help="Replicas at most.")
 @click.option("--exactness", type=click.Choice(["token", "exact"]), help="Whether retries keep tokens or every bit.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the model can be used.")
@@ -62,10 +69,14 @@ def models(output: str) -> None:
                 "CONTEXT": lambda model: model["context"],
                 "WEIGHTS": lambda model: human_bytes(model["weights_bytes"]),
                 "REPLICAS": lambda model: f"{model['min_replicas']}..{model['max_replicas']}",
-                "KEEP ALIVE": lambda model: f"{model['keep_alive_s']:g} s",
+                "KEEP ALIVE": lambda model: _keep_alive(model["keep_alive_s"]),
                 "ERROR": lambda model: model["error"] or (_deployment(model)["error"] or {}).get("message", ""),
             },
         )
+
+
+def _keep_alive(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g} s"
 
 
 def _deployment(model: Json) -> Json:

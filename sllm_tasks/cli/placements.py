@@ -56,6 +56,25 @@ def remove_placement(checkpoint: str, node: str, output: str) -> None:
         show_one(output, client.run(calls.delete_placement(checkpoint, node)))
 
 
+@place.command("propose")
+@click.option("--apply", "is_applied", is_flag=True, help="Want it so; what is pinned stays.")
+@output_option
+def propose_placements(is_applied: bool, output: str) -> None:
+    """Say where checkpoints should be by how often their models were asked for in the last day."""
+    with Client() as client:
+        found = client.run(calls.apply_proposals() if is_applied else calls.get_list("placements/proposals"))
+    show_list(
+        output,
+        found,
+        {
+            "CHECKPOINT": lambda proposal: proposal["checkpoint"],
+            "NODE": lambda proposal: proposal["node"],
+            "DESIRED": lambda proposal: proposal["desired"] or "-",
+            "PROPOSED": lambda proposal: proposal["proposed"] or "-",
+        },
+    )
+
+
 def _state(placement: Json) -> str:
     if placement["met"]:
         return "ok"

@@ -174,6 +174,11 @@ def delete_placement(checkpoint: str, node: str) -> Call[Json]:
     return Call(method="DELETE", path=_placement_path(checkpoint, node), decode=as_it_is)
 
 
+def apply_proposals() -> Call[tuple[Json, ...]]:
+    """Want the placements that are proposed; the answer is what that was."""
+    return Call(method="POST", path="/api/v1/placements/proposals", decode=decode_list)
+
+
 def calibrate_node(node: str) -> Call[OperationRecord]:
     """Measure what the tiers of a node deliver."""
     path = f"/api/v1/nodes/{quote(node, safe='')}/calibrate"

@@ -32,12 +32,19 @@ def build_app(settings: Settings) -> Celery:
     ledger = Database(settings.ledger_url)
     desk = OperationDesk(ledger, live, dispatcher)
     sender = WebhookSender(ledger, cluster_secret(settings), parse_networks(settings.webhook_networks))
+    reconciler = Reconciler(
+        ledger,
+        live,
+        desk,
+        ssd_copies=settings.ssd_copies,
+        follows_popularity=settings.placement_policy == "popularity",
+    )
     threads = (
         ServiceThread("ledger-writer", LedgerWriter(ledger, live, desk.commit).run),
         ServiceThread("sweeper", Sweeper(ledger, live, dispatcher, max_attempts=settings.max_attempts).run),
         ServiceThread("relocation", Relocation(ledger, live, Mover(live, Forecasts(live, ledger))).run),
         ServiceThread("housekeeping", Housekeeping(ledger, live).run),
-        ServiceThread("reconciler", Reconciler(ledger, live, desk, ssd_copies=settings.ssd_copies).run),
+        ServiceThread("reconciler", reconciler.run),
         *(ServiceThread(f"webhooks-{number}", sender.run) for number in range(NUM_SENDERS)),
         *installed_services(settings, ledger, live, dispatcher),
     )

@@ -31,10 +31,13 @@ from sllm_tasks.ledger.placements import (
 from sllm_tasks.ledger.tables import PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.proposals import placement_proposals, want_proposals
 
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 1.0
+#: Popularity is of the last day: it is looked at this often.
+_POPULARITY_MS = 60_000
 #: How long a checkpoint stays that nobody needs: a web process goes by a former deployment for a second, and its jobs
 #: may take some more to be committed.
 _DROP_AFTER = timedelta(seconds=15)
@@ -43,11 +46,21 @@ _DROP_AFTER = timedelta(seconds=15)
 class Reconciler:
     """Runs once a second, and looks after operations in the same breath."""
 
-    def __init__(self, ledger: Database, live: LiveState, desk: OperationDesk, *, ssd_copies: int) -> None:
+    def __init__(
+        self,
+        ledger: Database,
+        live: LiveState,
+        desk: OperationDesk,
+        *,
+        ssd_copies: int,
+        follows_popularity: bool = False,
+    ) -> None:
         self._ledger = ledger
         self._live = live
         self._desk = desk
         self._ssd_copies = ssd_copies
+        self._follows_popularity = follows_popularity
+        self._followed_ms = 0
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile until told to stop."""
@@ -63,6 +76,10 @@ class Reconciler:
         now_ms = self._live.now_ms()
         nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
         with self._ledger.transaction() as session:
+            if self._follows_popularity and now_ms - self._followed_ms >= _POPULARITY_MS:
+                found = placement_proposals(session, nodes.values(), from_ms(now_ms), ssd_copies=self._ssd_copies)
+                want_proposals(session, found, from_ms(now_ms))
+                self._followed_ms = now_ms
             _Pass(session, nodes, from_ms(now_ms), self._ssd_copies).run()
 
 

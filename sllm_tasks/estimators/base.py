@@ -31,3 +31,12 @@ class Estimates(Protocol):
 
     def wanted(self, model: str, within_s: float, idle_s: float) -> float:
         """Probability that a job of the model comes within a time, when none has come for `idle_s`."""
+
+    def quiet_s(self, model: str, now_s: float) -> float | None:
+        """Time since the last job of a model came, None if none ever did."""
+
+    def hit_rate(self, model: str, quiet_s: float, within_s: float) -> float:
+        """Jobs of a model per second that a replica is held for them, at the best of all times up to `within_s`.
+
+        No job has come for `quiet_s`; the replica is given up when that time is over, or the job is there.
+        """

@@ -11,6 +11,7 @@ from sllm_tasks.estimators.demand import Demand
 from sllm_tasks.estimators.estimate import Estimate
 from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
 from sllm_tasks.estimators.loading import LoadTimes
+from sllm_tasks.estimators.quiet import QuietTimes
 
 
 class LearnedEstimates:
@@ -20,6 +21,7 @@ class LearnedEstimates:
         self._loads = LoadTimes()
         self._tokens = TokenTimes()
         self._demand = Demand()
+        self._quiet = QuietTimes()
         for fact in facts:
             self.learn(fact)
 
@@ -34,6 +36,7 @@ class LearnedEstimates:
                 self._tokens.learn_migration(fact)
             case ArrivalFact():
                 self._demand.learn(fact.model, fact.at_s)
+                self._quiet.learn(fact.model, fact.at_s)
             case _:
                 assert_never(fact)
 
@@ -60,3 +63,11 @@ class LearnedEstimates:
     def wanted(self, model: str, within_s: float, idle_s: float) -> float:
         """See `Estimates.wanted`."""
         return self._demand.wanted(model, within_s, idle_s)
+
+    def quiet_s(self, model: str, now_s: float) -> float | None:
+        """See `Estimates.quiet_s`."""
+        return self._quiet.quiet_s(model, now_s)
+
+    def hit_rate(self, model: str, quiet_s: float, within_s: float) -> float:
+        """See `Estimates.hit_rate`."""
+        return self._quiet.hit_rate(model, quiet_s, within_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -101,6 +101,12 @@ def arrival_facts(session: Session, *, after_id: str, limit: int) -> list[TimedF
         fact = ArrivalFact(model=row.model, at_s=to_ms(row.created_at) / 1000)
         found.append(TimedFact(row_id=row.id, at=row.created_at, fact=fact))
     return found
+
+
+def num_jobs_by_model(session: Session, *, since: datetime) -> Mapping[str, int]:
+    """How many jobs of each model were submitted since then."""
+    query = select(JobRow.model, func.count().label("num_jobs")).where(JobRow.id >= first_id("job", to_ms(since)))
+    return {row.model: row.num_jobs for row in session.execute(query.group_by(JobRow.model))}
 
 
 def _load_fact(load: MeasuredLoad, num_gpus: int, queued_bytes: int) -> TimedFact:

@@ -62,6 +62,8 @@ class ServingSettings:
     keep_alive_s: float
     min_replicas: int
     max_replicas: int
+    #: Idle replicas stay as long as the model's past says that it is worth it, not for `keep_alive_s`.
+    keep_alive_auto: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class ModelSettings(ServingSettings):
     @classmethod
     def from_args(cls, args: JsonObject) -> Self:
         """Read them back from a deploy operation, whose arguments hold what `asdict` made of them."""
-        values: dict[str, Any] = {field.name: args[field.name] for field in fields(cls)}
+        values: dict[str, Any] = {field.name: args[field.name] for field in fields(cls) if field.name in args}
         return cls(**{**values, "exactness": Exactness(values["exactness"])})
 
 
@@ -237,7 +239,7 @@ def model_info(row: ModelRow) -> ModelInfo:
         bytes_per_gpu=row.bytes_per_gpu,
         max_jobs=row.max_jobs,
         context=row.context,
-        keep_alive_s=row.keep_alive_s,
+        keep_alive_s=None if row.keep_alive_auto else row.keep_alive_s,
         min_replicas=row.min_replicas,
         max_replicas=row.max_replicas,
         engine=engine_at(row.engine, row.exactness),

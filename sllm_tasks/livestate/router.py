@@ -114,14 +114,15 @@ class RouterStore:
             ",".join(new.victims) if new else "",
             "suspect" if suspect else "",
         ]
-        if new:
-            gpus = ",".join(str(gpu) for gpu in new.gpus)
-            model = new.model
-            args += [
-                model.name, model.checkpoint, gpus, model.bytes_per_gpu, model.max_jobs, model.engine, model.context,
-            ]  # fmt: skip
+        args += _shape_args(new) if new else []
         with translated():
             return Applied(text(self._scripts["assign_job"](args=args)))
+
+    def load(self, *, epoch: int, replica_id: str, start_kind: StartKind, new: NewReplica) -> Applied:
+        """Make a replica that no job waits for yet; its worker has to be told."""
+        args: list[str | int] = [epoch, replica_id, start_kind.value, ",".join(new.victims), *_shape_args(new)]
+        with translated():
+            return Applied(text(self._scripts["load_replica"](args=args)))
 
     def drain(self, *, epoch: int, replica_id: str) -> bool:
         """Let a ready replica take no more jobs; False when it is not ready any more, or another router leads."""
@@ -193,3 +194,8 @@ class RouterStore:
         position = found[-1][0] if found else after
         seen = dict.fromkeys(Change(kind=text(f[b"kind"]), id=text(f[b"id"])) for _, f in fresh)
         return position, list(seen)
+
+
+def _shape_args(new: NewReplica) -> list[str | int]:
+    model, gpus = new.model, ",".join(str(gpu) for gpu in new.gpus)
+    return [model.name, model.checkpoint, gpus, model.bytes_per_gpu, model.max_jobs, model.engine, model.context]

@@ -47,6 +47,14 @@ def carry_out(view: ClusterView, job: WaitingJob, assignment: Assignment, new_id
     return view.with_suspect(leader, job.id) if job.suspect else view
 
 
+def begin_load(
+    view: ClusterView, model: ModelInfo, gpus: tuple[GpuId, ...], victims: tuple[str, ...], replica_id: str
+) -> ClusterView:
+    """Load a replica that no job waits for yet."""
+    new = loading_replica(model, gpus, replica_id, now_ms=view.now_ms, num_jobs=0)
+    return _with_load(view.without_replicas(victims), new, model)
+
+
 def _with_load(view: ClusterView, new: Replica, model: ModelInfo) -> ClusterView:
     tier = view.tier_on(new.leader.node, new.checkpoint)
     num_bytes = model.bytes_through(tier)

@@ -5,39 +5,58 @@ from __future__ import annotations
 from collections import Counter
 
 from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.view import ClusterView
 
 #: How long a replica may go on loading for nobody.
 _ABANDONED_MS = 10_000
+#: An adaptive keep-alive looks so far ahead: Shahrad et al. (ATC '20) keep histograms of four hours, because they hold
+#: nearly all gaps of an application.
+_HORIZON_S = 4 * 3600.0
 
 
-def expired_replicas(view: ClusterView) -> list[Replica]:
+def expired_replicas(prices: Prices) -> list[Replica]:
     """Idle replicas past their model's keep-alive, oldest first; a model keeps its `min_replicas`."""
-    kept = Counter(replica.model for replica in view.replicas.values() if _serves(view, replica))
+    view = prices.view
+    current = [replica for replica in view.replicas.values() if _is_current(view, replica)]
+    num_ready = Counter(replica.model for replica in current if replica.state is ReplicaState.READY)
+    num_coming = Counter(replica.model for replica in current if replica.state is ReplicaState.LOADING)
     expired = []
     for replica in sorted(view.replicas.values(), key=lambda replica: replica.idle_since_ms):
         if replica.state is ReplicaState.UNLOADING or replica.num_jobs:
             continue
-        if replica.state is ReplicaState.LOADING:
-            # All jobs that it was to be loaded for have gone; perhaps its worker never heard of it.
-            if view.now_ms - replica.idle_since_ms >= _ABANDONED_MS:
-                expired.append(replica)
+        is_loading = replica.state is ReplicaState.LOADING
+        if is_loading and view.now_ms - replica.idle_since_ms < _ABANDONED_MS:
+            # All jobs that it was to be loaded for have gone, or none has come yet.
             continue
-        if not _serves(view, replica):
-            expired.append(replica)
-            continue
-        model = view.models[replica.model]
-        idle_ms = view.now_ms - replica.idle_since_ms
-        if idle_ms >= model.keep_alive_s * 1000 and kept[model.name] > model.min_replicas:
-            kept[model.name] -= 1
-            expired.append(replica)
+        if _is_current(view, replica):
+            model = view.models[replica.model]
+            others = num_coming if is_loading else num_ready
+            num_kept = num_ready[model.name] + (num_coming[model.name] if is_loading else 0)
+            if num_kept <= model.min_replicas or _is_kept(prices, replica):
+                continue
+            others[model.name] -= 1
+        expired.append(replica)
     return expired
 
 
-def _serves(view: ClusterView, replica: Replica) -> bool:
+def _is_current(view: ClusterView, replica: Replica) -> bool:
     """Whether it is what its model has now: not when that was deleted, or deployed again as something else."""
     model = view.models.get(replica.model)
-    if model is None or replica.state is not ReplicaState.READY:
-        return False
-    built = (replica.checkpoint, replica.engine, replica.context, replica.max_jobs)
-    return built == (model.checkpoint, model.engine, model.context, model.max_jobs)
+    return model is not None and replica.takes_jobs and replica.is_what(model)
+
+
+def _is_kept(prices: Prices, replica: Replica) -> bool:
+    """Whether its keep-alive is not over.
+
+    An adaptive one lasts while the next job, waited for as long as is best, comes soon enough for the load that it
+    is spared: what the histograms of Shahrad et al. (ATC '20) decide by percentiles, weighed by what a load costs.
+    """
+    model = prices.view.models[replica.model]
+    idle_s = (prices.view.now_ms - replica.idle_since_ms) / 1000
+    if model.keep_alive_s is not None:
+        return replica.state is not ReplicaState.LOADING and idle_s < model.keep_alive_s
+    # One that was loaded beforehand has been idle for less long than its model.
+    quiet_s = max(idle_s, prices.estimates.quiet_s(model.name, prices.view.now_ms / 1000) or 0.0)
+    spared_s = prices.estimates.hit_rate(model.name, quiet_s, _HORIZON_S) * prices.reload_s(replica)
+    return spared_s * prices.settings.waiting_worth >= model.num_gpus

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState, Tier
 from sllm_tasks.estimators.base import Estimates
 from sllm_tasks.estimators.estimate import ZERO, Estimate
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, LoadUnderWay, RunningJob
+
+#: The probability of what the operator says; no estimate of a job to come reaches it.
+SURE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +63,28 @@ class Prices:
 
     def eviction_s(self, replica: Replica) -> float:
         """What evicting an idle replica costs: its reload, weighed by how likely somebody will wait for it."""
-        if replica.state is ReplicaState.DRAINING:
+        if replica.state is ReplicaState.DRAINING or replica.model not in self.view.models:
             return 0.0
-        ready = [other for other in self.view.replicas_of(replica.model) if other.state is ReplicaState.READY]
+        return self.wanted(replica) * self.reload_s(replica) / max(1, len(self._ready(replica.model)))
+
+    def wanted(self, replica: Replica) -> float:
+        """Probability that a job of an idle replica's model comes soon; `SURE` for one that its model has to keep."""
         model = self.view.models.get(replica.model)
-        if model is None:
+        if model is None or replica.state is ReplicaState.DRAINING:
             return 0.0
+        if len(self._ready(replica.model)) <= model.min_replicas:
+            return SURE
         idle_s = max(0, self.view.now_ms - replica.idle_since_ms) / 1000
-        wanted = self.estimates.wanted(replica.model, self.settings.wanted_within_s, idle_s)
-        if len(ready) <= model.min_replicas:
-            # The operator says so.
-            wanted = 1.0
-        node = replica.leader.node
+        return self.estimates.wanted(replica.model, self.settings.wanted_within_s, idle_s)
+
+    def reload_s(self, replica: Replica) -> float:
+        """Time to load a replica of a deployed model once more where it is."""
+        node, model = replica.leader.node, self.view.models[replica.model]
         tier = self.view.tier_on(node, replica.checkpoint)
-        return wanted * self.estimates.loading(node, tier, model.bytes_through(tier)).seconds / max(1, len(ready))
+        return self.estimates.loading(node, tier, model.bytes_through(tier)).seconds
+
+    def _ready(self, model: str) -> list[Replica]:
+        return [other for other in self.view.replicas_of(model) if other.state is ReplicaState.READY]
 
     def num_tokens(self, job: RunningJob, replica: Replica) -> int:
         """Tokens that a job running there has produced: counted, or its age divided by the mean time of a token."""

@@ -21,6 +21,10 @@ class PolicySettings:
     #: Evicting a model costs its reload, weighed by how likely it is wanted within this time: what is wanted later
     #: would most likely be evicted by then anyway.
     wanted_within_s: float = 60.0
+    #: What a second that somebody waits for a load may cost, in seconds of an idle gpu; docs/evaluation.md, Keep-alive.
+    waiting_worth: float = 20.0
+    #: Load models with an adaptive keep-alive before their next job is due.
+    prewarm: bool = True
     #: How many candidates a decision keeps for those who want to know why.
     max_candidates: int = 5
     #: Gpus without enough free memory for which victims are sought, the most promising first: bounds the work.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sllm_tasks.cluster import Hold, Replica
+from sllm_tasks.cluster import Hold
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
@@ -18,12 +18,12 @@ from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
 from sllm_tasks.policy.drain import replicas_to_drain
 from sllm_tasks.policy.effects import carry_out
 from sllm_tasks.policy.holds import without_held
-from sllm_tasks.policy.keepalive import expired_replicas
 from sllm_tasks.policy.options import MOVING_REASON
 from sllm_tasks.policy.queueing import Kind, Turn, Turns
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.describing import describe_candidates, describe_choice
+from sllm_tasks.router.life import ReplicaLife
 from sllm_tasks.router.misfits import Misfits
 from sllm_tasks.router.moving import Moving
 from sllm_tasks.router.running import with_jobs_of, with_running_jobs
@@ -65,17 +65,17 @@ class Router:
         self._waiting = waiting
         self._misfits = misfits
         self._moving = Moving(live, epoch)
+        self._life = ReplicaLife(live, dispatcher, epoch, LIVE_POLICY)
 
     def run_pass(self) -> None:
-        """Serve the waiting jobs in their turns, then close replicas whose keep-alive is over."""
+        """Serve the waiting jobs in their turns, then look after replicas that no job asks for."""
         self._live.router.kicked()
         view = self._snapshot.view()
         turns, reasons = self._waiting.begin_pass(view.now_ms), dict[Kind, str]()
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)
-        for replica in expired_replicas(view):
-            self._unload(replica)
+        self._life.look_after(view, self._snapshot.estimates, anybody_waits=bool(reasons))
         self._snapshot.learn(view.now_ms)
 
     def _serve(self, view: ClusterView, turn: Turn, turns: Turns, reasons: dict[Kind, str]) -> ClusterView:
@@ -184,12 +184,6 @@ class Router:
             if new is not None:
                 logger.info("job %s: load %s on %s, evicting %d", job.id, model.name, leader, len(new.victims))
         return applied, view_after
-
-    def _unload(self, replica: Replica) -> None:
-        gpu = self._live.fleet.unload_replica(replica.id)
-        if gpu is not None:
-            logger.info("replica %s of %s: keep-alive is over", replica.id, replica.model)
-            self._dispatcher.unload_replica(gpu, replica.id)
 
     def _report(self, view: ClusterView, job: WaitingJob, decision: Decision, decision_id: str) -> None:
         data = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Final
 
 from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, NodeInfo, ReplicaState, Tier
 from sllm_tasks.errors import UnavailableError
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 _MODELS_LIFE_S = 1.0
 _NODES_LIFE_MS = 1_000
 
-_TIERS = {
+#: Where the bytes of a cold start come from.
+TIERS: Final = {
     StartKind.COLD_DRAM: Tier.DRAM,
     StartKind.COLD_SSD: Tier.SSD,
     StartKind.COLD_REMOTE: Tier.REMOTE,
@@ -138,7 +140,7 @@ class Snapshot:
         found: dict[str, tuple[LoadUnderWay, ...]] = {}
         for order in sorted(self._loading.values(), key=lambda order: (order.replica.idle_since_ms, order.replica.id)):
             replica, model = order.replica, self._models.get(order.replica.model)
-            tier = Tier.SSD if order.start_kind is None else _TIERS.get(order.start_kind, Tier.SSD)
+            tier = Tier.SSD if order.start_kind is None else TIERS.get(order.start_kind, Tier.SSD)
             whole = model.bytes_through(tier) if model else replica.bytes_per_gpu
             load = LoadUnderWay(
                 replica_id=replica.id,

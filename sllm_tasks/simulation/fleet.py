@@ -90,6 +90,7 @@ class SimReplica:
     jobs: dict[str, SimJob] = field(default_factory=dict)
     #: Places promised to jobs that are being moved here.
     num_promised: int = 0
+    created_s: float = 0.0
     idle_since_s: float = 0.0
     ready_s: float = 0.0
     #: Of its load.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from sllm_tasks.errors import SimulationError
+from sllm_tasks.policy.placement import Shelf, Wanted, spread
 from sllm_tasks.simulation.hardware import Hardware
 from sllm_tasks.traces.records import Trace
 
@@ -33,25 +34,14 @@ def place(hardware: Hardware, trace: Trace, placement: Placement) -> Mapping[str
 
     """
     weights = _weights(hardware, trace, placement)
-    free_bytes = {node.name: node.ssd_bytes for node in hardware.nodes}
-    placed: dict[str, list[str]] = {node.name: [] for node in hardware.nodes}
-    copies = Counter[str]()
-    sizes = {model.name: model.checkpoint_bytes for model in hardware.models}
-    open_models = dict.fromkeys(sizes)
-    while open_models:
-        # Those without any first, then by what each copy would have to bear; ties in the order of their names.
-        name = min(open_models, key=lambda model: (copies[model] > 0, -weights[model] / (copies[model] + 1), model))
-        nodes = [node for node in placed if name not in placed[node] and free_bytes[node] >= sizes[name]]
-        if not nodes:
-            if not copies[name]:
-                raise SimulationError(f"no SSD has room for {name}")
-            del open_models[name]
-            continue
-        node = max(nodes, key=lambda each: (free_bytes[each], each))
-        placed[node].append(name)
-        free_bytes[node] -= sizes[name]
-        copies[name] += 1
-    return {node: tuple(names) for node, names in placed.items()}
+    wanted = {
+        model.name: Wanted(num_bytes=model.checkpoint_bytes, weight=weights[model.name]) for model in hardware.models
+    }
+    placed = spread(wanted, [Shelf(node=node.name, capacity_bytes=node.ssd_bytes) for node in hardware.nodes])
+    homeless = wanted.keys() - {name for names in placed.values() for name in names}
+    if homeless:
+        raise SimulationError(f"no SSD has room for {min(homeless)}")
+    return placed
 
 
 def _weights(hardware: Hardware, trace: Trace, placement: Placement) -> Mapping[str, float]:

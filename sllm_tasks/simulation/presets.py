@@ -18,6 +18,7 @@ PAPER_DATA: Final = ("gsm8k", "sharegpt")
 PAPER_RATES: Final = (0.2, 0.8, 1.4)
 #: Requests of one trace, whatever its rate: with the seeds, P99 is made of dozens of them.
 _NUM_REQUESTS: Final = 420
+_NUM_LONG_REQUESTS: Final = 1_440
 _NUM_QUICK_REQUESTS: Final = 120
 #: The paper does not say how many requests a model instance serves at once. It must be several: one OPT-30B job with
 #: an answer of ShareGPT's length takes 50 s, so that eight replicas serving one each would finish 0.16 jobs per
@@ -45,8 +46,9 @@ class Cell:
     #: Bursts of the cluster, spread over models by popularity, instead of bursts of each model. Which of the two the
     #: paper means it does not say; only with the former does its own system start jobs as fast as it reports.
     mixed_bursts: bool = True
-    #: Coefficient of variation of the gaps between requests; the paper's.
-    cv: float = 8.0
+    #: Coefficient of variation of the gaps between requests; the paper's. None: of each model that of some application
+    #: of Azure Functions.
+    cv: float | None = 8.0
     num_requests: int = _NUM_REQUESTS
 
     @property
@@ -55,7 +57,7 @@ class Cell:
         extra = "" if self.gpus_per_node == 4 else f", {self.gpus_per_node} gpus per node"
         extra += "" if self.max_jobs == PAPER_MAX_JOBS else f", {self.max_jobs} jobs per replica"
         extra += "" if self.mixed_bursts else ", bursts per model"
-        extra += "" if self.cv == 8.0 else f", cv {self.cv:g}"
+        extra += "" if self.cv == 8.0 else ", each like some application" if self.cv is None else f", cv {self.cv:g}"
         extra += "" if self.placement is None else f", {self.placement}"
         return f"{self.num_models} x {self.size}, {self.data}, {self.rate_per_s:g}/s{extra}"
 
@@ -160,6 +162,19 @@ def _placements() -> Iterator[Cell]:
             yield Cell(size="opt-6.7b", num_models=64, data="gsm8k", rate_per_s=rate_per_s, placement=placement)
 
 
+def _keep_alives() -> Iterator[Cell]:
+    """How long idle replicas should stay, when most models are asked for now and then: five hours."""
+    yield Cell(
+        size="opt-6.7b",
+        num_models=32,
+        data="gsm8k",
+        rate_per_s=0.08,
+        mixed_bursts=False,
+        cv=None,
+        num_requests=_NUM_LONG_REQUESTS,
+    )
+
+
 PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
     "paper": _paper,
     "paper-one-at-a-time": _one_at_a_time,
@@ -168,4 +183,5 @@ PRESETS: Final[Mapping[str, Callable[[], Iterator[Cell]]]] = {
     "paper-gpus": _gpus,
     "paper-models": _models,
     "placements": _placements,
+    "keep-alive": _keep_alives,
 }

@@ -20,11 +20,11 @@ from sllm_tasks.simulation.presets import PAPER_MODELS
 from sllm_tasks.simulation.published import PUBLISHED, PUBLISHED_MEANS_S
 from sllm_tasks.simulation.study import Result, Study
 
-_HEADINGS = ("mean", "P50", "P95", "P99", "finished", "published mean")
+_HEADINGS = ("mean", "P50", "P95", "P99", "finished", "cold", "gpu hours", "published mean")
 
 
 def table(study: Study) -> str:
-    """One line per cell and system: startup in seconds, the share finished, and the paper's mean where it has one."""
+    """One line per cell and system: startup in seconds, shares of jobs, hours of held gpus, and the paper's mean."""
     lines: list[Sequence[str]] = [("", *_HEADINGS)]
     cell = ""
     for result in study.results:
@@ -90,6 +90,7 @@ def _systems(study: Study) -> dict[str, Any]:
             "load_order": system.loader.discipline.value,
             "load_start_s": system.loader.start_s,
             "keep_alive_s": system.keep_alive_s,
+            "prewarms": system.prewarms,
             "keep_alive_loads": system.keep_alive_loads,
             "fills_dram": system.fills_dram,
         }
@@ -114,5 +115,7 @@ def _line(result: Result) -> Sequence[str]:
         f"  {result.system}",
         *(f"{value:.2f}" for value in seconds),
         f"{summary.finished:.1%}",
+        f"{summary.cold:.1%}",
+        f"{summary.held_gpu_s / 3600:.2f}",
         "" if published_s is None else f"{published_s:g}",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.simulation.fleet import SimJob, SimOutcome
 
 
@@ -57,6 +58,8 @@ class RunRecord:
     scenario: str
     seed: int
     timeout_s: float
+    #: Sum over replicas and their gpus of the time between load and removal, as long as there were requests.
+    held_gpu_s: float
     jobs: tuple[JobRecord, ...]
 
 
@@ -70,6 +73,9 @@ class Samples:
     errors_s: tuple[float, ...]
     #: How many of those lay inside of their intervals.
     num_held: int
+    #: Jobs that did not start on a loaded replica.
+    num_cold: int
+    held_gpu_s: float
 
     @classmethod
     def of(cls, run: RunRecord) -> Samples:
@@ -85,12 +91,14 @@ class Samples:
             num_finished=sum(job.outcome is SimOutcome.FINISHED for job in run.jobs),
             errors_s=tuple(errors_s),
             num_held=num_held,
+            num_cold=sum(job.path != AssignmentPath.WARM for job in run.jobs),
+            held_gpu_s=run.held_gpu_s,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Startup latencies in seconds, and the share of jobs that started within their time and finished."""
+    """Startup latencies in seconds, the share of jobs that started within their time and finished, and what it took."""
 
     num_jobs: int
     mean_s: float
@@ -98,6 +106,10 @@ class Summary:
     p95_s: float
     p99_s: float
     finished: float
+    #: Share of jobs that did not start on a loaded replica.
+    cold: float
+    #: Of one run, on average.
+    held_gpu_s: float
 
     @classmethod
     def of(cls, runs: Iterable[Samples]) -> Summary:
@@ -105,7 +117,7 @@ class Summary:
         runs = list(runs)
         startups_s = np.array([startup_s for run in runs for startup_s in run.startups_s])
         if not len(startups_s):
-            return cls(num_jobs=0, mean_s=0.0, p50_s=0.0, p95_s=0.0, p99_s=0.0, finished=1.0)
+            return cls(num_jobs=0, mean_s=0.0, p50_s=0.0, p95_s=0.0, p99_s=0.0, finished=1.0, cold=0.0, held_gpu_s=0.0)
         p50_s, p95_s, p99_s = (float(value) for value in np.percentile(startups_s, (50, 95, 99)))
         return cls(
             num_jobs=len(startups_s),
@@ -114,6 +126,8 @@ class Summary:
             p95_s=p95_s,
             p99_s=p99_s,
             finished=sum(run.num_finished for run in runs) / len(startups_s),
+            cold=sum(run.num_cold for run in runs) / len(startups_s),
+            held_gpu_s=sum(run.held_gpu_s for run in runs) / len(runs),
         )
 
 

@@ -12,6 +12,7 @@ from sllm_tasks.policy.decision import Move
 from sllm_tasks.simulation.clock import Clock
 from sllm_tasks.simulation.decoding import Decoding
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome, SimReplica
+from sllm_tasks.simulation.life import Life
 from sllm_tasks.simulation.loading import Loading
 from sllm_tasks.simulation.moving import Moving
 from sllm_tasks.simulation.nodes import Node
@@ -59,6 +60,10 @@ class Simulation:
             carry_out=self._decided,
             expired=self._leave,
         )
+        self._life = Life(
+            self._clock, self.fleet, self._estimates, system, load=self._load_replica, remove=self._remove
+        )
+        self._held_gpu_s = 0.0
         self._jobs: list[SimJob] = []
         self._numbers = count(1)
         self._max_tokens = max((request.output_tokens for request in scenario.trace.requests), default=1)
@@ -71,17 +76,21 @@ class Simulation:
                 self._estimates.learn(fact)
         else:
             calibrate(self.fleet, self._system.loader, self._estimates)
+        self._life.begin(self._scenario.trace.duration_s, lambda: self._waiting.is_anybody_there)
         for number, request in enumerate(self._scenario.trace.requests):
             self._clock.at(request.arrival_s + self._scenario.dispatch_s, partial(self._arrive, number, request))
         for failure in self._scenario.failures:
             self._clock.at(failure.at_s, partial(self._fail, failure))
             self._clock.at(failure.until_s, partial(self._recover, failure))
         self._clock.run(self._scenario.trace.duration_s + self._scenario.timeout_s + _COOL_DOWN_S)
+        for replica in self.fleet.replicas.values():
+            self._charge(replica)
         return RunRecord(
             system=self._system.name,
             scenario=self._scenario.name,
             seed=self._scenario.seed,
             timeout_s=self._scenario.timeout_s,
+            held_gpu_s=self._held_gpu_s,
             jobs=tuple(JobRecord.of(job, self._scenario.timeout_s) for job in self._jobs),
         )
 
@@ -150,7 +159,7 @@ class Simulation:
             if replica.is_leaving:
                 self._remove(replica)
             elif replica.state in {ReplicaState.READY, ReplicaState.DRAINING}:
-                self._keep_alive(replica)
+                self._life.idle(replica)
         self._waiting.request_pass()
 
     def _lose(self, job: SimJob, *, resumes: bool) -> None:
@@ -191,6 +200,7 @@ class Simulation:
             info=self.fleet.models[name],
             node=self.fleet.nodes[gpus[0].node],
             gpus=gpus,
+            created_s=self._clock.now_s,
             idle_since_s=self._clock.now_s,
             remaining_bytes=self._models[name].checkpoint_bytes,
         )
@@ -198,9 +208,12 @@ class Simulation:
         return replica
 
     def _load_target(self, source: SimReplica, move: Move) -> SimReplica:
-        target = self._create(source.model.name, move.gpus, move.victims)
-        self._loading.begin(target, self._ready)
-        return target
+        return self._load_replica(source.model.name, move.gpus, move.victims)
+
+    def _load_replica(self, name: str, gpus: tuple[GpuId, ...], victims: tuple[str, ...]) -> SimReplica:
+        replica = self._create(name, gpus, victims)
+        self._loading.begin(replica, self._ready)
+        return replica
 
     def _ready(self, replica: SimReplica) -> None:
         replica.state = ReplicaState.READY
@@ -209,25 +222,13 @@ class Simulation:
             self._start(job, replica)
         self._moving.target_ready(replica)
         if not replica.num_jobs:
-            self._keep_alive(replica)
+            self._life.idle(replica)
         self._waiting.request_pass()
-
-    def _keep_alive(self, replica: SimReplica) -> None:
-        idle_since_s = replica.idle_since_s
-        keep_s = max(self._system.keep_alive_s, self._system.keep_alive_loads * replica.load_s)
-        if replica.state is ReplicaState.DRAINING:
-            keep_s = 0.0
-
-        def end_if_idle() -> None:
-            is_same = self.fleet.replicas.get(replica.id) is replica and replica.idle_since_s == idle_since_s
-            if is_same and not replica.num_jobs:
-                self._remove(replica)
-
-        self._clock.after(keep_s, end_if_idle)
 
     def _remove(self, replica: SimReplica) -> None:
         """Free a replica's memory; whoever waited for it may load."""
         del self.fleet.replicas[replica.id]
+        self._charge(replica)
         self._loading.cancel(replica)
         self._moving.target_gone(replica)
         for other in list(self.fleet.replicas.values()):
@@ -236,6 +237,11 @@ class Simulation:
                 if not other.awaits:
                     self._loading.begin(other, self._ready)
         self._waiting.request_pass()
+
+    def _charge(self, replica: SimReplica) -> None:
+        """Count what a replica has held of its gpus while there were requests."""
+        until_s = min(self._clock.now_s, self._scenario.trace.duration_s)
+        self._held_gpu_s += len(replica.gpus) * max(0.0, until_s - replica.created_s)
 
     # Decisions, carried out.
 

@@ -60,7 +60,10 @@ class System:
     loader: Loader
     #: Idle replicas stay for so many times what their load took, and for at least so long.
     keep_alive_loads: float = 0.0
-    keep_alive_s: float = 0.0
+    #: None: adaptive, as the router's.
+    keep_alive_s: float | None = 0.0
+    #: Then replicas are also loaded before their model's next job is due.
+    prewarms: bool = False
     #: Checkpoints are placed on SSDs beforehand.
     has_store: bool = True
     #: Checkpoints are placed in DRAM as far as they fit, and brought there while nobody wants the disk.

@@ -50,6 +50,11 @@ class Waiting:
         # Models whose jobs have to be decided anew; None: all, because what they may have has changed.
         self._concerned: set[str] | None = set()
 
+    @property
+    def is_anybody_there(self) -> bool:
+        """Whether any job waits for a place."""
+        return bool(self._jobs)
+
     def add(self, job: SimJob) -> None:
         """Let a job wait for a place; what it has waited and stood still already counts."""
         self.started(job)

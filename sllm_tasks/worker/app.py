@@ -6,7 +6,7 @@ from celery import Celery
 
 from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
-from sllm_tasks.dispatch import RUN_JOB, UNLOAD_REPLICA
+from sllm_tasks.dispatch import LOAD_REPLICA, RUN_JOB, UNLOAD_REPLICA
 from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.services import Services
 from sllm_tasks.tasks import count_rejected, register_task
@@ -20,6 +20,7 @@ def build_app(settings: Settings) -> Celery:
     app, live, signer = services.app, services.live, services.signer
     worker = GpuWorker(settings, services)
     register_task(app, RUN_JOB, worker.run_job, signer=signer, live=live, base=request_class(worker.hand_over))
+    register_task(app, LOAD_REPLICA, worker.load, signer=signer, live=live)
     register_task(app, UNLOAD_REPLICA, worker.unload, signer=signer, live=live)
     count_rejections(app, lambda: count_rejected(live))
     own(app, start=worker.start, stop=worker.stop)

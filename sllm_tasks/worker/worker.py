@@ -96,6 +96,11 @@ class GpuWorker:
             run.request_stop(Stop.HAND_OVER)
         self._executor.execute(run)
 
+    def load(self, trigger: Trigger) -> None:
+        """Load the replica of a trigger, unless that has begun, or the cluster no longer wants it."""
+        if not self._leaving.is_set():
+            self._replicas.ensure(trigger.subject)
+
     def unload(self, trigger: Trigger) -> None:
         """Free the replica of a trigger."""
         self._replicas.unload(trigger.subject)

@@ -12,6 +12,7 @@ import pytest
 from scripts.demo_checkpoints import make_tiny
 from sllm_tasks.client import OperationFailedError
 from sllm_tasks.client.calls import get_operation
+from sllm_tasks.cluster import ReplicaState
 from tests.support.cluster import Cluster
 from tests.support.file_server import FileServer
 from tests.support.processes import wait_until
@@ -54,6 +55,21 @@ def test_jobs_go_on_while_a_model_is_deployed_again_and_run_on_what_they_were_ac
     assert all(job.result(timeout=60).text.startswith(before) for job in old)
     longer = cluster.client.submit(model=_MODEL, prompt=_PROMPT, max_tokens=280, ignore_eos=True)
     assert longer.result(timeout=60).usage.completion_tokens == 280
+
+
+def test_least_replicas_are_ready_without_a_job_also_of_a_shape_that_is_new(cluster: Cluster, tmp_path: Path) -> None:
+    source = str(make_tiny(tmp_path / "kept", seed=5))
+
+    def shapes() -> list[int]:
+        ids = [replica_id for gpu in cluster.gpus().values() for replica_id in cluster.live.fleet.replicas_on(gpu.id)]
+        replicas = [order.replica for replica_id in ids if (order := cluster.live.fleet.replica(replica_id))]
+        return [each.max_jobs for each in replicas if each.model == "kept" and each.state is ReplicaState.READY]
+
+    for max_jobs in (3, 2):
+        settings = {"max_jobs": max_jobs, "context": 64, "min_replicas": 1, "keep_alive_s": 0}
+        cluster.client.wait_for(cluster.client.deploy("kept", source, **settings), timeout=60)
+        wait_until(lambda wanted=max_jobs: shapes() == [wanted], "a replica is ready", 30)
+    cluster.client.wait_for(cluster.client.delete_model("kept"), timeout=60)
 
 
 def test_a_model_is_deployed_from_a_url_like_from_a_directory(cluster: Cluster, tmp_path: Path) -> None:

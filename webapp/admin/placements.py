@@ -15,7 +15,7 @@ from webapp.admin.forms import read_form
 from webapp.admin.pages import Context, page
 from webapp.admin.placement_effects import Copy, effects
 from webapp.admin_changes import AdminChanges
-from webapp.admin_lists import checkpoints_now, nodes_now, placements_now
+from webapp.admin_lists import checkpoints_now, nodes_now, placements_now, proposals_now
 from webapp.api.nodes import checked_name
 from webapp.schemas.admin import PlacementRequest
 from webapp.services import services
@@ -25,7 +25,7 @@ from webapp.services import services
 @needs(Role.VIEWER)
 def placements() -> Response:
     """Show the matrix of checkpoints and nodes."""
-    return page("placements", _matrix)
+    return page("placements", _matrix, proposals=proposals_now(services()))
 
 
 @blueprint.get("/placements/<checkpoint>/<node>")
@@ -46,6 +46,16 @@ def change_placement(checkpoint: str, node: str) -> Response:
     wanted = None if tier == "none" else read_form(PlacementRequest, {"tier": tier, "pinned": "pinned" in request.form})
     AdminChanges(services().ledger, person()).want_placement(checkpoint, checked_name(node), wanted)
     return see_other("placement", checkpoint=checkpoint, node=node, notice="wanted")
+
+
+@blueprint.post("/placements/proposals")
+@needs(Role.OPERATOR)
+def apply_proposals() -> Response:
+    """Want what is proposed."""
+    web = services()
+    nodes = web.live.fleet.nodes(web.live.now_ms())
+    AdminChanges(web.ledger, person()).apply_proposals(nodes, ssd_copies=web.settings.ssd_copies)
+    return see_other("placements")
 
 
 def _matrix() -> Context:

@@ -8,7 +8,8 @@ from flask import Blueprint, Response, jsonify
 
 from sllm_tasks.ledger.keys import Scope
 from webapp.admin_changes import AdminChanges
-from webapp.admin_lists import placements_now
+from webapp.admin_json import proposal_json
+from webapp.admin_lists import placements_now, proposals_now
 from webapp.api.nodes import checked_name
 from webapp.auth import caller, requires
 from webapp.incoming import read_body, read_query
@@ -25,6 +26,23 @@ def get_placements() -> Response:
     """List placements, of one checkpoint or node only if given."""
     query = read_query(PlacementsQuery)
     return jsonify(list_json(placements_now(services(), query.checkpoint, query.node)))
+
+
+@blueprint.get("/proposals")
+@requires(Scope.ADMIN_READ)
+def get_proposals() -> Response:
+    """List placements that should change, by how often models were asked for in the last day."""
+    return jsonify(list_json(proposals_now(services())))
+
+
+@blueprint.post("/proposals")
+@requires(Scope.ADMIN_WRITE)
+def apply_proposals() -> Response:
+    """Want what is proposed; the answer is what that was."""
+    web = services()
+    nodes = web.live.fleet.nodes(web.live.now_ms())
+    found = AdminChanges(web.ledger, caller()).apply_proposals(nodes, ssd_copies=web.settings.ssd_copies)
+    return jsonify(list_json([proposal_json(each) for each in found]))
 
 
 @blueprint.put("/<checkpoint>/<node>")

@@ -202,7 +202,7 @@ class Model(Answer):
     num_gpus: int
     max_jobs: int
     context: int
-    keep_alive_s: float
+    keep_alive_s: float | Literal["auto"]
     min_replicas: int
     max_replicas: int
     weights_bytes: int
@@ -263,6 +263,17 @@ class Placement(Answer):
     error: Failure | None
     retry_at: _Time
     updated_at: AwareDatetime
+
+
+class PlacementProposal(Answer):
+    """A placement that should change."""
+
+    id: str
+    object: Literal["placement_proposal"]
+    checkpoint: str
+    node: str
+    desired: Tier | None
+    proposed: Tier | None
 
 
 class TierState(Answer):

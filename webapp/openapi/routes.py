@@ -112,6 +112,8 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     "nodes.drain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
     "nodes.undrain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({409, 422})),
     "placements.get_placements": _all(native.Placement, admin.PlacementsQuery),
+    "placements.get_proposals": _all(native.PlacementProposal),
+    "placements.apply_proposals": _all(native.PlacementProposal),
     "placements.put_one": RouteForm(body=admin.PlacementRequest, answers={202: native.Placement}),
     "placements.delete_one": RouteForm(answers={202: native.Placement}, errors=frozenset({422})),
     "queues.get_queues": _all(native.Queue),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -13,6 +13,7 @@ from sllm_tasks.ledger.states import Role
 from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text, UserName
 from webapp.schemas.jobs import Query
 
+DEFAULT_KEEP_ALIVE_S: Final = 60.0
 _SCHEMES = ("http", "https", "s3")
 
 
@@ -49,7 +50,8 @@ class ModelRequest(Body):
     #: Tokens of prompt and output of one job; a checkpoint that allows less gets less.
     context: Annotated[int, Field(ge=16, le=10_000_000)] = 2048
     max_jobs: Annotated[int, Field(ge=1, le=1024)] = 16
-    keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
+    #: Of an idle replica; auto: as long as the model's past says that it is worth it, and it comes before its jobs.
+    keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] | Literal["auto"] = DEFAULT_KEEP_ALIVE_S
     min_replicas: Annotated[int, Field(ge=0, le=1024)] = 0
     max_replicas: Annotated[int, Field(ge=1, le=1024)] = 8
 

@@ -61,6 +61,7 @@ class ModelRow(Base):
     max_jobs: Mapped[int] = mapped_column(comment="decoded together by one replica")
     context: Mapped[int] = mapped_column(comment="prompt plus output tokens of one job")
     keep_alive_s: Mapped[float]
+    keep_alive_auto: Mapped[bool] = mapped_column(default=False, comment="as its jobs come; keep_alive_s is not used")
     min_replicas: Mapped[int]
     max_replicas: Mapped[int]
     weights_bytes: Mapped[int] = mapped_column(default=0, comment="0 until deployed")

@@ -19,6 +19,14 @@ SYSTEMS: Final[Mapping[str, System]] = {
 }
 
 
+#: Ours with idle replicas that stay for a fixed time, for as long as each model's past says, and that also come
+#: before their jobs.
+KEEP_ALIVES: Final = (
+    *(replace(OURS, name=f"ours-kept-{keep_s:g}s", keep_alive_s=keep_s) for keep_s in (0.5, 60.0, 600.0)),
+    replace(OURS, name="ours-auto", keep_alive_s=None),
+    replace(OURS, name="ours-auto-prewarm", keep_alive_s=None, prewarms=True),
+)
+
 #: Ours with the loading orders that it could have, the paper's with our habits, and ours without them: what does what.
 VARIANTS: Final[Mapping[str, System]] = {
     system.name: system
@@ -26,9 +34,15 @@ VARIANTS: Final[Mapping[str, System]] = {
         replace(OURS, name="ours-fcfs", loader=replace(OURS.loader, discipline=Discipline.FCFS)),
         replace(OURS, name="ours-sharing", loader=replace(OURS.loader, discipline=Discipline.SHARING)),
         replace(OURS, name="ours-dram-on-demand", fills_dram=False),
+        *KEEP_ALIVES,
         replace(SERVERLESSLLM, name="serverlessllm-kept", keep_alive_s=OURS.keep_alive_s, fills_dram=OURS.fills_dram),
     )
 }
+
+
+def compared_in(preset: str) -> tuple[str, ...]:
+    """Names of the systems that a preset is about."""
+    return tuple(system.name for system in KEEP_ALIVES) if preset == "keep-alive" else tuple(SYSTEMS)
 
 
 def system_of(name: str) -> System:

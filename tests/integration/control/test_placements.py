@@ -23,7 +23,7 @@ from sllm_tasks.ledger.tables import OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Signer
-from tests.integration.ledger.factories import make_checkpoint
+from tests.integration.ledger.factories import add_job, make_checkpoint
 from tests.integration.livestate.world import FAR_MS
 
 DIGEST = make_checkpoint().digest
@@ -33,12 +33,12 @@ FULL = {"error": {"code": "disk_full", "message": "the SSD is full"}}
 class Control:
     """Control over a real ledger and live state, with node agents that are played by hand."""
 
-    def __init__(self, ledger: Database, live: LiveState, live_url: str) -> None:
+    def __init__(self, ledger: Database, live: LiveState, live_url: str, *, follows_popularity: bool = False) -> None:
         self.ledger = ledger
         self.live = live
         dispatcher = Dispatcher(make_app(Settings(redis_url=live_url), "test"), Signer("secret"), live)
         self.desk = OperationDesk(ledger, live, dispatcher)
-        self._reconciler = Reconciler(ledger, live, self.desk, ssd_copies=1)
+        self._reconciler = Reconciler(ledger, live, self.desk, ssd_copies=1, follows_popularity=follows_popularity)
         with ledger.transaction() as session:
             inventory.add_checkpoint(session, make_checkpoint())
 
@@ -223,6 +223,22 @@ def test_copies_go_where_there_is_room(control: Control) -> None:
     serve(control)
     control.pass_by()
     assert (control.placement("n0"), control.placement("n1") is not None) == (None, True)
+
+
+def test_a_popular_checkpoint_gets_another_copy_if_the_cluster_follows_popularity(
+    database: Database, live: LiveState, live_url: str
+) -> None:
+    control = Control(database, live, live_url, follows_popularity=True)
+    control.announce("n0", ssd=DIGEST)
+    control.announce("n1")
+    serve(control)
+    with control.ledger.transaction() as session:
+        for _ in range(50):
+            add_job(session)
+    assert control.pass_by() == [OperationKind.FETCH]
+    placement = control.placement("n1")
+    assert placement is not None
+    assert (placement.desired, placement.pinned) == (Tier.SSD, False)
 
 
 def test_a_placement_that_is_neither_wanted_nor_there_is_forgotten(control: Control) -> None:

@@ -26,6 +26,15 @@ def test_putting_a_model_starts_a_deploy_operation(web: Web) -> None:
     assert (model["state"], model["source"], model["keep_alive_s"]) == ("deploying", "/models/opt", 5.0)
 
 
+def test_a_keep_alive_is_a_number_of_seconds_or_auto(web: Web) -> None:
+    body = {"source": "/models/opt", "keep_alive_s": "auto"}
+    assert web.http.put("/api/v1/models/opt", json=body, headers=web.auth).status_code == 202
+    model = web.http.get("/api/v1/models/opt", headers=web.auth).json
+    assert (model["keep_alive_s"], model["deployment"]["keep_alive_s"]) == ("auto", "auto")
+    response = web.http.put("/api/v1/models/opt", json={**body, "keep_alive_s": "long"}, headers=web.auth)
+    assert response.status_code == 422
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

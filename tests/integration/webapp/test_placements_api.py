@@ -57,6 +57,22 @@ def test_a_placement_that_is_deleted_is_wanted_no_more_and_no_policy_may_bring_i
     assert actions == ["placement.delete", "placement.put"]
 
 
+def test_proposals_are_shown_and_wanted_when_they_are_applied_and_then_there_are_none(web: Web) -> None:
+    other = replace(NODE, name="node1", checkpoints=frozenset(), dram=None)
+    for node in (replace(NODE, ssd=TierUsage(capacity_bytes=1 << 40, used_bytes=0)), other):
+        web.services.live.fleet.beat_node(node, web.services.live.now_ms())
+    proposals = web.http.get("/api/v1/placements/proposals", headers=web.auth).json["data"]
+    # `ssd_copies` is two.
+    assert [(each["node"], each["desired"], each["proposed"]) for each in proposals] == [
+        ("node0", None, "ssd"),
+        ("node1", None, "ssd"),
+    ]
+    assert placements(web) == []
+    assert web.http.post("/api/v1/placements/proposals", headers=web.auth).json["data"] == proposals
+    assert [(shown["desired"], shown["pinned"]) for shown in placements(web)] == [("ssd", False)] * 2
+    assert web.http.post("/api/v1/placements/proposals", headers=web.auth).json["data"] == []
+
+
 def test_what_is_unknown_or_malformed_is_refused(web: Web) -> None:
     unknown = f"/api/v1/placements/{'f' * 64}/node0"
     assert web.http.put(unknown, json={"tier": "ssd"}, headers=web.auth).status_code == 404

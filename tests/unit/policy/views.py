@@ -8,6 +8,7 @@ from sllm_tasks.cluster import Gpu, GpuId, GpuState, ModelInfo, NodeInfo, Replic
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.policy.assign import assign
 from sllm_tasks.policy.decision import Assignment
+from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
@@ -72,6 +73,11 @@ def make_view(
         nodes={gpu.node: NodeInfo(name=gpu.node, checkpoints=checkpoints) for gpu in gpus},
         models={model.name: model for model in models},
     )
+
+
+def prices(view: ClusterView, estimates: LearnedEstimates | None = None) -> Prices:
+    """What things cost in a cluster, with nothing learned unless given."""
+    return Prices(view, estimates or LearnedEstimates(), PolicySettings())
 
 
 def waiting_job(model: str = "m") -> WaitingJob:

@@ -20,7 +20,9 @@ from sllm_tasks.simulation.study import Result, Study, Task, run_study, simulate
 
 
 def _result(system: str, startups_s: tuple[float, ...], finished: int, **cell: object) -> Result:
-    samples = Samples(startups_s=startups_s, num_finished=finished, errors_s=(0.5, -1.0), num_held=1)
+    samples = Samples(
+        startups_s=startups_s, num_finished=finished, errors_s=(0.5, -1.0), num_held=1, num_cold=1, held_gpu_s=9.0
+    )
     place = Cell(size="opt-6.7b", num_models=32, data="gsm8k", rate_per_s=1.4)
     return Result(
         cell=replace(place, **cell),  # type: ignore[arg-type]
