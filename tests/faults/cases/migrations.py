@@ -90,6 +90,9 @@ def _killed_at(cluster: Cluster, load: Load, point: str, *, all_workers: bool = 
     cluster.arm(point, "kill9")
     for first in range(0, len(QUESTIONS), _GROUP):
         load.submit(QUESTIONS[first : first + _GROUP], num_watched=2)
+        if not cluster.has_fired(point):
+            # A worker that was started a moment ago imports a lot before its first load.
+            load.wait_for_tokens(1, num_jobs=first + 1)
         deadline_s = time.monotonic() + _MOVING_S
         while not cluster.has_fired(point) and time.monotonic() < deadline_s:
             _move_one(cluster, load)
