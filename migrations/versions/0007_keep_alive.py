@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    auto = sa.Column(
+    auto: sa.Column[bool] = sa.Column(
         "keep_alive_auto",
         sa.Boolean(),
         nullable=False,

@@ -12,11 +12,13 @@ from sllm_tasks.client import Client, OperationRecord
 from sllm_tasks.client.records import Json
 
 
-class _KeepAlive(click.ParamType):
-    name = "seconds|auto"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        return value if value == "auto" else click.FLOAT.convert(value, param, ctx)
+def _seconds_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number of seconds nor auto") from None
 
 
 @click.command()
@@ -27,7 +29,13 @@ class _KeepAlive(click.ParamType):
 @click.option("--num-gpus", type=int, help="Gpus of one node that a replica takes, each with a part of the layers.")
 @click.option("--context", type=int, help="Tokens of prompt and output of one job.")
 @click.option("--max-jobs", type=int, help="Jobs that one replica decodes together.")
-@click.option("--keep-alive", "keep_alive_s", type=_KeepAlive(), help="Seconds an idle replica stays, or auto.")
+@click.option(
+    "--keep-alive",
+    "keep_alive_s",
+    metavar="SECONDS|auto",
+    callback=_seconds_or_auto,
+    help="How long an idle replica stays; auto: as long as its jobs make it worth it.",
+)
 @click.option("--min-replicas", type=int, help="Replicas that are kept loaded, also without a job.")
 @click.option("--max-replicas", type=int, help="Replicas at most.")
 @click.option("--exactness", type=click.Choice(["token", "exact"]), help="Whether retries keep tokens or every bit.")
