@@ -12,6 +12,6 @@ from tests.support.cluster import Cluster
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two nodes that serve the tiny model. Whoever deploys more uses a name of its own; what is broken is put right."""
-    # Long enough for a worker that is told to stop to move its jobs; gpus that a large model fills.
-    with Cluster(SLLM_GRACE_S="15", SLLM_GPU_MEMORY_BYTES=str(4 << 20)) as started:
+    # Long enough for a worker that is told to stop to move its jobs; gpus that one model can fill.
+    with Cluster(SLLM_GRACE_S="15", SLLM_GPU_MEMORY_BYTES=str(100 << 20)) as started:
         yield started

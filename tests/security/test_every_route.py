@@ -24,7 +24,8 @@ def _routes(web: Web) -> Iterator[tuple[str, str, frozenset[str]]]:
     for rule in web.http.application.url_map.iter_rules():
         if rule.rule.startswith(("/api/v1/", "/v1/")) and "openapi" not in rule.rule:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-                yield method, rule.rule.replace("<path:", "<"), frozenset(rule.arguments)
+                path = re.sub(r"<int:\w+>", "0", rule.rule.replace("<path:", "<"))
+                yield method, path, frozenset(rule.arguments)
 
 
 def _ask(web: Web, method: str, path: str, key: str | None) -> int:

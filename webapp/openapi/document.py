@@ -18,7 +18,7 @@ from webapp.auth import GUARDED
 from webapp.openai.problems import PREFIX as OPENAI_PREFIX
 from webapp.openapi.answers import InvalidFields, Problem
 from webapp.openapi.openai_answers import OpenAiError
-from webapp.openapi.routes import ROUTES, Bytes, Content, ListOf, RouteForm
+from webapp.openapi.routes import ROUTES, Bytes, Content, ListOf, RouteForm, Streamed
 
 # Any: JSON Schema.
 _Json = dict[str, Any]
@@ -73,9 +73,11 @@ def make_document(app: Flask) -> _Json:
 
 def _models_of(form: RouteForm) -> Iterator[tuple[type[BaseModel], Any]]:
     for content in form.answers.values():
-        model = content.item if isinstance(content, ListOf) else content
-        if isinstance(model, type):
-            yield model, "serialization"
+        match content:
+            case ListOf(model) | Streamed(model):
+                yield model, "serialization"
+            case type():
+                yield content, "serialization"
     for taken in (form.body, form.query):
         if taken is not None:
             yield taken, "validation"
@@ -175,6 +177,8 @@ class _Operation:
                 return {media_type: {"schema": {}}}
             case ListOf(item):
                 return {"application/json": {"schema": _page_of(self._references[item])}}
+            case Streamed(whole):
+                return {"application/json": {"schema": self._references[whole]}, "text/event-stream": {"schema": {}}}
             case _:
                 return {"application/json": {"schema": self._references[content]}}
 

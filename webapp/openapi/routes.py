@@ -29,8 +29,15 @@ class Bytes:
     media_type: str
 
 
-#: What an answer has as its body: nothing, JSON of a form, a list of such, or other bytes.
-Content = type[BaseModel] | ListOf | Bytes | None
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """JSON of a form, or a stream of its parts, as the request wants it."""
+
+    whole: type[BaseModel]
+
+
+#: What an answer has as its body: nothing, JSON of a form, a list of such, a stream as well, or other bytes.
+Content = type[BaseModel] | ListOf | Streamed | Bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +160,13 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     "openai_models.get_one": _one(openai.OpenAiModel),
     "openai_completions.post_chat": RouteForm(
         body=openai_bodies.ChatCompletionRequest,
-        answers={200: openai.ChatCompletion},
+        answers={200: Streamed(openai.ChatCompletion)},
         headers=(_KEY,),
         errors=frozenset({404, 409, 422, 500, 504}),
     ),
     "openai_completions.post_completion": RouteForm(
         body=openai_bodies.CompletionRequest,
-        answers={200: openai.TextCompletion},
+        answers={200: Streamed(openai.TextCompletion)},
         headers=(_KEY,),
         errors=frozenset({404, 409, 422, 500, 504}),
     ),

@@ -37,7 +37,8 @@ class MigrationRow(Base):
     target_node: Mapped[str]
     target_gpus: Mapped[list[int]] = mapped_column(JSON_VALUE)
     reserved_bytes: Mapped[int] = mapped_column(comment="held on each gpu of the target until the end")
-    predicted_s: Mapped[float | None] = mapped_column(comment="from its begin until the target goes on")
+    #: From its begin until the target goes on.
+    predicted_s: Mapped[float | None]
     predicted_pause_s: Mapped[float | None]
     pause_ms: Mapped[float | None] = mapped_column(comment="last token before to first token after")
     batch: Mapped[int | None] = mapped_column(comment="jobs on the target, this one included")

@@ -22,6 +22,7 @@ from sllm_tasks.migration.records import HandOver, Migration, PrefixHash
 from sllm_tasks.migration.states import MigrationReason, MigrationState
 from tests.integration.livestate.world import GPU, OTHER_GPU, SHAPE, SUCCEEDED, World, job_spec, replica_order, token
 from tests.integration.router.conftest import RouterWorld
+from tests.support.processes import wait_until
 
 #: Holds one replica.
 _CAPACITY_BYTES = SHAPE.bytes_per_gpu
@@ -227,6 +228,10 @@ def test_what_was_held_for_a_job_is_free_when_the_job_is_gone(scene: Scene) -> N
     scene.routed.live.jobs.cancel("waiting", "user")
     scene.routed.live.jobs.end("waiting", SUCCEEDED.status, {})
     scene.routed.live.jobs.finish(scene.running, SUCCEEDED)
-    scene.run_pass()
-    assert scene.source_state() is None or scene.source_state() is ReplicaState.UNLOADING
+
+    def is_unloaded() -> bool:
+        scene.run_pass()
+        return scene.source_state() in {None, ReplicaState.UNLOADING}
+
+    wait_until(is_unloaded, "what is left empty is unloaded")
     assert not scene.routed.live.queues.look().job_ids
