@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +21,7 @@ from sllm_tasks.client import (
     NotFoundApiError,
     Token,
 )
+from tests.support.processes import wait_until
 from tests.support.web import MODEL, Web, add_model
 from tests.support.web_server import WebServer
 
@@ -141,11 +143,21 @@ def test_a_job_that_waits_says_why_to_the_client_and_on_the_command_line(
     with pytest.raises(SystemExit):
         main(["job", "get", job.id])
     assert "no gpu has the memory" in capsys.readouterr().out
-    threading.Timer(0.2, lambda: web.services.live.router.note_wait(job.id, 1, "its turn comes")).start()
-    threading.Timer(0.5, job.cancel).start()
-    with pytest.raises(SystemExit):
-        main(["job", "watch", job.id])
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        f"{job.id} waits: no gpu has the memory",
-        f"{job.id} waits: its turn comes",
-    ]
+    said = ""
+
+    def is_said(reason: str) -> bool:
+        nonlocal said
+        said += capsys.readouterr().err
+        return f"{job.id} waits: {reason}\n" in said
+
+    def change() -> None:
+        wait_until(lambda: is_said("no gpu has the memory"), "the first reason")
+        web.services.live.router.note_wait(job.id, 1, "its turn comes")
+        wait_until(lambda: is_said("its turn comes"), "the next reason")
+        job.cancel()
+
+    with ThreadPoolExecutor(1) as other:
+        changed = other.submit(change)
+        with pytest.raises(SystemExit):
+            main(["job", "watch", job.id])
+        changed.result()
