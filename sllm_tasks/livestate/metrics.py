@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from redis import Redis
@@ -19,13 +20,16 @@ class MetricStore:
         self._redis = redis
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Count in one round trip."""
-        if samples:
+        """Count in one round trip, which touches each field once however many samples there are."""
+        amounts: defaultdict[str, float] = defaultdict(float)
+        for sample in samples:
+            for field, amount in sample.increments():
+                amounts[field] += amount
+        if amounts:
             with translated():
                 pipeline = self._redis.pipeline(transaction=False)
-                for sample in samples:
-                    for field, amount in sample.increments():
-                        pipeline.hincrbyfloat(_KEY, field, amount)
+                for field, amount in amounts.items():
+                    pipeline.hincrbyfloat(_KEY, field, amount)
                 pipeline.execute()
 
     def read(self) -> dict[str, float]:
