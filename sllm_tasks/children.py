@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -12,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sllm_tasks.zygote import ForkedProcess, Zygote, die_with_parent
+
 logger = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 5.0
 #: A process that lived this long starts again without a pause.
@@ -30,16 +30,19 @@ class ChildSpec:
     environ: Mapping[str, str] = field(default_factory=dict)
     #: How long it may take to stop before it is killed.
     grace_s: float = 10.0
+    #: Whether the zygote forks it, which has imported what it needs.
+    is_forked: bool = False
 
 
 class Child:
     """One child process; its output goes to a file."""
 
-    def __init__(self, spec: ChildSpec, log_dir: Path) -> None:
+    def __init__(self, spec: ChildSpec, log_dir: Path, zygote: Zygote | None = None) -> None:
         self.spec = spec
+        self._zygote = zygote
         self.num_restarts = 0
         self._log_path = log_dir / f"{spec.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._started_s = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._start_at_s = 0.0
@@ -56,17 +59,22 @@ class Child:
 
     def start(self) -> None:
         """Start the process. Must be called from the main thread: the kernel ties the child's life to it."""
+        self._process = self._launched()
+        self._started_s = time.monotonic()
+
+    def _launched(self) -> subprocess.Popen[bytes] | ForkedProcess:
+        if self.spec.is_forked and self._zygote is not None:
+            return self._zygote.start(self.spec.command, self.spec.environ, self._log_path)
         with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 self.spec.command,
                 env={**os.environ, **self.spec.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl, and this process has one thread
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl, and this process has one thread
             )
-        self._started_s = time.monotonic()
 
     def look(self) -> None:
         """Start the process again if it has died and its pause is over."""
@@ -104,7 +112,3 @@ class Child:
             logger.warning("%s did not stop within %.0f s and is killed", self.spec.name, self.spec.grace_s)
             self._process.kill()
             self._process.wait()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -25,6 +25,7 @@ from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.schema import upgrade
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.secrets import cluster_secret
+from sllm_tasks.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ _LOOK_S = 0.1
 _START_TIMEOUT_S = 180.0
 #: Share of the machine's memory that the replicas of all CPU gpus together may use.
 _CPU_SHARE = 0.5
+#: What a worker imports before it takes work.
+_WORKER_MODULES = ("sllm_tasks.worker.app",)
 
 
 def run(settings: Settings) -> int:
@@ -58,7 +61,8 @@ class Supervisor:
         self._stopping = threading.Event()
         log_dir = settings.home / "logs"
         self._redis = None if settings.redis_url else Child(self._redis_spec(), log_dir)
-        self._children = [Child(spec, log_dir) for spec in process_specs(self._settings)]
+        zygote = Zygote(_WORKER_MODULES)
+        self._children = [Child(spec, log_dir, zygote) for spec in process_specs(self._settings)]
         self._all = [child for child in [self._redis, *self._children] if child is not None]
 
     def run(self) -> int:
@@ -161,16 +165,19 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
     command = (sys.executable, "-m", "sllm_tasks.cli.main")
     shared = _shared_environ(settings)
 
+    num_gpus = num_nvidia_gpus()
+
     def spec(name: str, *words: str, **environ: str) -> ChildSpec:
         return ChildSpec(
             name=name,
             command=(*command, *words),
             environ={**shared, **environ},
             grace_s=settings.grace_s + 15 if words[0] == "worker" else 10.0,
+            # CUDA does not survive a fork; whether the imports alone leave it untouched was not tried on a GPU.
+            is_forked=words[0] == "worker" and not num_gpus,
         )
 
-    specs = [spec("control", "control"), spec("router", "router")]
-    num_gpus = num_nvidia_gpus()
+    specs = [spec("control", "control"), spec("router", "router"), spec("web", "web")]
     if num_gpus:
         specs.append(spec(f"node-{settings.node}", "node"))
         specs += [spec(f"worker-{settings.node}.{i}", "worker", SLLM_GPU=str(i)) for i in range(num_gpus)]
@@ -180,7 +187,7 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
             specs.append(spec(f"node-{name}", "node", **node))
             for i in range(settings.gpus_per_node):
                 specs.append(spec(f"worker-{name}.{i}", "worker", **node, **_cpu_gpu(settings), SLLM_GPU=str(i)))
-    return [*specs, spec("web", "web")]
+    return specs
 
 
 def _cpu_pool_bytes(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from celery import Celery
 
 from sllm_tasks.config import Settings
@@ -16,6 +17,9 @@ from sllm_tasks.worker.worker import GpuWorker
 
 def build_app(settings: Settings) -> Celery:
     """Wire a worker."""
+    if settings.torch_threads is not None:
+        # Not by OMP_NUM_THREADS: a worker that was forked has its torch imported already.
+        torch.set_num_threads(settings.torch_threads)
     services = Services(settings, f"sllm-worker-{settings.node}.{settings.gpu}")
     app, live, signer = services.app, services.live, services.signer
     worker = GpuWorker(settings, services)

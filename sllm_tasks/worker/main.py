@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 from sllm_tasks import logs
@@ -23,9 +22,6 @@ def run(settings: Settings) -> int:
     """Serve a gpu's queue until a signal ends it."""
     logs.set_up(settings)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    if settings.torch_threads is not None:
-        # Torch reads it when it is imported, which the next line does.
-        os.environ["OMP_NUM_THREADS"] = str(settings.torch_threads)
     from sllm_tasks.worker.app import build_app  # noqa: PLC0415
 
     gpu = GpuId(settings.node, settings.gpu)

@@ -17,6 +17,8 @@ __all__ = ["live_url", "settings", "valkey_server", "web"]
 def server(settings: Settings, web: Web) -> Iterator[WebServer]:
     """A web process on the ledger and the live state of `web`."""
     with WebServer(settings) as running:
+        # It may have taken longer than a gpu may be silent.
+        web.worker.register()
         yield running
 
 

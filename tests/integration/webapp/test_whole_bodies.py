@@ -43,7 +43,7 @@ def _send(server: WebServer, web: Web, framing: str, rest: bytes) -> tuple[int, 
     with socket.create_connection(("127.0.0.1", address.port), timeout=30) as connection:
         connection.sendall(head.encode())
         # The server may have answered and gone before it has heard all.
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             connection.sendall(rest)
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as stream:

@@ -1,0 +1,101 @@
+"""Processes that start with their imports behind them: forked from one that has nothing but imports.
+
+A worker imports torch and transformers for four seconds of CPU before it can take work, and again whenever it died.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import multiprocessing
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Zygote:
+    """Forks processes from one that has imported some modules; it starts with the first, and ends with its owner."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(modules))
+
+    def start(self, command: Sequence[str], environ: Mapping[str, str], log_path: Path) -> ForkedProcess:
+        """Start `PYTHON -m MODULE WORDS`, by the module's `main`, its output appended to a file.
+
+        Waits until the zygote has its imports behind it. What the modules read from the environment when they are
+        imported is that of the owner.
+        """
+        _, dash_m, module, *words = command
+        if dash_m != "-m":
+            raise ValueError(f"command: {' '.join(command)} is none of a module")
+        process = self._context.Process(target=_become, args=(module, words, dict(environ), str(log_path)))
+        process.start()
+        return ForkedProcess(process)
+
+
+class ForkedProcess:
+    """A process that is no child of ours; speaks like a `subprocess.Popen`."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
+        self._process = process
+        self.pid = process.pid or 0
+        # It stays the same process when its id has gone to another one, and tells of its end even if the zygote died.
+        self._pidfd = os.pidfd_open(self.pid)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the status once it has ended, -1 if nobody knows it any more."""
+        return self.returncode if self._has_ended(0) else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the status; raises TimeoutExpired."""
+        if not self._has_ended(timeout):
+            raise TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+        return -1 if self.returncode is None else self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens if it has ended."""
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _has_ended(self, timeout_s: float | None) -> bool:
+        if self.returncode is None and select.select([self._pidfd], [], [], timeout_s)[0]:
+            # Written by the zygote, which may be about to.
+            self._process.join(1.0)
+            self.returncode = -1 if self._process.exitcode is None else self._process.exitcode
+            self._process.close()
+            os.close(self._pidfd)
+        return self.returncode is not None
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _become(module: str, words: list[str], environ: dict[str, str], log_path: str) -> None:
+    os.setsid()
+    die_with_parent()
+    owner = multiprocessing.parent_process()
+    if owner is None or not owner.is_alive():
+        # And with it the zygote, before the kernel was told.
+        return
+    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    os.close(log)
+    os.environ.update(environ)
+    sys.argv = [module, *words]
+    importlib.import_module(module).main()
