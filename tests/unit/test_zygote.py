@@ -17,13 +17,14 @@ from tests.support.processes import wait_until
 
 _COMMAND = (sys.executable, "-m", "tests.support.forked")
 _OWNER = """
-import sys, time
+import sys
 from pathlib import Path
 from sllm_tasks.zygote import Zygote
 if __name__ == "__main__":
-    command = (sys.executable, "-m", "tests.support.forked", "polite")
-    print(Zygote(["wave"]).start(command, {}, Path(sys.argv[1])).pid, flush=True)
-    time.sleep(60)
+    command = (sys.executable, "-m", "tests.support.forked", sys.argv[1])
+    process = Zygote(["wave"]).start(command, {"WORD": "hello"}, Path(sys.argv[2]))
+    print(process.pid, flush=True)
+    print(process.wait(60), flush=True)
 """
 
 
@@ -61,16 +62,23 @@ def _runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_a_forked_process_has_its_imports_its_environment_a_session_and_a_log(nursery: _Nursery) -> None:
-    process = nursery.start("fail", WORD="hello")
-    assert process.wait(10) == 3
-    assert process.poll() == 3
-    assert nursery.said() == "fail hello True True\noops\n"
+def _owner(how: str, log: Path) -> subprocess.Popen[str]:
+    """Start the owner of a zygote: each process has one, and other tests want other modules in ours."""
+    command = [sys.executable, "-c", _OWNER, how, str(log)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_forked_process_has_its_imports_its_environment_a_session_and_a_log(tmp_path: Path) -> None:
+    with _owner("fail", tmp_path / "log") as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.read().split()[1] == "3"
+    assert (tmp_path / "log").read_text() == "fail hello True True\noops\n"
 
 
 def test_what_the_log_holds_stays(nursery: _Nursery) -> None:
     nursery.log.write_text("before\n")
-    nursery.start("fail").wait(10)
+    process = nursery.start("fail")
+    assert (process.wait(10), process.poll()) == (3, 3)
     assert nursery.said().startswith("before\nfail")
 
 
@@ -102,8 +110,7 @@ def test_when_the_zygote_dies_its_processes_end_and_the_next_gets_another(nurser
 
 
 def test_when_the_owner_is_killed_its_processes_end(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _OWNER, str(tmp_path / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+    with _owner("polite", tmp_path / "log") as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         zygote = _parent_of(pid)
