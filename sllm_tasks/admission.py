@@ -20,6 +20,7 @@ from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.group_commit import GroupCommit
 from sllm_tasks.ledger.jobs import NewJob, count_active, insert_job
+from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.quotas import QueueQuotas
 from sllm_tasks.repeats import KeyedRequest, NamedRequest, RepeatableRequest
@@ -35,10 +36,16 @@ _DOWN_BELIEF_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A job that is in the ledger; `is_new` is False when an earlier request had already brought it there."""
+    """A job that is in the ledger."""
 
     job_id: str
-    is_new: bool
+    #: As it was written; None when an earlier request had already brought it there.
+    row: JobRow | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this request brought it into the ledger."""
+        return self.row is not None
 
 
 class Admission:
@@ -66,7 +73,7 @@ class Admission:
         """
         with self._ledger.reading() as session:
             first = request.find(session, datetime.now(UTC))
-        return None if first is None else Accepted(job_id=first, is_new=False)
+        return None if first is None else Accepted(job_id=first, row=None)
 
     def check_quota(self, tenant: str) -> None:
         """Raise QuotaExceededError while as many jobs of a tenant wait as may.
@@ -118,15 +125,14 @@ def _write(session: Session, new: NewJob, request: RepeatableRequest | None) -> 
     job_id, now = new.spec.job_id, datetime.now(UTC)
     first = request.claim(session, job_id, now) if isinstance(request, KeyedRequest) else None
     if first is not None:
-        return Accepted(job_id=first, is_new=False)
+        return Accepted(job_id=first, row=None)
     try:
-        insert_job(session, new)
+        return Accepted(job_id=job_id, row=insert_job(session, new))
     except ConflictError:
         first = request.find(session, now) if isinstance(request, NamedRequest) else None
         if first is None:
             raise
-        return Accepted(job_id=first, is_new=False)
-    return Accepted(job_id=job_id, is_new=True)
+        return Accepted(job_id=first, row=None)
 
 
 class _Breaker:

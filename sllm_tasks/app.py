@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 
 from sllm_tasks.config import Settings
+from sllm_tasks.transport import use_transport
 
 #: After this time an unacknowledged message comes again. Harmless, so it is short; recovery does not depend on it.
 _VISIBILITY_TIMEOUT_S = 900
@@ -18,6 +19,7 @@ _VISIBILITY_TIMEOUT_S = 900
 
 def make_app(settings: Settings, name: str) -> Celery:
     """Build the application of one process."""
+    use_transport()
     app = Celery(name, broker=settings.broker_url, set_as_current=False)
     app.conf.update(celery_settings())
     return app

@@ -57,14 +57,18 @@ def find_job(services: WebServices, tenant: str, public_id: str) -> JobView:
         GoneError: Its content has been deleted.
 
     """
-    row = _read_row(services, tenant, public_id)
+    return see_job(services, _read_row(services, tenant, public_id))
+
+
+def see_job(services: WebServices, row: JobRow) -> JobView:
+    """A job whose row was read or written a moment ago; raises GoneError if its content has been deleted since."""
     if row.status.is_terminal:
         return JobView(row, None)
     live = view_if_reachable(services, row.id)
     if live is None or not live.ended:
         return JobView(row, live)
     # It ended between the two reads; an end shows in the ledger before it shows anywhere else.
-    return JobView(_read_row(services, tenant, public_id), None)
+    return JobView(_read_row(services, row.tenant, row.id), None)
 
 
 def views_of(services: WebServices, rows: Sequence[JobRow]) -> list[JobView]:

@@ -268,6 +268,9 @@ def _close_attempt(session: Session, data: dict[str, Any]) -> None:
 
 def _suspect_copy(session: Session, ending: Ending, gpu: GpuId) -> None:
     """Have a copy looked at that a job could not be loaded from: a damaged one is put aside and fetched again."""
-    error, job = ending.outcome.error, get_job(session, ending.job_id)
-    if job is not None and error is not None and error.code is ErrorCode.CHECKPOINT_CORRUPT:
+    error = ending.outcome.error
+    if error is None or error.code is not ErrorCode.CHECKPOINT_CORRUPT:
+        return
+    job = get_job(session, ending.job_id)
+    if job is not None:
         ask_to_verify(session, job.checkpoint, gpu.node, now=ending.at)

@@ -26,8 +26,9 @@ def to_ms(at: datetime) -> int:
 
 
 def encode_params(params: SamplingParams) -> JsonObject:
-    """Write sampling parameters as a JSON object."""
-    return dataclasses.asdict(params)
+    """Write sampling parameters as a JSON object, the very one that is read later: its arrays are lists."""
+    values = ((field.name, getattr(params, field.name)) for field in dataclasses.fields(params))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 def decode_params(stored: JsonObject) -> SamplingParams:

@@ -23,6 +23,7 @@ from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
 
 #: A constraint makes it mean the same as a status that is not terminal, and the partial indexes are by it.
 _NOT_ENDED = JobRow.ended_at.is_(None)
+_DEFAULTS = {column.key: column.default.arg for column in JobRow.__table__.columns if column.default is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +75,18 @@ class ActiveJob:
     deadline_at: datetime | None
 
 
-def insert_job(session: Session, new: NewJob) -> None:
-    """Accept a job; raises ConflictError if its id, its client id or its place in the group is taken."""
-    if not insert_if_absent(session, JobRow, _new_values(new)):
+def insert_job(session: Session, new: NewJob) -> JobRow:
+    """Accept a job and return its row.
+
+    Raises:
+        ConflictError: Its id, its client id or its place in the group is taken.
+
+    """
+    values = _DEFAULTS | _new_values(new)
+    if not insert_if_absent(session, JobRow, values):
         raise ConflictError(f"a job with the id {new.client_id or new.spec.job_id} exists already")
+    # As it is now in the ledger; reading it again would cost more than writing it did.
+    return JobRow(**values)
 
 
 def _new_values(new: NewJob) -> dict[str, object]:

@@ -192,14 +192,13 @@ class JobStore:
 
     def append(self, step: Sequence[Append]) -> list[Verdict]:
         """Write the tokens of one decode step in one round trip; repeating a call does no harm."""
-        script = self._scripts["append_tokens"]
+        args: list[str | int] = []
+        for append in step:
+            tokens = [codec.encode_token(token) for token in append.tokens]
+            args += [append.job_id, append.attempt, append.epoch, append.tokens[0].index, len(tokens), *tokens]
         with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for append in step:
-                tokens = [codec.encode_token(token) for token in append.tokens]
-                args: list[str | int] = [append.job_id, append.attempt, append.epoch, append.tokens[0].index, *tokens]
-                script(args=args, client=pipeline)
-            return [Verdict(text(answer)) for answer in pipeline.execute()]
+            # One call for all of them: a command of its own for each takes twice the CPU, here and in the server.
+            return [Verdict(text(answer)) for answer in self._scripts["append_tokens"](args=args)]
 
     def finish(self, claim: Claim, outcome: Outcome) -> Verdict:
         """Report the end of a job that is ours; the ledger decides whether it counts."""

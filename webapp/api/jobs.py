@@ -24,7 +24,7 @@ from webapp.incoming import keyed_request, named_request, page_request, read_bod
 from webapp.job_intake import accept_once, charge, new_job
 from webapp.job_json import attempt_json, job_json, result_json
 from webapp.job_retry import retry_of
-from webapp.job_views import JobView, find_job, views_of
+from webapp.job_views import JobView, find_job, see_job, views_of
 from webapp.job_waits import wait_until
 from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import DeliveriesQuery, JobRequest, JobsQuery
@@ -176,8 +176,9 @@ def _why(view: JobView) -> str:
 
 
 def _accepted(accepted: Accepted, status: HTTPStatus) -> Response:
-    view = find_job(services(), caller().tenant, accepted.job_id)
-    view, waited = wait_until(services(), view, _has_ended, wait_s())
+    web, row = services(), accepted.row
+    view = find_job(web, caller().tenant, accepted.job_id) if row is None else see_job(web, row)
+    view, waited = wait_until(web, view, _has_ended, wait_s())
     response = jsonify(job_json(view))
     response.status_code = HTTPStatus.OK if waited and _has_ended(view) else status
     if not accepted.is_new:

@@ -1,30 +1,41 @@
--- The owner adds tokens; those whose index is already there are skipped, so a repeated call does no harm.
--- ARGV: job, attempt, epoch, first index, then one JSON token each.
--- Returns 'ok', 'cancel' (the user wants it stopped) or 'stale' (no longer yours).
-local job, attempt, epoch, first = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local key = job_key(job)
-local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel', 'migration')
-if held[1] ~= attempt or held[2] ~= epoch or not held[3] or held[3] == '' then
-  count('fence_rejected')
-  return 'stale'
+-- Owners add tokens, those of one decode step at once; tokens whose index is already there are skipped, so a repeated
+-- call does no harm.
+-- ARGV, for each job: job, attempt, epoch, first index, number of tokens, one JSON each.
+-- Returns for each job 'ok', 'cancel' (the user wants it stopped) or 'stale' (no longer yours).
+local function append(job, attempt, epoch, first, from, to)
+  local key = job_key(job)
+  local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel', 'migration')
+  if held[1] ~= attempt or held[2] ~= epoch or not held[3] or held[3] == '' then
+    count('fence_rejected')
+    return 'stale'
+  end
+  local have = tonumber(held[4])
+  if first > have then count('token_gaps'); return 'stale' end
+  if held[5] == 'starting' then
+    redis.call('HSET', key, 'first_token_ms', now_ms())
+    status_event(job, 'running', 'decoding')
+  end
+  for i = from + have - first, to do
+    redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i], 'epoch', epoch)
+  end
+  if held[7] and redis.call('HGET', migration_key(held[7]), 'state') == 'handing_over' then
+    -- The first token after a move: the reader's pause is over.
+    local paused = tonumber(redis.call('HGET', migration_key(held[7]), 'last_token_ms'))
+    redis.call('HSET', migration_key(held[7]), 'pause_ms', now_ms() - paused)
+    redis.call('HINCRBY', key, 'num_migrations', 1)
+    end_migration(held[7], 'succeeded', '')
+    status_event(job, held[5], 'decoding')
+  end
+  local total = first + to - from + 1
+  if total > have then redis.call('HSET', key, 'num_tokens', total) end
+  return held[6] and 'cancel' or 'ok'
 end
-local have = tonumber(held[4])
-if first > have then count('token_gaps'); return 'stale' end
-if held[5] == 'starting' then
-  redis.call('HSET', key, 'first_token_ms', now_ms())
-  status_event(job, 'running', 'decoding')
+
+local verdicts, at = {}, 1
+while at <= #ARGV do
+  local from = at + 5
+  local to = from + tonumber(ARGV[at + 4]) - 1
+  verdicts[#verdicts + 1] = append(ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), from, to)
+  at = to + 1
 end
-for i = 5 + have - first, #ARGV do
-  redis.call('XADD', events_key(job), '*', 'kind', 'token', 'data', ARGV[i], 'epoch', epoch)
-end
-if held[7] and redis.call('HGET', migration_key(held[7]), 'state') == 'handing_over' then
-  -- The first token after a move: the reader's pause is over.
-  local paused = tonumber(redis.call('HGET', migration_key(held[7]), 'last_token_ms'))
-  redis.call('HSET', migration_key(held[7]), 'pause_ms', now_ms() - paused)
-  redis.call('HINCRBY', key, 'num_migrations', 1)
-  end_migration(held[7], 'succeeded', '')
-  status_event(job, held[5], 'decoding')
-end
-local total = first + #ARGV - 4
-if total > have then redis.call('HSET', key, 'num_tokens', total) end
-return held[6] and 'cancel' or 'ok'
+return verdicts

@@ -11,6 +11,7 @@ from sllm_tasks.jobs import Exactness, JobStatus, TokenRecord
 from sllm_tasks.ledger import jobs
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import decode_tokens, from_ms, job_spec, to_ms
+from sllm_tasks.ledger.tables import JobRow
 from tests.integration.ledger.factories import NOW, TENANT, add_job, failure, make_job, success
 
 
@@ -37,6 +38,17 @@ def test_a_job_comes_back_as_it_was_accepted(database: Database) -> None:
         found = jobs.get_job_by_client_id(session, TENANT, "mine-0001")
         assert found is not None
         assert found.id == row.id
+
+
+def test_the_row_of_a_new_job_is_the_one_that_is_read_afterwards(database: Database) -> None:
+    new = make_job(client_id="mine-0001", metadata={"a": "b"})
+    with database.transaction() as session:
+        add_job(session)
+        written = jobs.insert_job(session, new)
+    with database.reading() as session:
+        read = jobs.get_job(session, new.spec.job_id)
+        names = [attribute.key for attribute in JobRow.__mapper__.column_attrs]
+        assert [getattr(written, name) for name in names] == [getattr(read, name) for name in names]
 
 
 def test_another_tenants_job_is_as_good_as_absent(database: Database) -> None:
