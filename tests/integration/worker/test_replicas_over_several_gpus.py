@@ -140,7 +140,7 @@ def cluster(world: World, workers: dict[GpuId, Worker]) -> Cluster:
     return Cluster(world, workers)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s
