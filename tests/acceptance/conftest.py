@@ -9,7 +9,7 @@ import pytest
 from tests.support.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """Two nodes that serve the tiny model. Whoever deploys more uses a name of its own; what is broken is put right."""
     # Long enough for a worker that is told to stop to move its jobs; gpus that one model can fill.

@@ -8,7 +8,7 @@ from tests.support.arena import Arena
 from tests.support.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def arena() -> Iterator[Arena]:
     """A cluster that has answered all questions once without disturbance."""
     with Cluster() as cluster:
