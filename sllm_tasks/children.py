@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sllm_tasks.errors import UnavailableError
 from sllm_tasks.zygote import ForkedProcess, Zygote, die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,10 @@ class Child:
 
     def _launched(self) -> subprocess.Popen[bytes] | ForkedProcess:
         if self.spec.is_forked and self._zygote is not None:
-            return self._zygote.start(self.spec.command, self.spec.environ, self._log_path)
+            try:
+                return self._zygote.start(self.spec.command, self.spec.environ, self._log_path)
+            except UnavailableError as error:
+                logger.warning("%s imports for itself: %s", self.spec.name, error)
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
                 self.spec.command,

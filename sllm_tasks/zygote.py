@@ -17,6 +17,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from subprocess import TimeoutExpired
 
+from sllm_tasks.errors import UnavailableError
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,13 +34,20 @@ class Zygote:
 
         Waits until the zygote has its imports behind it. What the modules read from the environment when they are
         imported is that of the owner.
+
+        Raises:
+            UnavailableError: The zygote, or the new process, died on the way.
+
         """
         _, dash_m, module, *words = command
         if dash_m != "-m":
             raise ValueError(f"command: {' '.join(command)} is none of a module")
         process = self._context.Process(target=_become, args=(module, words, dict(environ), str(log_path)))
-        process.start()
-        return ForkedProcess(process)
+        try:
+            process.start()
+            return ForkedProcess(process)
+        except (OSError, EOFError) as error:
+            raise UnavailableError(f"the process did not come out of the zygote: {error!r}") from error
 
 
 class ForkedProcess:
@@ -75,7 +84,6 @@ class ForkedProcess:
             # Written by the zygote, which may be about to.
             self._process.join(1.0)
             self.returncode = -1 if self._process.exitcode is None else self._process.exitcode
-            self._process.close()
             os.close(self._pidfd)
         return self.returncode is not None
 

@@ -27,6 +27,18 @@ if __name__ == "__main__":
     print(process.wait(60), flush=True)
 """
 
+_UNLUCKY = """
+import sys
+from pathlib import Path
+from sllm_tasks.children import Child, ChildSpec
+from sllm_tasks.zygote import Zygote
+if __name__ == "__main__":
+    spec = ChildSpec(name="child", command=(sys.executable, "-m", "this"), is_forked=True)
+    child = Child(spec, Path(sys.argv[1]), Zygote(["tests.support.fatal_import"]))
+    child.start()
+    child.wait_stopped()
+"""
+
 
 class _Nursery:
     """A zygote and the processes of one test, which do not outlive it."""
@@ -123,3 +135,9 @@ def test_when_the_owner_is_killed_its_processes_end(tmp_path: Path) -> None:
 def test_what_is_no_module_is_refused(nursery: _Nursery) -> None:
     with pytest.raises(ValueError, match="sleep 60 1 is none of a module"):
         nursery.zygote.start(("sleep", "60", "1"), {}, nursery.log)
+
+
+def test_a_child_whose_zygote_dies_on_the_way_is_started_without_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _UNLUCKY, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "child imports for itself" in done.stderr
+    assert "Beautiful is better than ugly." in (tmp_path / "child.log").read_text()
