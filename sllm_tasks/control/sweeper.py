@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.endings import end_unowned
@@ -20,6 +19,8 @@ from sllm_tasks.livestate.jobs import LEASE_MS, LiveJob
 logger = logging.getLogger(__name__)
 
 _PERIOD_S = 1.0
+#: A server that was away for no longer has let no lease run out: workers renew them every second.
+_PAUSE_MS = LEASE_MS // 2
 #: A job younger than this may still be between its commit and its live record.
 _YOUNG_MS = 2_000
 _PAGE = 500
@@ -35,43 +36,50 @@ class Sweeper:
         self._live = live
         self._dispatcher = dispatcher
         self._max_attempts = max_attempts
-        self._reachable_since_s: float | None = None
+        # Server times: when it last took a write of ours, and the first of those between which there was no pause.
+        self._seen_ms = 0
+        self._steady_since_ms = 0
         self._known_models: frozenset[str] = frozenset()
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop."""
         while not stopping.wait(_PERIOD_S):
             try:
-                # Writes, because a server without memory answers, and takes no heartbeats.
-                if self._live.memory_is_full():
-                    raise UnavailableError("the live state has no memory left")
-                self._reachable_since_s = self._reachable_since_s or time.monotonic()
                 self.sweep()
             except UnavailableError as error:
                 logger.warning("sweep given up: %s", error)
-                self._reachable_since_s = None
 
     def sweep(self) -> None:
         """Look at everything once; raises UnavailableError."""
+        self._look_at_the_server()
         # After an outage the workers get one lease's time to renew what ran out while nobody could.
-        reachable_s = time.monotonic() - (self._reachable_since_s or time.monotonic())
-        if reachable_s * 1000 >= LEASE_MS:
+        if self._seen_ms - self._steady_since_ms >= LEASE_MS:
             self._reap_gpus()
             self._sweep_leases()
         self._sweep_ledger()
         if self._live.jobs.num_waiting():
             self._dispatcher.route()
 
+    def _look_at_the_server(self) -> None:
+        """Notice whether it was away since the last look, by its own clock: its silence is not the workers'.
+
+        Writes, because a server without memory answers, and takes no heartbeats.
+        """
+        now_ms = self._live.written_at_ms()
+        if not 0 <= now_ms - self._seen_ms <= _PAUSE_MS:
+            self._steady_since_ms = now_ms
+        self._seen_ms = now_ms
+
     def _reap_gpus(self) -> None:
-        for gpu in self._live.fleet.silent_gpus(self._live.now_ms()):
-            num_jobs = self._live.fleet.reap_gpu(gpu)
+        for gpu in self._live.fleet.silent_gpus(self._seen_ms):
+            num_jobs = self._live.fleet.reap_gpu(gpu, expires_ms=self._seen_ms + _PAUSE_MS)
             if num_jobs >= 0:
                 logger.warning("gpu %s is silent: its worker counts as dead, %d jobs wait again", gpu, num_jobs)
                 self._dispatcher.drop_queue(gpu)
 
     def _sweep_leases(self) -> None:
-        for job_id in self._live.jobs.due(self._live.now_ms()):
-            due = self._live.jobs.sweep(job_id, _MAX_RESENDS)
+        for job_id in self._live.jobs.due(self._seen_ms):
+            due = self._live.jobs.sweep(job_id, _MAX_RESENDS, expires_ms=self._seen_ms + _PAUSE_MS)
             if due.resend_to is not None:
                 logger.info("job %s was not claimed; its message is sent again", job_id)
                 self._dispatcher.run_job(due.resend_to, job_id, due.attempt)
@@ -98,6 +106,7 @@ class Sweeper:
                 self._look_at(job, view, now_ms)
             if len(page) < _PAGE:
                 return
+            self._look_at_the_server()
             after = page[-1].job_id
 
     def _look_at(self, job: ActiveJob, view: LiveJob | None, now_ms: int) -> None:

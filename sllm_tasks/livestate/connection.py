@@ -12,6 +12,8 @@ from sllm_tasks.errors import UnavailableError
 
 #: Every key of ours starts with it; Celery's do not.
 PREFIX = "sllm:"
+#: Expiry of a call that may be held up for as long as it takes.
+NEVER_MS = 2**53
 
 
 @contextmanager

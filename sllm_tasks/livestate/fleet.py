@@ -12,7 +12,7 @@ from redis import Redis
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, NodeInfo, Replica, ReplicaState, TierUsage
 from sllm_tasks.jobs import EqualityClass, Exactness, StartKind
 from sllm_tasks.livestate.codec import equality_class
-from sllm_tasks.livestate.connection import PREFIX, number, text, translated
+from sllm_tasks.livestate.connection import NEVER_MS, PREFIX, number, text, translated
 from sllm_tasks.livestate.jobs import LEASE_MS, Claim, Verdict
 from sllm_tasks.livestate.scripts import Scripts
 
@@ -83,10 +83,13 @@ class FleetStore:
             answer = self._scripts["beat_gpu"](args=args)
         return None if answer[0] == b"unknown" else [Verdict(text(verdict)) for verdict in answer[1:]]
 
-    def reap_gpu(self, gpu: GpuId, worker_id: str = "") -> int:
-        """Free what a silent gpu (or, named, a worker that leaves) held: jobs that wait again, -1 if it lives."""
+    def reap_gpu(self, gpu: GpuId, worker_id: str = "", expires_ms: int = NEVER_MS) -> int:
+        """Free what a silent gpu (or, named, a worker that leaves) held: jobs that wait again, -1 if it lives.
+
+        A silent gpu is left alone when the server comes to it after `expires_ms`: perhaps the server was silent.
+        """
         with translated():
-            return int(self._scripts["reap_gpu"](args=[str(gpu), worker_id]))
+            return int(self._scripts["reap_gpu"](args=[str(gpu), worker_id, expires_ms]))
 
     def silent_gpus(self, now_ms: int) -> list[GpuId]:
         """Gpus whose heartbeat has run out."""

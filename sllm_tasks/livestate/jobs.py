@@ -13,7 +13,7 @@ from redis import Redis
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.jobs import EqualityClass, JobPhase, JobSpec, JobStatus, Outcome, StartKind, TokenRecord
 from sllm_tasks.livestate import codec
-from sllm_tasks.livestate.connection import PREFIX, entries, entries_by_stream, number, text, translated
+from sllm_tasks.livestate.connection import NEVER_MS, PREFIX, entries, entries_by_stream, number, text, translated
 from sllm_tasks.livestate.scripts import Scripts
 
 #: A reserved job whose worker has not claimed it after this time is sent to it again.
@@ -157,10 +157,17 @@ class JobStore:
             )  # fmt: skip
         return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)
 
-    def claim(self, job_id: str, attempt: int, gpu: GpuId, worker_id: str, expires_ms: int) -> Claim | str:
-        """Take a job for a worker; otherwise the reason why not, which is no error: messages come twice or late."""
+    def claim(
+        self, job_id: str, attempt: int, gpu: GpuId, worker_id: str, expires_ms: int, call_id: str = ""
+    ) -> Claim | str:
+        """Take a job for a worker; otherwise the reason why not, which is no error: messages come twice or late.
+
+        A call whose answer was lost is repeated with the same `call_id`, and finds the job taken by itself.
+        """
         with translated():
-            answer = self._scripts["claim_job"](args=[job_id, attempt, str(gpu), worker_id, LEASE_MS, expires_ms])
+            answer = self._scripts["claim_job"](
+                args=[job_id, attempt, str(gpu), worker_id, LEASE_MS, expires_ms, call_id]
+            )
         if answer[0] != b"ok":
             return text(answer[0])
         _, epoch, spec, ids, replica, start_kind, _ = answer
@@ -274,10 +281,13 @@ class JobStore:
             jobs = self._redis.zrangebyscore(f"{PREFIX}leases", "-inf", now_ms, start=0, num=limit)
         return [text(job) for job in jobs]
 
-    def sweep(self, job_id: str, max_resends: int) -> Due:
-        """Look at one due job and put it right; the answer says what remains to be done."""
+    def sweep(self, job_id: str, max_resends: int, expires_ms: int = NEVER_MS) -> Due:
+        """Look at one due job and put it right; the answer says what remains to be done.
+
+        Nothing, if the server comes to it after `expires_ms`: it was away, and so could nobody renew a lease.
+        """
         with translated():
-            answer = self._scripts["due_job"](args=[job_id, CLAIM_MS, max_resends])
+            answer = self._scripts["due_job"](args=[job_id, CLAIM_MS, max_resends, expires_ms])
         if answer[0] == b"resend":
             return Due(resend_to=GpuId.parse(text(answer[1])), attempt=int(answer[2]))
         if answer[0] == b"requeued":

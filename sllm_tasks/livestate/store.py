@@ -97,6 +97,15 @@ class LiveState:
                 return True
         return False
 
+    def written_at_ms(self) -> int:
+        """Write something and tell the server's time of it; without memory this raises UnavailableError too."""
+        with translated():
+            probe = self._redis.pipeline()
+            probe.set(f"{PREFIX}probe", 1, ex=60)
+            probe.time()
+            _, (seconds, micros) = probe.execute()
+            return int(seconds) * 1000 + int(micros) // 1000
+
     def counters(self) -> dict[str, int]:
         """Counts of refused writes and messages and of the sweeper's work, since the live state was made."""
         with translated():

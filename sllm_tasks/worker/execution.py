@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import wait
 
@@ -20,13 +19,12 @@ from sllm_tasks.traceparent import trace_id
 from sllm_tasks.worker.continuation import Continuation
 from sllm_tasks.worker.engine_loop import EngineLoop, deadline_error
 from sllm_tasks.worker.moves.source import Source
+from sllm_tasks.worker.patience import until_reachable
 from sllm_tasks.worker.replicas import LoadedReplica, ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 
 logger = logging.getLogger(__name__)
 
-#: How often a worker that cannot reach the live state tries again to report an outcome.
-_RETRY_S = 0.5
 #: How soon a job that waits for its replica notices that it should stop.
 _LOOK_S = 0.05
 
@@ -77,7 +75,8 @@ class Executor:
 
     def _begin(self, run: JobRun) -> None:
         future = self._replicas.ensure(run.claim.replica_id)
-        run.tokens = list(self._live.jobs.tokens(run.job_id)) if run.claim.attempt > 1 else []
+        if run.claim.attempt > 1:
+            run.tokens = list(until_reachable(lambda: self._live.jobs.tokens(run.job_id), "a job"))
         run.num_written = len(run.tokens)
         while not future.done() and run.stop is None:
             wait([future], timeout=_LOOK_S)
@@ -90,7 +89,7 @@ class Executor:
         loaded = future.result()
         job = self._resume(run, loaded)
         failpoint("prefill.start", subject=run.job_id)
-        if self._live.jobs.set_phase(run.claim, JobPhase.PREFILL) is Verdict.STALE:
+        if until_reachable(lambda: self._live.jobs.set_phase(run.claim, JobPhase.PREFILL), "a job") is Verdict.STALE:
             run.request_stop(Stop.LOST)
         self._look_at_deadline(run)
         self._decode(run, loaded, job)
@@ -132,11 +131,11 @@ class Executor:
     def _conclude(self, run: JobRun) -> None:
         if run.outcome is not None:
             outcome = run.outcome
-            self._until_reachable(lambda: self._live.jobs.finish(run.claim, outcome))
+            self._write_end(lambda: self._live.jobs.finish(run.claim, outcome))
             mark("job.finished", run.job_id)
             self._dispatcher_route()
         elif run.stop is Stop.HAND_OVER:
-            self._until_reachable(lambda: self._live.jobs.release(run.claim, "hand_over"))
+            self._write_end(lambda: self._live.jobs.release(run.claim, "hand_over"))
             self._dispatcher_route()
         elif run.stop is Stop.MOVE:
             # It has left; perhaps for a job that waits.
@@ -150,14 +149,6 @@ class Executor:
         except UnavailableError as error:
             logger.debug("the router was not woken: %s", error)
 
-    def _until_reachable(self, write: Callable[[], Verdict]) -> None:
-        while True:
-            try:
-                verdict = write()
-            except UnavailableError as error:
-                logger.warning("an outcome waits: %s", error)
-                time.sleep(_RETRY_S)
-            else:
-                if verdict is Verdict.STALE:
-                    logger.info("an outcome came too late and was refused")
-                return
+    def _write_end(self, write: Callable[[], Verdict]) -> None:
+        if until_reachable(write, "an outcome") is Verdict.STALE:
+            logger.info("an outcome came too late and was refused")

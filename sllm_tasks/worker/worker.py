@@ -32,6 +32,7 @@ from sllm_tasks.worker.moves.moves import Moves
 from sllm_tasks.worker.moves.source import Source
 from sllm_tasks.worker.moves.target import Target
 from sllm_tasks.worker.neighbours import Neighbours
+from sllm_tasks.worker.patience import until_reachable
 from sllm_tasks.worker.replicas import ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 
@@ -85,8 +86,12 @@ class GpuWorker:
     def run_job(self, trigger: Trigger) -> None:
         """Claim the job of a trigger and run it; a duplicate or a stale trigger does nothing."""
         failpoint("claim.start", subject=trigger.subject)
-        live = self._services.live
-        claim = live.jobs.claim(trigger.subject, trigger.attempt, self._gpu.id, self._gpu.worker_id, trigger.expires_ms)
+        call_id, gpu, jobs = new_id("call"), self._gpu, self._services.live.jobs
+        # Asked with one id until it is known: a claim whose answer is lost would count as that of a dead worker.
+        claim = until_reachable(
+            lambda: jobs.claim(trigger.subject, trigger.attempt, gpu.id, gpu.worker_id, trigger.expires_ms, call_id),
+            "a claim",
+        )
         if isinstance(claim, str):
             logger.debug("job %s attempt %d not claimed: %s", trigger.subject, trigger.attempt, claim)
             return

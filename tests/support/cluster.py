@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx2
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -62,7 +63,8 @@ class Cluster:
             self.settings: Settings = load_settings(environ=self._environ)[0]
             connection = self._client_file()
             self.api_key: str = connection["api_key"]
-            self.client = Client(connection["url"], self.api_key, max_retries=8)
+            self._url: str = connection["url"]
+            self.client = Client(self._url, self.api_key, max_retries=8)
             self.live = LiveState(self.settings.live_url)
             self.redis = Redis.from_url(self.settings.live_url)
             self._opened += [self.client, self.live, self.redis]
@@ -92,6 +94,13 @@ class Cluster:
         """Processes that run now, by their names in `sllm up`."""
         found = json.loads((self.home / "run" / "processes.json").read_text())
         return {name: pid for name, pid in found.items() if pid is not None and Path(f"/proc/{pid}").exists()}
+
+    def exit_reasons(self, job_id: str) -> list[str | None]:
+        """Why each attempt of a job ended, the first at the beginning; None for one that has not."""
+        answer = httpx2.get(
+            f"{self._url}/api/v1/jobs/{job_id}/attempts", headers={"Authorization": f"Bearer {self.api_key}"}
+        )
+        return [attempt["exit_reason"] for attempt in answer.raise_for_status().json()["data"]]
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to one process."""

@@ -1,10 +1,10 @@
 -- The sweeper looks at one job whose time has passed.
--- ARGV: job, claim time in ms, most resends
+-- ARGV: job, claim time in ms, most resends, the call's expiry in ms
 -- Returns {'resend', gpu, attempt}, {'requeued', losses}, or {'fine'}.
 local job, claim_ms, max_resends = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local due = redis.call('ZSCORE', P .. 'leases', job)
-if not due or tonumber(due) > now then return {'fine'} end
+if not due or tonumber(due) > now or now > tonumber(ARGV[4]) then return {'fine'} end
 local h = redis.call('HMGET', job_key(job), 'owner', 'gpu', 'attempt', 'resends', 'losses')
 if not h[1] then redis.call('ZREM', P .. 'leases', job); return {'fine'} end
 if h[1] == '' and is_alive(h[2], now) and tonumber(h[4]) < max_resends then

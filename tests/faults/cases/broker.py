@@ -48,8 +48,9 @@ def broker_frozen(cluster: Cluster, load: Load) -> None:
     left = load.wait_ended(60)
     assert not left, f"did not end: {left}"
     young = {job.id for job in accepted}
-    lost = [record.id for record in load.records().values() if record.attempt > 1 and record.id not in young]
-    assert not lost, f"jobs counted as lost by live workers: {lost}"
+    reasons = {job.id: cluster.exit_reasons(job.id) for job, _ in load.jobs.values() if job.id not in young}
+    lost = {job_id: tried for job_id, tried in reasons.items() if {"worker_lost", "never_claimed"} & set(tried)}
+    assert not lost, f"live workers counted as dead: {lost}"
 
 
 def broker_emptied(cluster: Cluster, load: Load) -> None:

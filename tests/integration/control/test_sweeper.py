@@ -17,8 +17,9 @@ from sllm_tasks.ledger.inventory import ModelSettings, put_model
 from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job, note_canceling
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.livestate.jobs import LEASE_MS
 from sllm_tasks.signing import Signer
-from tests.integration.livestate.world import World, job_spec, replica_order
+from tests.integration.livestate.world import GPU, World, job_spec, replica_order
 
 
 @pytest.fixture
@@ -140,3 +141,63 @@ def test_a_job_that_has_cost_too_many_workers_ends_as_poison_with_its_text(
     row = row_of(database)
     assert (row.status, row.error_code, row.output) == (JobStatus.FAILED, ErrorCode.POISON, " 0 1")
     assert world.reserved_bytes(world_gpu) == 10
+
+
+class _ServerTime:
+    """What the sweeper is told that the server's clock shows when it looks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+        self.now_ms = world.live.written_at_ms()
+        monkeypatch.setattr(world.live, "written_at_ms", lambda: self.now_ms)
+
+    def pass_in_looks(self, sweeper: Sweeper, total_ms: int) -> None:
+        for _ in range(total_ms // 1000):
+            self.now_ms += 1000
+            sweeper.sweep()
+
+
+def test_a_silent_worker_loses_its_jobs_when_the_server_was_there_for_a_lease(
+    database: Database, world: World, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database)
+    claim = world.running_job()
+    world.silence(GPU)
+    clock = _ServerTime(monkeypatch, world)
+    sweeper.sweep()
+    clock.pass_in_looks(sweeper, LEASE_MS - 1000)
+    assert world.append(claim, 0) == "ok"
+    clock.pass_in_looks(sweeper, 1000)
+    assert world.append(claim, 1) == "stale"
+
+
+def test_after_a_pause_of_the_server_workers_have_a_lease_s_time_again(
+    database: Database, world: World, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database)
+    claim = world.running_job()
+    clock = _ServerTime(monkeypatch, world)
+    sweeper.sweep()
+    clock.pass_in_looks(sweeper, LEASE_MS)
+    world.silence(GPU)
+    world.make_due("job_1")
+    clock.now_ms += 8_000
+    sweeper.sweep()
+    clock.pass_in_looks(sweeper, LEASE_MS - 1000)
+    assert world.append(claim, 0) == "ok"
+    clock.pass_in_looks(sweeper, 1000)
+    assert world.append(claim, 1) == "stale"
+
+
+def test_a_server_that_falls_silent_in_the_middle_of_a_sweep_costs_no_job(
+    database: Database, world: World, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database)
+    claim = world.running_job()
+    clock = _ServerTime(monkeypatch, world)
+    world.silence(GPU)
+    world.make_due("job_1")
+    # It was there for a lease, and every look is long past when the commands after it reach the server.
+    clock.now_ms -= 2 * LEASE_MS
+    sweeper.sweep()
+    clock.pass_in_looks(sweeper, LEASE_MS + 1000)
+    assert world.append(claim, 0) == "ok"

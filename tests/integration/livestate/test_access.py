@@ -135,7 +135,8 @@ def worlds(passwords: dict[str, str], admin: Redis) -> Iterator[dict[Process, Wo
 def test_each_process_may_do_its_work(worlds: dict[Process, World], admin: Redis) -> None:
     admin.execute_command("ACL", "LOG", "RESET")  # type: ignore[no-untyped-call]
     web, router, control, node, worker = (worlds[process] for process in Process)
-    assert not control.live.memory_is_full()
+    assert not web.live.memory_is_full()
+    assert control.live.written_at_ms()
     router.lead()
     router.open_gates()
     worker.add_gpu(GPU, WORKER, replica_order())

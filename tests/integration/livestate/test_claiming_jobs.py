@@ -30,6 +30,26 @@ def test_of_many_copies_of_a_message_one_gets_the_job(world: World) -> None:
     assert world.live.counters()["messages_duplicate"] == 15
 
 
+def test_a_claim_whose_answer_was_lost_is_found_when_it_is_repeated(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    world.live.jobs.create(job_spec())
+    first = world.live.jobs.claim("job_1", 1, GPU, WORKER, FAR_MS, "call_1")
+    late_ms = world.live.now_ms() - 1
+    assert isinstance(first, Claim)
+    assert world.live.jobs.claim("job_1", 1, GPU, WORKER, late_ms, "call_1") == first
+    assert world.live.jobs.claim("job_1", 1, GPU, WORKER, FAR_MS, "call_2") == "taken"
+    assert world.reports() == ["attempt_started"]
+
+
+def test_a_claim_that_is_repeated_after_its_job_was_lost_gets_nothing(world: World) -> None:
+    world.add_gpu(GPU, WORKER, replica_order())
+    world.live.jobs.create(job_spec())
+    assert isinstance(world.live.jobs.claim("job_1", 1, GPU, WORKER, FAR_MS, "call_1"), Claim)
+    world.make_due("job_1")
+    world.live.jobs.sweep("job_1", 5)
+    assert world.live.jobs.claim("job_1", 1, GPU, WORKER, FAR_MS, "call_1") == "stale"
+
+
 def test_a_message_for_an_earlier_attempt_is_stale(world: World) -> None:
     claim = world.running_job()
     world.live.jobs.release(claim, "hand_over")

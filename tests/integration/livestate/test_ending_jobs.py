@@ -116,6 +116,13 @@ def test_a_silent_owner_loses_its_job_and_that_is_counted_against_the_job(world:
     assert world.append(claim, 0) == "stale"
 
 
+def test_a_sweep_that_the_server_held_up_takes_no_job_from_its_owner(world: World) -> None:
+    claim = world.running_job()
+    world.make_due("job_1")
+    assert world.live.jobs.sweep("job_1", _MAX_RESENDS, expires_ms=world.live.now_ms() - 1) == Due()
+    assert world.append(claim, 0) == "ok"
+
+
 def test_a_job_that_is_not_due_is_left_alone(world: World) -> None:
     claim = world.running_job()
     assert world.live.jobs.sweep("job_1", _MAX_RESENDS) == Due()

@@ -81,6 +81,13 @@ def test_a_gpu_that_lives_is_not_reaped(world: World) -> None:
     assert world.append(claim, 0) == "ok"
 
 
+def test_a_sweep_that_the_server_held_up_reaps_no_gpu(world: World) -> None:
+    claim = world.running_job()
+    world.silence(GPU)
+    assert world.live.fleet.reap_gpu(GPU, expires_ms=world.live.now_ms() - 1) == -1
+    assert world.append(claim, 0) == "ok"
+
+
 def test_of_many_sweepers_one_reaps_a_dead_gpu(world: World) -> None:
     world.running_job()
     world.silence(GPU)

@@ -38,9 +38,11 @@ def test_cluster_time_goes_on_while_the_server_is_away(monkeypatch: pytest.Monke
 
 def test_without_a_server_everything_says_so(tmp_path: object) -> None:
     with LiveState(f"unix://{tmp_path}/nothing") as live:
-        for call in (live.now_ms, live.ping, live.counters, live.memory_is_full, lambda: live.jobs.create(job_spec())):
+        for call in (live.now_ms, live.ping, live.counters, live.memory_is_full, live.written_at_ms):
             with pytest.raises(UnavailableError):
                 call()
+        with pytest.raises(UnavailableError):
+            live.jobs.create(job_spec())
 
 
 def test_a_restarted_server_gets_the_scripts_again_and_still_has_the_jobs() -> None:
@@ -60,8 +62,14 @@ def test_a_full_server_is_told_from_one_that_is_away() -> None:
         with server.client() as client:
             client.config_set("maxmemory", 1)
         assert live.memory_is_full()
-        with pytest.raises(UnavailableError):
-            live.jobs.create(job_spec())
+        for write in (live.written_at_ms, lambda: live.jobs.create(job_spec())):
+            with pytest.raises(UnavailableError):
+                write()
+
+
+def test_a_write_tells_the_servers_time(world: World) -> None:
+    before, written = world.live.written_at_ms(), world.live.written_at_ms()
+    assert before <= written <= before + 60_000
 
 
 def test_counters_count(world: World) -> None:
