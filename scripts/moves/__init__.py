@@ -1,1 +1,1 @@
-"""What `scripts/bench_migration` measures, a file each: pauses, drains, and what a job that moves keeps."""
+"""What `scripts/bench_migration` measures, a file each: pauses, drains, startups, and what a job that moves keeps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from scripts.live_cluster import LiveCluster
 from scripts.moves.checkpoints import make_llama_to_time
 from sllm_tasks.client import Client, Job, calls
 from sllm_tasks.client.records import Token
-from sllm_tasks.cluster import ReplicaState
+from sllm_tasks.cluster import NodeInfo, ReplicaState
 from sllm_tasks.config import Settings, load_settings
 from sllm_tasks.livestate.jobs import LiveJob
 from sllm_tasks.services import Services
@@ -73,12 +73,12 @@ class MovingCluster:
         """What it runs with."""
         return self.services.settings
 
-    def submit(self, *, prompt_tokens: int, max_tokens: int) -> Job:
+    def submit(self, *, prompt_tokens: int, max_tokens: int, model: str = MODEL) -> Job:
         """Submit a job with a prompt of random digits, each of which is a token; every other job is sampled."""
         seed = self._chosen.randrange(1 << 30)
         prompt = "".join(self._chosen.choices("0123456789", k=prompt_tokens))
         return self.client.submit(
-            model=MODEL,
+            model=model,
             prompt=prompt,
             max_tokens=max_tokens,
             seed=seed,
@@ -98,10 +98,23 @@ class MovingCluster:
         found = self.redis.xrange(f"sllm:job:{job.id}:events")
         return [int(id_.split(b"-")[0]) for id_, fields in found if fields[b"kind"] == b"token"]
 
-    def is_everywhere(self) -> bool:
-        """Whether every node has the model's checkpoint."""
-        nodes = self.live.fleet.nodes(self.live.now_ms())
-        return len(nodes) == self.settings.nodes and all(node.checkpoints for node in nodes)
+    def nodes(self) -> list[NodeInfo]:
+        """Nodes that live."""
+        return self.live.fleet.nodes(self.live.now_ms())
+
+    def deploy(self, model: str, source: Path, *, max_jobs: int, context: int, keep_alive_s: float) -> None:
+        """Deploy a model, and wait until every node has its checkpoint."""
+        operation = self.client.deploy(
+            model, str(source), max_jobs=max_jobs, context=context, keep_alive_s=keep_alive_s
+        )
+        self.client.wait_for(operation, timeout=300)
+        checkpoint = self.client.run(calls.get_model(model))["checkpoint"]
+
+        def is_everywhere() -> bool:
+            nodes = self.nodes()
+            return len(nodes) == self.settings.nodes and all(checkpoint in node.checkpoints for node in nodes)
+
+        until(is_everywhere, f"{model} on all nodes", timeout_s=300)
 
     def load_both(self) -> None:
         """Have a replica on either node: a job makes the first, its move the second."""
@@ -121,22 +134,30 @@ class MovingCluster:
 @contextmanager
 def moving_cluster(folder: Path, *, max_jobs: int, context: int) -> Iterator[MovingCluster]:
     """Start it, with the product's defaults; `context` is that of the longest job, prompt and output."""
-    source = make_llama_to_time(
+    with open_cluster({}) as moving:
+        moving.deploy(MODEL, make_source(folder), max_jobs=max_jobs, context=context, keep_alive_s=3600)
+        moving.load_both()
+        yield moving
+
+
+def make_source(folder: Path) -> Path:
+    """Write the model that jobs are decoded by."""
+    return make_llama_to_time(
         folder / "source", hidden_size=_HIDDEN_SIZE, num_layers=_NUM_LAYERS, vocab_size=_VOCAB_SIZE
     )
+
+
+@contextmanager
+def open_cluster(environ: Mapping[str, str]) -> Iterator[MovingCluster]:
+    """Start a cluster without models."""
     with ExitStack() as stack:
-        cluster = stack.enter_context(LiveCluster({}))
+        cluster = stack.enter_context(LiveCluster(environ))
         client = stack.enter_context(Client(cluster.url, cluster.api_key))
-        settings, _ = load_settings(environ={"SLLM_HOME": str(cluster.home)})
+        settings, _ = load_settings(environ={**environ, "SLLM_HOME": str(cluster.home)})
         services = Services(settings, "bench")
         stack.callback(services.close)
         redis = stack.enter_context(Redis.from_url(settings.live_url))
-        operation = client.deploy(MODEL, str(source), max_jobs=max_jobs, context=context, keep_alive_s=3600)
-        client.wait_for(operation, timeout=120)
-        moving = MovingCluster(cluster, client, services, redis)
-        until(moving.is_everywhere, "the checkpoint on both nodes")
-        moving.load_both()
-        yield moving
+        yield MovingCluster(cluster, client, services, redis)
 
 
 def until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:

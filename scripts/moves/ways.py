@@ -9,7 +9,7 @@ from scripts.moves.cluster import MovingCluster, until
 from sllm_tasks.client import Job, calls
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate.jobs import Claim
-from sllm_tasks.livestate.router import Applied
+from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.migration.records import Migration
 from sllm_tasks.migration.states import MigrationState
 
@@ -44,11 +44,11 @@ def move(cluster: MovingCluster, job: Job, way: Way) -> Moved | None:
         return _migrate(cluster, job, began_ms)
     before = cluster.view(job)
     target = _other_replica(cluster, before.replica_id) if way is Way.SINGLE_ROUND else None
-    num_tokens = _take_back(cluster, job)
+    num_tokens = take_back(cluster, job)
     if target is None:
         cluster.services.dispatcher.route()
     else:
-        _place(cluster, job, before.attempt + 1, target)
+        place(cluster, job, target)
     until(lambda: cluster.view(job).num_tokens > num_tokens, f"{job.id} goes on")
     return Moved(index=num_tokens, began_ms=began_ms, ended_ms=cluster.live.now_ms())
 
@@ -73,7 +73,7 @@ def _other_replica(cluster: MovingCluster, replica_id: str) -> str:
     return next(id_ for gpu in fleet.gpus() for id_ in fleet.replicas_on(gpu.id) if id_ != replica_id)
 
 
-def _take_back(cluster: MovingCluster, job: Job) -> int:
+def take_back(cluster: MovingCluster, job: Job) -> int:
     """Give a running job back as its worker would if it had to leave; returns the tokens that it has."""
     spec, view = cluster.live.jobs.spec(job.id), cluster.view(job)
     epoch = cluster.redis.hget(f"sllm:job:{job.id}", "epoch")
@@ -86,18 +86,26 @@ def _take_back(cluster: MovingCluster, job: Job) -> int:
     return cluster.view(job).num_tokens
 
 
-def _place(cluster: MovingCluster, job: Job, attempt: int, replica_id: str) -> None:
-    """Do what the router would, without its queue and its turn."""
+def place(
+    cluster: MovingCluster,
+    job: Job,
+    replica_id: str,
+    *,
+    start_kind: StartKind = StartKind.WARM,
+    new: NewReplica | None = None,
+) -> None:
+    """Do what the router would with a job that waits, without its queue and its turn."""
     epoch = cluster.redis.get("sllm:router:epoch")
     answer = cluster.live.router.apply(
         epoch=int(epoch or 0),
         job_id=job.id,
-        attempt=attempt,
+        attempt=cluster.view(job).attempt,
         replica_id=replica_id,
-        start_kind=StartKind.WARM,
+        start_kind=start_kind,
         decision_id="",
+        new=new,
     )
     order = cluster.live.fleet.replica(replica_id)
     if answer is not Applied.OK or order is None:
         raise SystemExit(f"{job.id} is not placed: {answer}")
-    cluster.services.dispatcher.run_job(order.replica.leader, job.id, attempt)
+    cluster.services.dispatcher.run_job(order.replica.leader, job.id, cluster.view(job).attempt)
