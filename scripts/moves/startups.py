@@ -1,7 +1,7 @@
 """How soon a model starts whose checkpoint is in the DRAM of a busy node, by four policies.
 
-The case of section 5.1 of ServerlessLLM (OSDI '24), Figure 3: A runs on the node that has B's checkpoint in its DRAM,
-the other node is idle and has B's checkpoint on its SSD.
+The case of section 5 of ServerlessLLM (OSDI '24): A runs on the node that has B's checkpoint in its DRAM, the other
+node is idle and has it on its SSD.
 """
 
 from __future__ import annotations
