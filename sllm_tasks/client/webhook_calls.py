@@ -17,7 +17,7 @@ def create_webhook(url: str, events: Sequence[str], tenant: str) -> Call[Json]:
 
 def get_webhook_secret() -> Call[Json]:
     """What signs messages to URLs that jobs of the caller's tenant bring themselves."""
-    return Call(method="GET", path="/api/v1/webhooks/secret", decode=as_it_is)
+    return Call(method="GET", path="/api/v1/webhook-secret", decode=as_it_is)
 
 
 def enable_webhook(webhook_id: str, *, enabled: bool) -> Call[Json]:

@@ -46,16 +46,16 @@ def submit_job() -> Response:
     return _accepted(accepted, HTTPStatus.ACCEPTED)
 
 
-@blueprint.put("/<client_id>")
+@blueprint.put("/<job_id>")
 @requires(Scope.JOBS_WRITE)
-def put_job(client_id: str) -> Response:
+def put_job(job_id: str) -> Response:
     """Accept a job under an id that its client chose; sending it again changes nothing."""
-    if not _CLIENT_ID.fullmatch(client_id):
+    if not _CLIENT_ID.fullmatch(job_id):
         raise InvalidFieldsError(
             (FieldError(pointer="id", detail="must be 8 to 64 of a-z, 0-9 and -", code="string_pattern_mismatch"),)
         )
     web, tenant = services(), caller().tenant
-    named = named_request(tenant, client_id)
+    named = named_request(tenant, job_id)
     accepted = accept_once(web.admission, named, lambda: _charged(new_job(web, read_body(JobRequest), tenant, named)))
     return _accepted(accepted, HTTPStatus.ACCEPTED if accepted.is_new else HTTPStatus.OK)
 

@@ -22,10 +22,10 @@ from webapp.services import services
 from webapp.webhook_changes import WebhookChanges
 from webapp.webhook_json import delivery_json, webhook_json
 
-blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks")
+blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1")
 
 
-@blueprint.get("")
+@blueprint.get("/webhooks")
 @requires(Scope.ADMIN_READ)
 def get_webhooks() -> Response:
     """List all webhooks."""
@@ -34,7 +34,7 @@ def get_webhooks() -> Response:
     return jsonify(list_json(data))
 
 
-@blueprint.post("")
+@blueprint.post("/webhooks")
 @requires(Scope.ADMIN_WRITE)
 def create_webhook() -> Response:
     """Make a webhook and show its secret, for the only time; a repeated request is shown null for it."""
@@ -45,7 +45,7 @@ def create_webhook() -> Response:
     return response if made.secret is not None else replayed(response)
 
 
-@blueprint.get("/secret")
+@blueprint.get("/webhook-secret")
 @requires(Scope.JOBS_WRITE)
 def get_secret() -> Response:
     """Show what signs messages to URLs that jobs of the caller's tenant bring themselves."""
@@ -55,7 +55,7 @@ def get_secret() -> Response:
     return response
 
 
-@blueprint.get("/<webhook_id>")
+@blueprint.get("/webhooks/<webhook_id>")
 @requires(Scope.ADMIN_READ)
 def get_one(webhook_id: str) -> Response:
     """Read a webhook."""
@@ -63,7 +63,7 @@ def get_one(webhook_id: str) -> Response:
         return jsonify(webhook_json(get_webhook(session, webhook_id)))
 
 
-@blueprint.patch("/<webhook_id>")
+@blueprint.patch("/webhooks/<webhook_id>")
 @requires(Scope.ADMIN_WRITE)
 def set_state(webhook_id: str) -> Response:
     """Send to a webhook again, or nothing more."""
@@ -72,7 +72,7 @@ def set_state(webhook_id: str) -> Response:
     return jsonify(webhook_json(row))
 
 
-@blueprint.delete("/<webhook_id>")
+@blueprint.delete("/webhooks/<webhook_id>")
 @requires(Scope.ADMIN_WRITE)
 def delete_webhook(webhook_id: str) -> Response:
     """Forget a webhook and what was sent to it."""
@@ -80,14 +80,14 @@ def delete_webhook(webhook_id: str) -> Response:
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
-@blueprint.post("/<webhook_id>/test")
+@blueprint.post("/webhooks/<webhook_id>/test")
 @requires(Scope.ADMIN_WRITE)
 def test(webhook_id: str) -> Response:
     """Send a message that says nothing."""
     return _to_be_sent(_changes().test(webhook_id))
 
 
-@blueprint.get("/<webhook_id>/deliveries")
+@blueprint.get("/webhooks/<webhook_id>/deliveries")
 @requires(Scope.ADMIN_READ)
 def get_deliveries(webhook_id: str) -> Response:
     """List what was sent to a webhook, and what is to be."""
@@ -98,7 +98,7 @@ def get_deliveries(webhook_id: str) -> Response:
     return jsonify(list_json([delivery_json(row) for row in page.rows], has_more=page.has_more))
 
 
-@blueprint.post("/<webhook_id>/deliveries/<delivery_id>/redeliver")
+@blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver")
 @requires(Scope.ADMIN_WRITE)
 def redeliver(webhook_id: str, delivery_id: str) -> Response:
     """Send a message at once, whatever has become of it."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from sllm_tasks.jobs import Exactness, JobStatus
 from sllm_tasks.ledger.states import DeliveryStatus
@@ -13,6 +22,8 @@ from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATUR
 from webapp.schemas.fields import Body, DeliveryCursor, JobCursor, ModelName, OperationCursor, ShortText, Text
 from webapp.schemas.webhooks import JobWebhook
 
+#: What every written instant begins with.
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _Label = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 _LabelValue = Annotated[Text, StringConstraints(max_length=512)]
@@ -84,6 +95,13 @@ class PageQuery(Query):
     order: Literal["asc", "desc"] = "desc"
 
 
+def _is_written_out(value: object) -> object:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise ValueError("must be a date and a time with an offset, as in 2026-11-21T09:30:00Z")
+    return value
+
+
 def _in_utc(value: datetime) -> datetime:
     """Move an instant to UTC; the first and last days of the calendar are not to be moved everywhere."""
     try:
@@ -98,7 +116,7 @@ class JobsQuery(PageQuery):
     after: JobCursor | None = None
     status: JobStatus | None = None
     model: ModelName | None = None
-    created_after: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
+    created_after: Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_in_utc)] | None = None
 
 
 class OperationsQuery(PageQuery):

@@ -178,6 +178,7 @@ def test_a_model_that_is_being_deployed_takes_no_jobs_yet(web: Web) -> None:
         "status=happy",
         "colour=red",
         "created_after=yesterday",
+        "created_after=0.5",
         "created_after=9999-12-31T23:59:59-10:00",
         "created_after=0001-01-01T00:00:00%2B10:00",
         "after=nonsense",

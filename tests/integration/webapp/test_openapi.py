@@ -32,6 +32,12 @@ def test_every_route_is_described_and_no_other(web: Web) -> None:
     assert described == ROUTES.keys()
 
 
+def test_every_path_allows_the_methods_that_are_described_and_no_other(web: Web) -> None:
+    for path, methods in document(web)["paths"].items():
+        allowed = web.http.options(re.sub(r"\{[^}]*\}", "0", path), headers=web.auth).headers["Allow"].split(", ")
+        assert set(allowed) - {"OPTIONS", "HEAD"} == {method.upper() for method in methods}, path
+
+
 def test_every_reference_of_the_description_leads_somewhere(web: Web) -> None:
     made = document(web)
     names = re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(made))

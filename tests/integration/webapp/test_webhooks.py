@@ -88,9 +88,9 @@ def test_what_can_be_no_webhook_is_refused_and_not_repeated(web: Web) -> None:
 
 
 def test_a_tenant_reads_the_secret_of_its_own_jobs_and_nobody_elses(web: Web) -> None:
-    mine = web.http.get(f"{ALL}/secret", headers=web.auth).json
+    mine = web.http.get("/api/v1/webhook-secret", headers=web.auth).json
     other = add_key(web.services.ledger, Scope.JOBS_WRITE, tenant="other")
-    theirs = web.http.get(f"{ALL}/secret", headers={"Authorization": f"Bearer {other}"}).json
+    theirs = web.http.get("/api/v1/webhook-secret", headers={"Authorization": f"Bearer {other}"}).json
     assert (mine["tenant"], theirs["tenant"]) == ("default", "other")
     assert mine["secret"] != theirs["secret"]
     assert web.http.get(ALL, headers={"Authorization": f"Bearer {other}"}).status_code == 403
