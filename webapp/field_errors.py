@@ -64,7 +64,7 @@ def _describe(detail: ErrorDetails) -> str:
     if expected is None:
         return detail["msg"].removeprefix("Value error, ")
     value = detail["input"]
-    found = _short_number(value) if kind in _ABOUT_NUMBERS else _kind_of(value)
+    found = _short_number(value) if kind in _ABOUT_NUMBERS or _is_no_number(value) else _kind_of(value)
     return f"{expected.format_map(_words(detail.get('ctx', {}), value))}, found {found}"
 
 
@@ -93,6 +93,10 @@ def _kind_of(value: object) -> str:
             return _counted(len(value), "list", "item")
         case _:
             return "something else"
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _counted(length: int, thing: str, unit: str) -> str:

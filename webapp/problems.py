@@ -128,6 +128,8 @@ def _answer_http(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or 500)
     code = _CODE_OF_STATUS.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.INVALID_REQUEST)
     detail = error.description or status.phrase
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = f"the body has more than {request.max_content_length} bytes, the most that is taken here"
     if _speaks_openai():
         what = f"unknown request URL: {request.method} {request.path}" if status is HTTPStatus.NOT_FOUND else detail
         response = openai_problems.answer(described_status(status, what))

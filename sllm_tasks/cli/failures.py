@@ -35,7 +35,11 @@ _EXIT_OF_CODE = {
 }
 
 _NEXT_COMMAND = {
-    ErrorCode.NOT_FOUND: "sllm job ls, sllm models",
+    ErrorCode.NOT_FOUND: "sllm job ls, sllm models, sllm node ls",
+    ErrorCode.CONFLICT: "sllm status, sllm job get JOB",
+    ErrorCode.CHECKPOINT_MISSING: "the command again with a directory that is there",
+    ErrorCode.CHECKPOINT_CORRUPT: "sllm ckpt inspect DIRECTORY",
+    ErrorCode.CHECKPOINT_UNSUPPORTED: "sllm ckpt inspect DIRECTORY",
     ErrorCode.GONE: "sllm job ls",
     ErrorCode.MODEL_NOT_FOUND: "sllm models",
     ErrorCode.MODEL_NOT_READY: "sllm models",

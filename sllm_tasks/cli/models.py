@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sllm_tasks.cli.numbers import TIMEOUT
 from sllm_tasks.cli.output import human_bytes, note, output_option, show_list, show_one
 from sllm_tasks.client import Client, OperationRecord
 from sllm_tasks.client.records import Json
@@ -16,9 +18,12 @@ def _seconds_or_auto(_: click.Context, __: click.Parameter, value: str | None) -
     if value is None or value == "auto":
         return value
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number of seconds nor auto") from None
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise click.BadParameter(f"{value!r} is neither a number of seconds from 0 nor auto")
+    return seconds
 
 
 @click.command()
@@ -40,7 +45,7 @@ def _seconds_or_auto(_: click.Context, __: click.Parameter, value: str | None) -
 @click.option("--max-replicas", type=int, help="Replicas at most.")
 @click.option("--exactness", type=click.Choice(["token", "exact"]), help="Whether retries keep tokens or every bit.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the model can be used.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=TIMEOUT, default=600.0, show_default=True, help="Seconds to wait.")
 @output_option
 def deploy(name: str, source: str, wait: bool, timeout: float, output: str, **settings: Any) -> None:
     """Deploy the checkpoint at SOURCE, a directory on a node or a URL (http, https, s3), as the model NAME."""
@@ -54,7 +59,7 @@ def deploy(name: str, source: str, wait: bool, timeout: float, output: str, **se
 @click.command()
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True, help="Wait until it is gone.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=TIMEOUT, default=600.0, show_default=True, help="Seconds to wait.")
 @output_option
 def delete(name: str, wait: bool, timeout: float, output: str) -> None:
     """Delete the model NAME; its running jobs end first."""

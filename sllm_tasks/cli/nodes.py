@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sllm_tasks.cli.numbers import TIMEOUT
 from sllm_tasks.cli.output import human_bytes, note, output_option, show_list, show_one
 from sllm_tasks.cli.processes import everywhere, node_option, run_process
 from sllm_tasks.client import Client, calls
@@ -46,7 +47,7 @@ def list_nodes(output: str) -> None:
 @node.command("calibrate")
 @click.argument("name", metavar="NODE")
 @click.option("--wait/--no-wait", default=True, help="Wait for the result.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=TIMEOUT, default=60.0, show_default=True, help="Seconds to wait.")
 @output_option
 def calibrate(name: str, wait: bool, timeout: float, output: str) -> None:
     """Measure what the tiers of NODE deliver, past the page cache."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import click
 
 from sllm_tasks.cli.following import print_stream
+from sllm_tasks.cli.numbers import FiniteRange
 from sllm_tasks.cli.output import note, output_option, show_one
 from sllm_tasks.client import Client, Job
 from sllm_tasks.client.calls import JobSettings
@@ -18,23 +18,13 @@ from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_SEED, MAX_TEMPERATUR
 _Command = Callable[..., Any]
 
 
-class _Finite(click.FloatRange):
-    """A range that holds no NaN, which is neither below nor above any bound."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return number
-
-
 _SEED = click.IntRange(0, MAX_SEED)
-_DEADLINE = _Finite(0, MAX_LIFE_S, min_open=True)
+_DEADLINE = FiniteRange(0, MAX_LIFE_S, min_open=True)
 _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--chat", is_flag=True, help="Send PROMPT as a message, through the model's chat template."),
     click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), help="Output tokens at most."),
-    click.option("--temperature", type=_Finite(0, MAX_TEMPERATURE), help="0 is greedy."),
-    click.option("--top-p", type=_Finite(0, 1, min_open=True)),
+    click.option("--temperature", type=FiniteRange(0, MAX_TEMPERATURE), help="0 is greedy."),
+    click.option("--top-p", type=FiniteRange(0, 1, min_open=True)),
     click.option("--top-k", type=click.IntRange(0, MAX_TOP_K)),
     click.option("--seed", type=_SEED, help="The same seed draws the same tokens."),
     click.option("--stop", multiple=True, help="Text that ends the output; may be given often."),

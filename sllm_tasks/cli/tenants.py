@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sllm_tasks.cli.numbers import FiniteRange
 from sllm_tasks.cli.output import output_option, show_list, show_one
 from sllm_tasks.client import Client, calls
 
@@ -35,7 +36,13 @@ def list_tenants(output: str) -> None:
 
 @tenant.command("set")
 @click.argument("name", metavar="TENANT")
-@click.option("--weight", type=float, default=1.0, show_default=True, help="Share when tenants compete.")
+@click.option(
+    "--weight",
+    type=FiniteRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share when tenants compete.",
+)
 @click.option("--max-queued-jobs", type=click.IntRange(min=0), help="Jobs that may wait. Default: the server's.")
 @click.option("--max-running-jobs", type=click.IntRange(min=1), help="Jobs that may run. Default: the server's.")
 @click.option("--max-requests-per-min", type=click.IntRange(min=0), help="Of each of its keys. Default: the server's.")

@@ -13,6 +13,7 @@ from sllm_tasks.client import calls
 from sllm_tasks.client.answers import Answer, Lost
 from sllm_tasks.client.calls import Call, JobSettings
 from sllm_tasks.client.connection import find_connection
+from sllm_tasks.client.encoding import encode_body
 from sllm_tasks.client.flows import Flow, sending, waiting_for_job, waiting_for_operation
 from sllm_tasks.client.following import CONNECT_TIMEOUT_S, MAX_EVENT_BYTES, READ_TIMEOUT_S, StreamPosition
 from sllm_tasks.client.records import JobRecord, JobResult, Json, OperationRecord, StreamItem
@@ -199,8 +200,8 @@ class Client:
                 call.method,
                 call.path,
                 params=dict(call.params),
-                json=call.json,
-                headers=dict(call.headers),
+                content=None if call.json is None else encode_body(call.json),
+                headers=call.all_headers,
                 timeout=httpx2.Timeout(self._timeout_s + call.wait_s, connect=CONNECT_TIMEOUT_S),
             )
         except httpx2.TransportError as error:

@@ -39,6 +39,11 @@ class Call(Generic[_Answer]):
     #: For how long the server was asked to hold its answer back, in seconds.
     wait_s: int = 0
 
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """Its own headers and those of its body."""
+        return {**({} if self.json is None else {"Content-Type": "application/json"}), **self.headers}
+
 
 class JobSettings(TypedDict, total=False):
     """What may be said about a job; what is left out, or None, is left to the server."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sllm_tasks.errors import ConfigError
 
-_DEFAULT_URL = "http://127.0.0.1:8080"
+_DEFAULT_PORT = "8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ def find_connection(
         # A key that belongs to another server is not sent to this one.
         if api_key is None and url in {None, stored.get("url")}:
             api_key = stored.get("api_key")
-        url = url or stored.get("url") or _DEFAULT_URL
+        url = url or stored.get("url") or f"http://127.0.0.1:{environ.get('SLLM_PORT') or _DEFAULT_PORT}"
     return Connection(url=url.rstrip("/"), api_key=api_key)
 
 

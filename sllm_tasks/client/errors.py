@@ -30,6 +30,12 @@ class NotFoundApiError(ApiError):
     """The server knows nothing of that name or id."""
 
 
+class UnsendableError(ClientError):
+    """A request says something that JSON cannot; nothing was sent."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
 class ServerUnavailableError(ClientError):
     """The server did not answer, or said that it cannot now, and trying again did not help."""
 

@@ -42,11 +42,14 @@ def get_events(job_id: str) -> Response:
 
 
 def _position() -> str:
-    after = request.headers.get("Last-Event-ID") or request.args.get("after") or BEGINNING
+    header = request.headers.get("Last-Event-ID")
+    after = header or request.args.get("after") or BEGINNING
     try:
         parse_event_id(after)
     except ValueError:
-        error = FieldError(pointer="?after", detail="must be the id of an event", code="event_id")
+        error = FieldError(
+            pointer="Last-Event-ID" if header else "?after", detail="must be the id of an event", code="event_id"
+        )
         raise InvalidFieldsError((error,)) from None
     return after
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from sllm_tasks.jobs import Exactness, can_be_exact
 from sllm_tasks.ledger.keys import Scope
@@ -14,6 +22,7 @@ from webapp.schemas.fields import Body, NodeName, ShortText, TenantName, Text, U
 from webapp.schemas.jobs import Query
 
 DEFAULT_KEEP_ALIVE_S: Final = 60.0
+_MAX_KEEP_ALIVE_S: Final = 30 * 86_400
 _SCHEMES = ("http", "https", "s3")
 
 
@@ -37,6 +46,19 @@ def _check_url(scheme: str, value: str) -> None:
         raise ValueError("must hold no user, password or query; credentials belong into the environment of the node")
 
 
+def _seconds_or_auto(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Say once what both of its forms would say apart."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f"must be a number of seconds from 0 to {_MAX_KEEP_ALIVE_S}, or auto") from None
+
+
+_KeepAlive = Annotated[
+    Annotated[float, Field(ge=0, le=_MAX_KEEP_ALIVE_S)] | Literal["auto"], WrapValidator(_seconds_or_auto)
+]
+
+
 class ModelRequest(Body):
     """What a model is served from and how; what is left out is decided by the deploy operation."""
 
@@ -51,7 +73,7 @@ class ModelRequest(Body):
     context: Annotated[int, Field(ge=16, le=10_000_000)] = 2048
     max_jobs: Annotated[int, Field(ge=1, le=1024)] = 16
     #: Of an idle replica; auto: as long as the model's past says that it is worth it, and it comes before its jobs.
-    keep_alive_s: Annotated[float, Field(ge=0, le=30 * 86_400)] | Literal["auto"] = DEFAULT_KEEP_ALIVE_S
+    keep_alive_s: _KeepAlive = DEFAULT_KEEP_ALIVE_S
     min_replicas: Annotated[int, Field(ge=0, le=1024)] = 0
     max_replicas: Annotated[int, Field(ge=1, le=1024)] = 8
 

@@ -32,6 +32,7 @@ def test_a_keep_alive_is_a_number_of_seconds_or_auto(web: Web) -> None:
     model = web.http.get("/api/v1/models/opt", headers=web.auth).json
     assert (model["keep_alive_s"], model["deployment"]["keep_alive_s"]) == ("auto", "auto")
     response = web.http.put("/api/v1/models/opt", json={**body, "keep_alive_s": "long"}, headers=web.auth)
+    assert [error["pointer"] for error in response.json["errors"]] == ["/keep_alive_s"]
     assert response.status_code == 422
 
 
