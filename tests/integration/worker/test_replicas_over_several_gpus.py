@@ -74,9 +74,12 @@ class WatchfulEngine(InstantEngine):
     closed: Callable[[], list[str]]
     #: Loads wait for it.
     may_load: threading.Event
+    #: The newest load has freed what it had to, and waits or goes on.
+    began: threading.Event
 
     def load(self, *args: Any, **named: Any) -> None:
-        self.may_load.wait(10)
+        self.began.set()
+        self.may_load.wait(60)
         self.loads.append((args[1], self.closed()))
         super().load(*args, **named)
 
@@ -88,7 +91,8 @@ def engine(live: LiveState, monkeypatch: pytest.MonkeyPatch) -> type[WatchfulEng
 
     may_load = threading.Event()
     may_load.set()
-    watchful = type("Watchful", (WatchfulEngine,), {"loads": [], "closed": staticmethod(closed), "may_load": may_load})
+    members = {"loads": [], "closed": staticmethod(closed), "may_load": may_load, "began": threading.Event()}
+    watchful = type("Watchful", (WatchfulEngine,), members)
     monkeypatch.setattr("sllm_tasks.worker.replicas.create_engine", lambda name: watchful())
     return watchful
 
@@ -206,9 +210,11 @@ def test_a_load_that_waits_for_memory_ends_when_nobody_wants_it_any_more(
 ) -> None:
     cluster.load("right", (SECOND,)).result(10)
     engine.may_load.clear()
+    engine.began.clear()
     # The neighbour is in the middle of a load, so what it should free stays for now.
     cluster.world.redis.hset(f"sllm:gpu:{SECOND}", "capacity_bytes", 2 * _ROOM)
     busy = cluster.load("busy", (SECOND,))
+    assert engine.began.wait(60)
     cluster.world.redis.hset(f"sllm:gpu:{FIRST}", "capacity_bytes", 2 * _ROOM)
     waiting = cluster.load("pair", (FIRST, SECOND), "right")
     until(lambda: cluster.workers[SECOND].asked == ["right"])
