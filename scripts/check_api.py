@@ -25,7 +25,7 @@ _REVOKING = "keys.revoke_key"
 
 
 def main() -> int:
-    """Run schemathesis; returns its exit status."""
+    """Run schemathesis twice; returns 0 if both found nothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-examples", type=int, default=30, help="random requests per operation")
     parser.add_argument("--seed", type=int, default=1)
@@ -40,7 +40,9 @@ def main() -> int:
             "--seed", str(arguments.seed), "--request-timeout", "20", "--continue-on-failure", "--no-color", *more,
         ]  # fmt: skip
         runs = [[*command, option, _REVOKING] for option in ("--exclude-operation-id", "--include-operation-id")]
-        return max(subprocess.run(run, cwd=scratch, check=False).returncode for run in runs)
+        statuses = [subprocess.run(run, cwd=scratch, check=False).returncode for run in runs]
+        # That of a run that was killed is negative.
+        return int(any(statuses))
 
 
 if __name__ == "__main__":
