@@ -37,6 +37,8 @@ class CatchUp:
     num_rounds: int
     #: Tokens that the source has and the target has not.
     gap: int
+    #: Tokens of the last round, which were the gap before it; 0 before the first.
+    last_gap: int
     #: Tokens that the source produces per second.
     source_rate: float
     #: Tokens that the target reads per second, in its best round; 0 before the first.
@@ -55,7 +57,19 @@ def next_step(progress: CatchUp) -> Step:
     if progress.gap <= _SMALL_GAP or progress.pause_s * progress.source_rate <= 1:
         # The reader would wait for the source's next token as long as for the target's.
         return Step.HAND_OVER
-    gap_after = (progress.pause_s + _ROUND_TRIP_S) * progress.source_rate
-    if progress.num_rounds < _MAX_ROUNDS and gap_after <= _SHRINKS_TO * progress.gap:
+    if progress.num_rounds < _MAX_ROUNDS and _has_shrunk(progress) and _will_shrink(progress):
         return Step.ROUND
     return Step.HAND_OVER if progress.pause_s <= _MAX_PAUSE_S else Step.GIVE_UP
+
+
+def _has_shrunk(progress: CatchUp) -> bool:
+    """Beside others the target reads a few tokens hardly sooner than many, whatever its best rate; seen in the gap.
+
+    The first round does not tell: it brings the prompt too, and what was generated may be short.
+    """
+    return progress.num_rounds == 1 or progress.gap <= _SHRINKS_TO * progress.last_gap
+
+
+def _will_shrink(progress: CatchUp) -> bool:
+    gap_after = (progress.pause_s + _ROUND_TRIP_S) * progress.source_rate
+    return gap_after <= _SHRINKS_TO * progress.gap

@@ -41,22 +41,24 @@ class Source:
             if run.stop is Stop.MOVE:
                 return
             if found.state is MigrationState.CATCHING_UP and found.is_settled:
+                last_gap = found.num_acked - known.num_tokens
                 _note(known, run, found.num_acked)
                 if str(known.prefix) != found.acked_hash:
                     self._live.migrations.end(migration.id, MigrationState.FAILED, "the target has other tokens")
                     return
                 rate = (len(run.tokens) - began_tokens) / max(time.monotonic() - began_s, 1e-3)
-                if not self._go_on(run, found, known, rate):
+                if not self._go_on(run, found, known, rate, last_gap):
                     return
             mailbox.wait()
             found = self._live.migrations.get(migration.id)
 
-    def _go_on(self, run: JobRun, migration: Migration, known: Acknowledged, source_rate: float) -> bool:
+    def _go_on(self, run: JobRun, migration: Migration, known: Acknowledged, source_rate: float, last_gap: int) -> bool:
         """Send another round and wait for it; False when there is nothing more to follow."""
         num_written = run.num_written
         progress = CatchUp(
             num_rounds=migration.round_acked,
             gap=num_written - migration.num_acked,
+            last_gap=last_gap,
             source_rate=source_rate,
             target_rate=migration.target_rate,
         )

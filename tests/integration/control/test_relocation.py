@@ -8,13 +8,13 @@ import pytest
 
 from sllm_tasks.cluster import GpuState
 from sllm_tasks.control.relocation import Relocation
-from sllm_tasks.jobs import JobStatus
+from sllm_tasks.jobs import JobStatus, SamplingParams
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.drains import drain
 from sllm_tasks.livestate.jobs import LiveJob
 from sllm_tasks.migration.states import MigrationReason
 from sllm_tasks.mover import Mover
-from tests.integration.livestate.world import GPU, OTHER_GPU, World, job_spec, replica_order
+from tests.integration.livestate.world import GPU, OTHER_GPU, SUCCEEDED, World, job_spec, replica_order
 
 
 @pytest.fixture
@@ -63,3 +63,23 @@ def test_jobs_that_decode_and_have_nowhere_to_go_stay(world: World, database: Da
     relocation.step()
     decodes = view(world, "decodes")
     assert (decodes.gpu, decodes.migration_id) == (GPU, "")
+
+
+def test_of_many_jobs_two_leave_at_a_time_those_with_most_before_them_first(world: World, database: Database) -> None:
+    claims = {"short": world.running_job("short")}
+    for name, max_tokens in {"long": 30, "longer": 40}.items():
+        world.live.jobs.create(job_spec(name, params=SamplingParams(max_tokens=max_tokens, seed=7)))
+        claims[name] = world.claim(name)
+    for claim in claims.values():
+        world.append(claim, 0)
+    world.add_gpu(OTHER_GPU, "worker_b", replica_order("replica_2", gpu=OTHER_GPU))
+    world.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
+    relocation = Relocation(database, world.live, Mover(world.live))
+
+    def moving() -> set[str]:
+        relocation.step()
+        return {name for name in claims if view(world, name).migration_id}
+
+    assert moving() == moving() == {"long", "longer"}
+    world.live.jobs.finish(claims["long"], SUCCEEDED)
+    assert moving() == {"short", "longer"}

@@ -8,8 +8,10 @@ from sllm_tasks.migration.rounds import CatchUp, Step, next_step
 from sllm_tasks.migration.states import MIGRATION_TRANSITIONS, MigrationState
 
 
-def catch_up(num_rounds: int, gap: int, source_rate: float = 50.0, target_rate: float = 5_000.0) -> CatchUp:
-    return CatchUp(num_rounds=num_rounds, gap=gap, source_rate=source_rate, target_rate=target_rate)
+def catch_up(
+    num_rounds: int, gap: int, source_rate: float = 50.0, target_rate: float = 5_000.0, *, last_gap: int = 10_000
+) -> CatchUp:
+    return CatchUp(num_rounds=num_rounds, gap=gap, last_gap=last_gap, source_rate=source_rate, target_rate=target_rate)
 
 
 @pytest.mark.parametrize("gap", [0, 1, 1_000])
@@ -27,6 +29,14 @@ def test_a_large_gap_that_shrinks_gets_another_round() -> None:
 
 def test_a_gap_that_does_not_shrink_is_handed_over_if_the_pause_is_short() -> None:
     assert next_step(catch_up(1, 40, source_rate=100.0, target_rate=50.0)) is Step.HAND_OVER
+
+
+def test_a_gap_that_a_round_left_as_it_was_gets_no_other_round() -> None:
+    assert next_step(catch_up(2, 500, last_gap=500)) is Step.HAND_OVER
+
+
+def test_a_first_round_of_few_tokens_does_not_tell_whether_the_gap_shrinks() -> None:
+    assert next_step(catch_up(1, 500, last_gap=5)) is Step.ROUND
 
 
 def test_a_target_that_falls_behind_for_good_is_given_up() -> None:
