@@ -205,6 +205,11 @@ class Settings(BaseSettings):
         return self.home / "run" / "redis.sock"
 
     @property
+    def nursery_socket(self) -> Path:
+        """Where `sllm up` forks processes for the node agents of this state folder."""
+        return self.home / "run" / "nursery.sock"
+
+    @property
     def live_url(self) -> str:
         """Where the live state is."""
         return self.redis_url or f"unix://{self.redis_socket}"

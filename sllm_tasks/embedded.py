@@ -13,7 +13,7 @@ from sllm_tasks.errors import ConfigError
 
 _NAMES = ("valkey-server", "redis-server")
 #: A unix socket's path is at most 107 bytes long on Linux.
-_MAX_SOCKET_BYTES = 107
+MAX_SOCKET_BYTES = 107
 
 
 def find_server() -> Path:
@@ -32,7 +32,7 @@ def find_server() -> Path:
 def server_command(settings: Settings) -> list[str]:
     """Build the command that runs the private server in the foreground; its folders exist afterwards."""
     socket = settings.redis_socket
-    if len(bytes(socket)) > _MAX_SOCKET_BYTES:
+    if len(bytes(socket)) > MAX_SOCKET_BYTES:
         raise ConfigError(f"home: the path {settings.home} is too long for a unix socket in it")
     data = settings.home / "redis"
     for folder in (data, socket.parent):

@@ -35,6 +35,8 @@ _START_TIMEOUT_S = 180.0
 _CPU_SHARE = 0.5
 #: What a worker imports before it takes work.
 _WORKER_MODULES = ("sllm_tasks.worker.app",)
+#: Forks processes for node agents; named here and not imported, for it imports torch.
+_NURSERY = "sllm_tasks.node_agent.apart.nursery"
 
 
 def run(settings: Settings) -> int:
@@ -45,6 +47,8 @@ def run(settings: Settings) -> int:
 
     """
     logs.set_up(settings)
+    # Checkpoints are directories; what is forked has read this when it was imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
     (settings.home / "logs").mkdir(exist_ok=True)
     with _only_one(settings.home / "run" / "up.lock"):
@@ -131,7 +135,7 @@ class Supervisor:
 
     def _stop_children(self) -> None:
         """Web first, so that nothing new comes; the broker last, so that everybody can say goodbye."""
-        for group in ("web", "router", "worker", "node", "control"):
+        for group in ("web", "router", "worker", "node", "nursery", "control"):
             children = [child for child in self._children if child.spec.name.startswith(group)]
             for child in children:
                 child.ask_to_stop()
@@ -166,6 +170,8 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
     shared = _shared_environ(settings)
 
     num_gpus = num_nvidia_gpus()
+    # CUDA does not survive a fork; whether the imports alone leave it untouched was not tried on a GPU.
+    may_fork = not num_gpus
 
     def spec(name: str, *words: str, **environ: str) -> ChildSpec:
         return ChildSpec(
@@ -173,8 +179,7 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
             command=(*command, *words),
             environ={**shared, **environ},
             grace_s=settings.grace_s + 15 if words[0] == "worker" else 10.0,
-            # CUDA does not survive a fork; whether the imports alone leave it untouched was not tried on a GPU.
-            is_forked=words[0] == "worker" and not num_gpus,
+            is_forked=words[0] == "worker" and may_fork,
         )
 
     specs = [spec("control", "control"), spec("router", "router"), spec("web", "web")]
@@ -187,6 +192,9 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
             specs.append(spec(f"node-{name}", "node", **node))
             for i in range(settings.gpus_per_node):
                 specs.append(spec(f"worker-{name}.{i}", "worker", **node, **_cpu_gpu(settings), SLLM_GPU=str(i)))
+    if len(bytes(settings.nursery_socket)) <= embedded.MAX_SOCKET_BYTES:
+        nursery = (sys.executable, "-m", _NURSERY, str(settings.nursery_socket))
+        specs.append(ChildSpec(name="nursery", command=nursery, is_forked=may_fork))
     return specs
 
 

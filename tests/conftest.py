@@ -45,14 +45,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # Before pytest-xdist reads the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, tests of one file stay together, and so do all that share one cluster."""
+    """Side by side, tests of one file stay together, and so do all that share one cluster, or one nursery."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _group(item: pytest.Item) -> str:
-    folder = item.path.parent
-    shares = folder.name == "faults" or (folder.name == "acceptance" and "cluster" in getattr(item, "fixturenames", ()))
+    folder, fixtures = item.path.parent, getattr(item, "fixturenames", ())
+    shares = folder.name == "faults" or (folder.name == "acceptance" and "cluster" in fixtures) or "nursery" in fixtures
     return str(folder if shares else item.path)
 
 

@@ -38,6 +38,7 @@ from webapp.openai import batches as openai_batches
 from webapp.openai import completions as openai_completions
 from webapp.openai import files as openai_files
 from webapp.openai import models as openai_models
+from webapp.openapi.query_names import check_query_names
 from webapp.proxies import TrustedProxies
 from webapp.rate_limits import tell_rates
 from webapp.services import EXTENSION, WebServices, services
@@ -56,6 +57,7 @@ def create_app(web: WebServices) -> Flask:
     app.wsgi_app = TrustedProxies(app.wsgi_app, trusted)  # type: ignore[method-assign] # as Flask documents it
     app.extensions[EXTENSION] = web
     app.before_request(_name_request)
+    app.before_request(check_query_names)
     app.after_request(_tell_request)
     app.after_request(tell_rates)
     problems.init_app(app)

@@ -48,6 +48,7 @@ class NodeAgent:
             rooms=self._rooms,
             dram=self._dram,
             peers=lambda: self._live.fleet.nodes(self._live.now_ms()),
+            nursery=settings.nursery_socket,
         )
         self._thread = ServiceThread("heartbeat", self._beat)
 

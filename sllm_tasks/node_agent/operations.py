@@ -48,7 +48,7 @@ class _Watch:
 class NodeOperations:
     """Runs operations, several at once; each raises SllmError when it cannot be done, and leaves nothing half done."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword, and each is a part of the node
         self,
         *,
         node: str,
@@ -57,14 +57,19 @@ class NodeOperations:
         rooms: RoomKeeper,
         dram: DramTier,
         peers: Callable[[], list[NodeInfo]],
+        nursery: Path | None = None,
     ) -> None:
-        """`peers` tells which nodes live, this one included; it may raise UnavailableError."""
+        """`peers` tells which nodes live, this one included; it may raise UnavailableError.
+
+        `nursery` is where one listens that forks processes (`sllm_tasks.node_agent.apart.nursery`), if one does.
+        """
         self._node = node
         self._secret = secret
         self._store = store
         self._rooms = rooms
         self._dram = dram
         self._peers = peers
+        self._nursery = nursery
         self._kinds: dict[str, Callable[[str, dict[str, Any], OperationLease], Result]] = {
             OperationKind.DEPLOY: self._deploy,
             OperationKind.FETCH: self._fetch,
@@ -112,7 +117,7 @@ class NodeOperations:
         with self._rooms.working(name) as room:
             try:
                 destination = {"destination": str(self._store.finished(name))}
-                return work_apart(work, {**request, **destination}, _Watch(lease, room))
+                return work_apart(work, {**request, **destination}, _Watch(lease, room), self._nursery)
             except ModelUnusableError as error:
                 if error.code is ErrorCode.DISK_FULL:
                     self._store.discard(name)
@@ -128,7 +133,7 @@ class NodeOperations:
         del args
         request = {"path": str(self._store.path(target)), "digest": target}
         try:
-            return {"digest": target, **work_apart(Work.VERIFY, request, _Watch(lease))}
+            return {"digest": target, **work_apart(Work.VERIFY, request, _Watch(lease), self._nursery)}
         except ModelUnusableError as error:
             if error.code is not ErrorCode.CHECKPOINT_CORRUPT:
                 raise
@@ -141,7 +146,7 @@ class NodeOperations:
         if not self._dram.capacity_bytes:
             raise ModelUnusableError(ErrorCode.OUT_OF_MEMORY, f"node {self._node} has no DRAM tier: pool_bytes is 0")
         request = {"path": str(path), "pool_folder": str(self._dram.folder), "pool_bytes": self._dram.capacity_bytes}
-        return {"digest": target, **work_apart(Work.PREFETCH, request, _Watch(lease))}
+        return {"digest": target, **work_apart(Work.PREFETCH, request, _Watch(lease), self._nursery)}
 
     def _evict(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
         del args, lease
@@ -155,4 +160,5 @@ class NodeOperations:
             message = f"node {self._node} has no checkpoint whose reading could be measured"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         paths = [str(path) for digest in digests for path in sorted(self._store.path(digest).glob("partition_*.bin"))]
-        return {"checkpoint": digests[0], **work_apart(Work.CALIBRATE, {"paths": paths}, _Watch(lease))}
+        request = {"paths": paths}
+        return {"checkpoint": digests[0], **work_apart(Work.CALIBRATE, request, _Watch(lease), self._nursery)}

@@ -40,3 +40,11 @@ def test_the_gpus_of_a_node_and_its_agent_share_one_pool(tmp_path: Path) -> None
     specs = supervisor.process_specs(Settings(home=tmp_path, nodes=2, gpus_per_node=2))
     sizes = {spec.environ["SLLM_POOL_BYTES"] for spec in specs if spec.name.startswith(("node", "worker"))}
     assert len(sizes) == 1
+
+
+def test_one_nursery_serves_all_agents_unless_its_socket_has_no_place(tmp_path: Path) -> None:
+    specs = supervisor.process_specs(Settings(home=tmp_path, nodes=2))
+    (nursery,) = [spec for spec in specs if spec.name == "nursery"]
+    assert (nursery.command[-1], nursery.is_forked) == (str(tmp_path / "run" / "nursery.sock"), True)
+    deep = tmp_path / ("x" * 100)
+    assert "nursery" not in {spec.name for spec in supervisor.process_specs(Settings(home=deep))}

@@ -10,9 +10,11 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.keys import Scope
 from webapp.auth import bearer, caller, requires
 from webapp.errors import FieldError, InvalidFieldsError
+from webapp.incoming import read_query
 from webapp.job_events import stream_events
 from webapp.job_follower import BEGINNING, parse_event_id
 from webapp.job_views import JobView, find_job
+from webapp.schemas.jobs import EventsQuery
 from webapp.services import WebServices, services
 
 blueprint = Blueprint("job_events", __name__, url_prefix="/api/v1/jobs")
@@ -43,7 +45,7 @@ def get_events(job_id: str) -> Response:
 
 def _position() -> str:
     header = request.headers.get("Last-Event-ID")
-    after = header or request.args.get("after") or BEGINNING
+    after = header or read_query(EventsQuery).after or BEGINNING
     try:
         parse_event_id(after)
     except ValueError:

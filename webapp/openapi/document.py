@@ -18,6 +18,7 @@ from webapp.auth import GUARDED
 from webapp.openai.problems import PREFIX as OPENAI_PREFIX
 from webapp.openapi.answers import InvalidFields, Problem
 from webapp.openapi.openai_answers import OpenAiError
+from webapp.openapi.query_names import REST_PREFIX
 from webapp.openapi.routes import ROUTES, Bytes, Content, ListOf, RouteForm, Streamed
 
 # Any: JSON Schema.
@@ -189,7 +190,8 @@ class _Operation:
             found.add(404)
         if self._form.body is not None:
             found |= {400, 413} | (set() if self._form.is_upload else {415})
-        if (self._form.body is not None or self._form.query is not None) and not self._is_openai:
+        if self._rule.rule.startswith(REST_PREFIX):
+            # A query string has names that no route knows.
             found.add(422)
         if self._form.query is not None and self._is_openai:
             found.add(400)

@@ -89,7 +89,7 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
         answers={200: native.Job, 304: None}, headers=("Prefer", "If-None-Match"), errors=frozenset({410})
     ),
     "jobs.get_result": RouteForm(
-        answers={200: native.JobResult, 202: native.NotYet}, headers=("Prefer",), errors=frozenset({410, 422})
+        answers={200: native.JobResult, 202: native.NotYet}, headers=("Prefer",), errors=frozenset({410})
     ),
     "jobs.get_attempts": RouteForm(answers={200: ListOf(native.Attempt)}, errors=frozenset({410})),
     "jobs.get_deliveries": RouteForm(
@@ -97,32 +97,35 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     ),
     "jobs.cancel_job": RouteForm(answers={200: native.Job, 202: native.Job}, errors=frozenset({410})),
     "jobs.post_retry": RouteForm(
-        answers={200: native.Job, 202: native.Job}, headers=(_KEY, "Prefer"), errors=frozenset({409, 410, 422})
+        answers={200: native.Job, 202: native.Job}, headers=(_KEY, "Prefer"), errors=frozenset({409, 410})
     ),
     "jobs.delete_job": RouteForm(answers={204: None}, errors=frozenset({409, 410})),
     "job_events.get_events": RouteForm(
-        answers={200: _EVENTS, 204: None}, headers=("Last-Event-ID",), errors=frozenset({410, 422})
+        answers={200: _EVENTS, 204: None},
+        query=jobs.EventsQuery,
+        headers=("Last-Event-ID",),
+        errors=frozenset({410}),
     ),
     "models.get_models": _all(native.Model),
     "models.get_one": _one(native.Model),
     "models.put_one": RouteForm(body=admin.ModelRequest, answers=_OPERATION, headers=(_KEY,), errors=frozenset({409})),
-    "models.delete_one": RouteForm(answers=_OPERATION, headers=(_KEY,), errors=frozenset({409, 422})),
+    "models.delete_one": RouteForm(answers=_OPERATION, headers=(_KEY,), errors=frozenset({409})),
     "checkpoints.get_checkpoints": _all(native.Checkpoint),
     "checkpoints.verify": RouteForm(body=admin.VerifyRequest, answers=_OPERATION, headers=(_KEY,)),
     "operations.get_operations": _all(native.Operation, jobs.OperationsQuery),
     "operations.get_one": _one(native.Operation),
     "operations.cancel": RouteForm(answers={200: native.Operation}, errors=frozenset({409})),
     "nodes.get_nodes": _all(native.Node),
-    "nodes.calibrate": RouteForm(answers=_OPERATION, headers=(_KEY,), errors=frozenset({422})),
-    "nodes.drain": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
-    "nodes.undrain": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
-    "nodes.drain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({422})),
-    "nodes.undrain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({409, 422})),
+    "nodes.calibrate": RouteForm(answers=_OPERATION, headers=(_KEY,)),
+    "nodes.drain": RouteForm(answers={200: native.Node}),
+    "nodes.undrain": RouteForm(answers={200: native.Node}),
+    "nodes.drain_gpu": RouteForm(answers={200: native.Node}),
+    "nodes.undrain_gpu": RouteForm(answers={200: native.Node}, errors=frozenset({409})),
     "placements.get_placements": _all(native.Placement, admin.PlacementsQuery),
     "placements.get_proposals": _all(native.PlacementProposal),
     "placements.apply_proposals": _all(native.PlacementProposal),
     "placements.put_one": RouteForm(body=admin.PlacementRequest, answers={202: native.Placement}),
-    "placements.delete_one": RouteForm(answers={202: native.Placement}, errors=frozenset({422})),
+    "placements.delete_one": RouteForm(answers={202: native.Placement}),
     "queues.get_queues": _all(native.Queue),
     "queues.pause": _one(native.Queue),
     "queues.resume": _one(native.Queue),
@@ -153,9 +156,9 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     "webhooks.get_one": _one(native.Webhook),
     "webhooks.set_state": RouteForm(body=webhooks.WebhookState, answers={200: native.Webhook}),
     "webhooks.delete_webhook": RouteForm(answers={204: None}),
-    "webhooks.test": RouteForm(answers={202: native.Delivery}, headers=(_KEY,), errors=frozenset({409, 422})),
+    "webhooks.test": RouteForm(answers={202: native.Delivery}, headers=(_KEY,), errors=frozenset({409})),
     "webhooks.get_deliveries": _all(native.Delivery, jobs.DeliveriesQuery),
-    "webhooks.redeliver": RouteForm(answers={202: native.Delivery}, headers=(_KEY,), errors=frozenset({409, 422})),
+    "webhooks.redeliver": RouteForm(answers={202: native.Delivery}, headers=(_KEY,), errors=frozenset({409})),
     "openai_models.get_models": _one(openai.OpenAiModels),
     "openai_models.get_one": _one(openai.OpenAiModel),
     "openai_completions.post_chat": RouteForm(

@@ -86,6 +86,12 @@ class Query(Body):
     model_config = ConfigDict(strict=False)
 
 
+class EventsQuery(Query):
+    """Where in its events a reader of a job goes on; the header `Last-Event-ID` outdoes it."""
+
+    after: str | None = None
+
+
 class PageQuery(Query):
     """Which part of a list; newest first unless `order` says otherwise."""
 

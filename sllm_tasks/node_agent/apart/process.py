@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, SllmError
+from sllm_tasks.node_agent.apart.ward import Ward, forked_from
 
 _PACKAGE = __package__
 #: How soon a cancel is noticed.
@@ -55,7 +57,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    popen: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Ward
     stdin: IO[bytes]
     stdout: IO[bytes]
     stderr: IO[bytes]
@@ -90,15 +92,17 @@ class _Process:
         return self.stderr.read().decode(errors="replace").strip().rpartition("\n")[2][:300]
 
 
-def work_apart(work: Work, request: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
+def work_apart(work: Work, request: dict[str, Any], watcher: Watcher, nursery: Path | None = None) -> dict[str, Any]:
     """Have a process of its own do something and return its result.
+
+    The nursery that listens at that path forks the process; where none does, it imports for itself.
 
     Raises:
         ModelUnusableError: What the process gave as its reason; CHECKPOINT_CORRUPT if it died.
         WorkCanceledError: The watcher said so.
 
     """
-    with _started(work) as process:
+    with tempfile.TemporaryFile() as stderr, _started(work, stderr, nursery) as process:
         process.tell(json.dumps(request))
         for line in process.lines(watcher):
             if "progress" in line:
@@ -111,28 +115,46 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher) -> dict[st
             else:
                 result: dict[str, Any] = line["result"]
                 return result
-        status = process.popen.wait()
-        message = f"{work} died with status {status}: {process.last_words()}"
-        raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, message)
+        status = process.process.wait()
+        death = "died" if status is None else f"died with status {status}"
+        raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, f"{work} {death}: {process.last_words()}")
 
 
 @contextmanager
-def _started(work: Work) -> Iterator[_Process]:
-    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile() as stderr:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", f"{_PACKAGE}.{work}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            bufsize=0,
-            env=environ,
-        )
-        # Leaving it closes the pipes and waits for the end, which is at hand: what is to be kept is on the disk.
-        with popen:
-            try:
-                if popen.stdin is None or popen.stdout is None:
-                    raise RuntimeError("a process without pipes")
-                yield _Process(popen, popen.stdin, popen.stdout, stderr)
-            finally:
-                popen.kill()
+def _started(work: Work, stderr: IO[bytes], nursery: Path | None) -> Iterator[_Process]:
+    process = (_forked(work, stderr, nursery) if nursery else None) or _launched(work, stderr)
+    try:
+        yield process
+    finally:
+        # What is to be kept is on the disk.
+        process.process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        process.process.wait()
+
+
+def _forked(work: Work, stderr: IO[bytes], nursery: Path) -> _Process | None:
+    theirs_in, stdin = os.pipe()
+    stdout, theirs_out = os.pipe()
+    ward = forked_from(nursery, work, [theirs_in, theirs_out, stderr.fileno()])
+    os.close(theirs_in)
+    os.close(theirs_out)
+    if ward is None:
+        os.close(stdin)
+        os.close(stdout)
+        return None
+    return _Process(ward, os.fdopen(stdin, "wb", 0), os.fdopen(stdout, "rb", 0), stderr)
+
+
+def _launched(work: Work, stderr: IO[bytes]) -> _Process:
+    popen = subprocess.Popen(
+        [sys.executable, "-m", f"{_PACKAGE}.{work}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        bufsize=0,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    if popen.stdin is None or popen.stdout is None:
+        raise RuntimeError("a process without pipes")
+    return _Process(popen, popen.stdin, popen.stdout, stderr)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +15,9 @@ import torch
 
 from loaders.writer.convert import convert
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.node_agent.apart import nursery as nursery_module
 from sllm_tasks.node_agent.store import CheckpointStore
+from tests.support.processes import wait_until
 
 MakeCheckpoint = Callable[..., str]
 
@@ -35,6 +41,44 @@ class Watch:
         self.asked.append(num_bytes)
         if num_bytes > self.limit_bytes:
             raise ModelUnusableError(ErrorCode.DISK_FULL, "no room")
+
+
+@dataclass(frozen=True)
+class Nursery:
+    """One that runs."""
+
+    path: Path
+    process: subprocess.Popen[bytes]
+
+    def children(self) -> list[int]:
+        """The processes that it has forked, and that are not gone."""
+        return [
+            int(word) for word in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+
+@contextmanager
+def started_nursery(path: Path) -> Iterator[Nursery]:
+    """A nursery that listens in the place of one that died."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with subprocess.Popen([sys.executable, "-m", nursery_module.__name__, str(path)]) as process:
+        wait_until(lambda: _listens(path), "the nursery listens", 120)
+        try:
+            yield Nursery(path, process)
+        finally:
+            process.kill()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        return connection.connect_ex(str(path)) == 0
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with started_nursery(tmp_path_factory.mktemp("nursery") / "sock") as started:
+        yield started
 
 
 @pytest.fixture

@@ -20,12 +20,14 @@ from sllm_tasks.node_agent.apart import import_checkpoint
 from sllm_tasks.node_agent.apart.link import code_of
 from sllm_tasks.node_agent.apart.process import Work, WorkCanceledError, work_apart
 from sllm_tasks.node_agent.store import CheckpointStore
-from tests.integration.node_agent.conftest import Watch
+from tests.integration.node_agent.conftest import Nursery, Watch
 from tests.support.file_server import FileServer
 
 
-def import_apart(source: Path, store: CheckpointStore, watch: Watch | None = None) -> dict[str, Any]:
-    return work_apart(Work.IMPORT, request(source, store), watch or Watch())
+def import_apart(
+    source: Path | str, store: CheckpointStore, nursery: Nursery | None, watch: Watch | None = None
+) -> dict[str, Any]:
+    return work_apart(Work.IMPORT, request(source, store), watch or Watch(), nursery.path if nursery else None)
 
 
 def request(source: Path | str, store: CheckpointStore, num_gpus: int = 1) -> dict[str, Any]:
@@ -112,9 +114,9 @@ def source(tmp_path: Path) -> Path:
     return make_tiny(tmp_path / "tiny")
 
 
-def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: CheckpointStore) -> None:
+def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: CheckpointStore, nursery: Nursery) -> None:
     watch = Watch()
-    result = import_apart(source, store, watch)
+    result = import_apart(source, store, nursery, watch)
     assert result["architecture"] == "LlamaForCausalLM"
     assert json.loads(result["files"]["tokenizer"])
     manifest = verify(store.finished("import"))
@@ -126,7 +128,7 @@ def test_a_sound_checkpoint_is_described_and_converted(source: Path, store: Chec
 
 @pytest.mark.parametrize("converted", [False, True])
 def test_each_gpu_gets_a_partition_and_its_share_is_told(
-    source: Path, store: CheckpointStore, tmp_path: Path, *, converted: bool
+    source: Path, store: CheckpointStore, tmp_path: Path, nursery: Nursery, *, converted: bool
 ) -> None:
     convert(source, tmp_path / "converted")
     result = import_checkpoint.run(
@@ -151,13 +153,13 @@ def test_a_url_is_converted_for_as_many_gpus_as_a_directory_is(
 
 @pytest.mark.parametrize("converted", [False, True])
 def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
-    source: Path, store: CheckpointStore, tmp_path: Path, *, converted: bool
+    source: Path, store: CheckpointStore, tmp_path: Path, nursery: Nursery, *, converted: bool
 ) -> None:
     expected = convert(source, tmp_path / "converted").digest
     watch = Watch()
     with FileServer(tmp_path) as server:
         url = f"{server.url}/{'converted' if converted else source.name}"
-        result = work_apart(Work.IMPORT, request(url, store), watch)
+        result = import_apart(url, store, nursery, watch)
     manifest = verify(store.finished("import"))
     assert result["architecture"] == "LlamaForCausalLM"
     assert result["digest"] == manifest.digest
@@ -168,9 +170,11 @@ def test_a_checkpoint_behind_a_url_becomes_the_same_as_one_in_a_directory(
     assert store.aside() == [store.finished("import")]
 
 
-def test_what_a_server_refuses_is_named_and_leaves_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+def test_what_a_server_refuses_is_named_and_leaves_nothing(
+    store: CheckpointStore, tmp_path: Path, nursery: Nursery
+) -> None:
     with FileServer(tmp_path) as server, pytest.raises(ModelUnusableError, match="nothing-here"):
-        work_apart(Work.IMPORT, request(f"{server.url}/nothing-here", store), Watch())
+        import_apart(f"{server.url}/nothing-here", store, nursery)
     assert store.aside() == []
 
 
@@ -190,10 +194,12 @@ def test_a_broken_checkpoint_is_refused_with_its_reason(source: Path, store: Che
     assert store.aside() == []
 
 
-def test_a_refusal_keeps_its_code_on_the_way_to_the_agent(source: Path, store: CheckpointStore) -> None:
+def test_a_refusal_keeps_its_code_on_the_way_to_the_agent(
+    source: Path, store: CheckpointStore, nursery: Nursery
+) -> None:
     remove("tokenizer.json")(source)
     with pytest.raises(ModelUnusableError, match=r"tokenizer\.json") as caught:
-        import_apart(source, store)
+        import_apart(source, store, nursery)
     assert caught.value.code is ErrorCode.TOKENIZER_MISSING
 
 
@@ -224,9 +230,9 @@ def test_a_checkpoint_in_our_format_is_verified_and_copied(
         import_here(converted, store)
 
 
-def test_where_there_is_no_room_nothing_is_written(source: Path, store: CheckpointStore) -> None:
+def test_where_there_is_no_room_nothing_is_written(source: Path, store: CheckpointStore, nursery: Nursery) -> None:
     with pytest.raises(ModelUnusableError, match="no room"):
-        import_apart(source, store, Watch(limit_bytes=1000))
+        import_apart(source, store, nursery, Watch(limit_bytes=1000))
     assert store.aside() == []
 
 
@@ -237,19 +243,19 @@ def test_what_an_import_of_an_earlier_state_of_the_source_left_makes_way(source:
 
 
 def test_an_import_that_was_killed_goes_on_where_it_stopped(
-    source: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+    source: Path, store: CheckpointStore, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLLM_FAILPOINTS", "import.chunk=kill9@1")
     with pytest.raises(ModelUnusableError, match="died with status -9"):
-        import_apart(source, store)
+        import_apart(source, store, None)
     (left,) = store.aside()
     begun_at = (left / "progress").read_text().split()[2]
     monkeypatch.delenv("SLLM_FAILPOINTS")
-    import_apart(source, store)
+    import_apart(source, store, nursery)
     assert verify(store.finished("import")).created_at == begun_at
 
 
 def test_a_canceled_import_ends_at_once(source: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLLM_FAILPOINTS", "import.chunk=sleep:60000")
     with pytest.raises(WorkCanceledError):
-        import_apart(source, store, Watch(canceled_at=0))
+        import_apart(source, store, None, Watch(canceled_at=0))

@@ -30,7 +30,7 @@ from sllm_tasks.node_agent.store import CheckpointStore
 from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Trigger
 from tests.integration.livestate.world import FAR_MS
-from tests.integration.node_agent.conftest import Watch, publish
+from tests.integration.node_agent.conftest import Nursery, Watch, publish
 from tests.integration.node_agent.test_peers import damage
 from tests.support.processes import wait_until
 from tests.support.valkey import live_url, valkey_server
@@ -44,7 +44,14 @@ SECRET = "the cluster's"
 class Node:
     """A node's operations over a store and a pool of four chunks, without heartbeat."""
 
-    def __init__(self, store: CheckpointStore, pool: Path, live: LiveState, limit_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        pool: Path,
+        live: LiveState,
+        limit_bytes: int | None = None,
+        nursery: Path | None = None,
+    ) -> None:
         self.store = store
         self.dram = DramTier(pool, 4 * CHUNK_BYTES)
         self.peers: list[NodeInfo] = []
@@ -56,6 +63,7 @@ class Node:
             rooms=RoomKeeper(store, limit_bytes),
             dram=self.dram,
             peers=lambda: self.peers,
+            nursery=nursery,
         )
 
     def run(self, kind: OperationKind, target: str = "", **args: Any) -> dict[str, Any]:
@@ -75,21 +83,28 @@ def live(live_url: str) -> Iterator[LiveState]:
 
 @pytest.fixture
 def node(store: CheckpointStore, tmp_path: Path, live: LiveState) -> Iterator[Node]:
-    node = Node(store, tmp_path / "pool", live)
+    with opened_node(store, tmp_path, live) as node:
+        yield node
+
+
+@contextmanager
+def opened_node(store: CheckpointStore, tmp_path: Path, live: LiveState, nursery: Path | None = None) -> Iterator[Node]:
+    node = Node(store, tmp_path / "pool", live, nursery=nursery)
     yield node
     node.dram.close()
     remove_pool(tmp_path / "pool")
 
 
 def test_a_deployed_directory_is_stored_under_its_digest_and_a_second_time_nothing_changes(
-    node: Node, tmp_path: Path
+    store: CheckpointStore, tmp_path: Path, live: LiveState, nursery: Nursery
 ) -> None:
     source = make_tiny(tmp_path / "tiny")
-    result = node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1)
-    assert node.store.digests() == {result["digest"]}
-    assert result["num_bytes"] == node.store.num_bytes(result["digest"])
-    assert node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1) == result
-    assert node.store.aside() == []
+    with opened_node(store, tmp_path, live, nursery.path) as node:
+        result = node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1)
+        assert store.digests() == {result["digest"]}
+        assert result["num_bytes"] == store.num_bytes(result["digest"])
+        assert node.run(OperationKind.DEPLOY, "m", source=str(source), num_gpus=1) == result
+    assert store.aside() == []
 
 
 def test_a_directory_that_is_not_here_is_missing_so_that_another_node_is_asked(node: Node, tmp_path: Path) -> None:

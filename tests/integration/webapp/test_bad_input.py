@@ -193,3 +193,16 @@ def test_a_query_that_says_something_wrong_is_refused_with_422(web: Web, query: 
     response = web.http.get(f"/api/v1/jobs?{query}", headers=web.auth)
     assert (response.status_code, response.json["code"]) == (422, "invalid_request")
     assert response.json["errors"][0]["pointer"] == "?" + query.split("=", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["jobs/job_01m7xzzzzzzzzzzzzzzzzzzzzz", "nodes", f"models/{MODEL}", "openapi.json", "jobs/x/events"]
+)
+def test_a_name_that_a_route_does_not_know_is_refused_in_its_query(web: Web, path: str) -> None:
+    response = web.http.get(f"/api/v1/{path}?wait=10", headers=web.auth)
+    assert (response.status_code, response.json["code"]) == (422, "invalid_request")
+    assert response.json["errors"][0]["pointer"] == "?wait"
+
+
+def test_probes_may_be_asked_with_any_query(web: Web) -> None:
+    assert web.http.get("/healthz?now=1").status_code == 200
