@@ -54,6 +54,8 @@ def celery_settings() -> dict[str, Any]:
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
+            # One that is killed while it restores keeps the others from it for so long; five minutes by default.
+            "unacked_mutex_expire": 10,
             "health_check_interval": 10,
             "socket_timeout": 10,
             "socket_connect_timeout": 3,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kombu.transport.redis import Mutex
 
 from sllm_tasks.app import make_app
 from sllm_tasks.config import Settings
@@ -71,3 +72,15 @@ def test_a_process_whose_broker_went_in_the_middle_of_its_one_message_takes_the_
     server.start()
     send(2)
     wait_until((tmp_path / "began-2").exists, "the second message")
+
+
+def test_a_process_that_dies_while_it_restores_messages_keeps_others_from_it_for_ten_seconds(
+    server: ValkeyServer,
+) -> None:
+    with make_app(Settings(redis_url=server.url), "one").connection() as connection:
+        channel = connection.default_channel
+        with (
+            channel.conn_or_acquire() as client,
+            Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire),
+        ):
+            assert 0 < client.pttl(channel.unacked_mutex_key) <= 10_000
