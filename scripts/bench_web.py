@@ -22,7 +22,7 @@ from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.demo_checkpoints import make_tiny
 from scripts.live_cluster import LiveCluster
 from scripts.played_gpu import PlayedGpu
-from sllm_tasks.client import Client
+from sllm_tasks.client import Client, calls
 from sllm_tasks.config import load_settings
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import get_model
@@ -258,6 +258,7 @@ def report(streams: Streams, posts: list[float], gets_ms: list[float], settings:
 
 async def measure(target: Target, gpu: PlayedGpu, settings: Settings) -> Report:
     """Measure one thing after the other."""
+    gpu.hold(await target.submit(await target.connect()))
     gets_ms = await measure_gets(target, gpu, settings)
     streams = await measure_streams(target, gpu, settings)
     return report(streams, await measure_posts(target, gpu, settings), gets_ms, settings)
@@ -287,6 +288,8 @@ def main() -> None:
         with Client(cluster.url, cluster.api_key) as client:
             source = make_tiny(Path(scratch) / "tiny")
             client.wait_for(client.deploy(_MODEL, str(source), engine="instant", context=256), timeout=120)
+            # All jobs are the played gpu's: the real one would end them at once.
+            client.run(calls.drain_node("node0"))
         ledger = Database(product.ledger_url)
         with ledger.reading() as session:
             model = get_model(session, _MODEL)

@@ -35,6 +35,7 @@ class PlayedGpu:
         )  # fmt: skip
         self._order = ReplicaOrder(replica=replica)
         self._claims: list[Claim] = []
+        self._held: list[Claim] = []
         self._stopping = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -49,16 +50,26 @@ class PlayedGpu:
         self._stopping.set()
         self._heart.join()
 
+    def hold(self, job_id: str) -> None:
+        """Take a job that gets no tokens and does not end.
+
+        Without any, the router would close the replica: it is not what its model has, for it takes more jobs at once.
+        """
+        self._held.append(self._claimed(job_id))
+
     def claim(self, job_id: str) -> None:
         """Take a job; the first ones are placed here by the router, which opens the fast path with that."""
+        self._claims.append(self._claimed(job_id))
+
+    def _claimed(self, job_id: str) -> Claim:
         deadline_s = time.monotonic() + _PLACED_WITHIN_S
         while True:
             claim = self._live.jobs.claim(job_id, 1, self._GPU, self._WORKER, self._live.now_ms() + 60_000)
             if isinstance(claim, Claim):
-                self._claims.append(claim)
-                return
+                return claim
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"job {job_id} was not placed on the played gpu: {claim}")
+                (job,) = self._live.jobs.views([job_id])
+                raise SystemExit(f"job {job_id} was not placed on the played gpu ({claim}): {job}")
             time.sleep(0.05)
 
     def emit(self, num_tokens: int, period_s: float) -> float:
@@ -85,4 +96,4 @@ class PlayedGpu:
 
     def _beat(self) -> None:
         while not self._stopping.wait(1.0):
-            self._live.fleet.beat_gpu(self._gpu.id, self._WORKER, self._claims, {})
+            self._live.fleet.beat_gpu(self._gpu.id, self._WORKER, [*self._held, *self._claims], {})

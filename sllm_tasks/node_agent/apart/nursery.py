@@ -21,8 +21,12 @@ from sllm_tasks.node_agent.apart.process import Work
 class _Handler(socketserver.BaseRequestHandler):
     """Runs in the forked process, which ends with it."""
 
+    server: _Server
+
     def handle(self) -> None:
         """Become what was asked for, on the standard streams that came with the request."""
+        # Whoever asks a nursery that died would wait for us.
+        self.server.socket.close()
         word, fds, _, _ = socket.recv_fds(self.request, 64, 3)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
