@@ -44,8 +44,8 @@ def get_events(job_id: str) -> Response:
 
 
 def _position() -> str:
-    header = request.headers.get("Last-Event-ID")
-    after = header or read_query(EventsQuery).after or BEGINNING
+    header, asked = request.headers.get("Last-Event-ID"), read_query(EventsQuery).after
+    after = header or asked or BEGINNING
     try:
         parse_event_id(after)
     except ValueError:
