@@ -21,8 +21,8 @@ from webapp.services import WebServices
 
 #: The place before the first event.
 BEGINNING: Final = "0"
-#: Between two reads of a reader, for each reader that there is: 3,000 reads a second kept /healthz waiting for 5 s,
-#: 1,000 for 60 ms (`scripts/bench_web`, 150 readers, 2 cores).
+#: Between two reads of a reader, for each reader that there is: all together read a thousand times a second. The one
+#: value that was tried; figures are in docs/next.md.
 _TURN_S: Final = 0.001
 _EVENT_ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _PERIOD_S = 0.2
 #: Of one replica: jobs that arrive together share what their target reads, and each has the more to read the longer it
-#: takes. Measured with 15 jobs on 2 cores (docs/migration.md).
+#: takes. The one number that was tried (docs/migration.md).
 _MAX_AT_ONCE = 2
 _NO_TOKEN_YET = frozenset({JobStatus.QUEUED, JobStatus.STARTING})
 
