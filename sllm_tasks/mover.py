@@ -108,8 +108,7 @@ class Mover:
         fleet = self._live.fleet
         gpus = fleet.gpus()
         ids = sorted({replica_id for gpu in gpus for replica_id in fleet.replicas_on(gpu.id)})
-        orders = [fleet.replica(replica_id) for replica_id in ids]
-        replicas = tuple(order.replica for order in orders if order is not None)
+        replicas = tuple(order.replica for order in fleet.replicas(ids) if order is not None)
         return Surroundings(gpus=gpus, replicas=replicas, nodes=fleet.nodes(self._live.now_ms()))
 
 

@@ -233,7 +233,7 @@ def _tier_json(usage: TierUsage | None, measured: MeasuredLoad | None) -> AdminJ
 
 
 def _gpu_json(live: LiveState, gpu: Gpu) -> AdminJson:
-    orders = [live.fleet.replica(replica_id) for replica_id in live.fleet.replicas_on(gpu.id)]
+    orders = live.fleet.replicas(live.fleet.replicas_on(gpu.id))
     return {
         "id": str(gpu.id),
         "index": gpu.id.index,

@@ -140,7 +140,7 @@ class FleetStore:
 
     def closed_replicas(self, gpu_id: GpuId) -> list[Replica]:
         """Replicas that still hold memory of a gpu which is promised to others already; their leaders free it."""
-        orders = [self.replica(replica_id) for replica_id in self.replicas_on(gpu_id)]
+        orders = self.replicas(self.replicas_on(gpu_id))
         return [order.replica for order in orders if order and order.replica.state is ReplicaState.UNLOADING]
 
     def has_replicas(self, model: str) -> bool:
@@ -150,32 +150,18 @@ class FleetStore:
 
     def replica(self, replica_id: str) -> ReplicaOrder | None:
         """One replica with what its worker needs to load it."""
+        return self.replicas([replica_id])[0]
+
+    def replicas(self, replica_ids: Sequence[str]) -> list[ReplicaOrder | None]:
+        """Several of them, in one exchange."""
+        if not replica_ids:
+            return []
         with translated():
-            values = self._redis.hgetall(f"{PREFIX}replica:{replica_id}")
-        if b"model" not in values or b"state" not in values:
-            return None
-        replica = Replica(
-            id=replica_id,
-            model=text(values[b"model"]),
-            checkpoint=text(values[b"checkpoint"]),
-            gpus=tuple(GpuId.parse(gpu) for gpu in text(values[b"gpus"]).split(",")),
-            state=ReplicaState(text(values[b"state"])),
-            bytes_per_gpu=number(values[b"bytes_per_gpu"]) or 0,
-            max_jobs=number(values[b"max_jobs"]) or 0,
-            engine=text(values[b"engine"]),
-            context=number(values[b"context"]) or 0,
-            num_jobs=number(values[b"num_jobs"]) or 0,
-            idle_since_ms=number(values[b"idle_since_ms"]) or 0,
-            ready_ms=number(values.get(b"ready_ms")) or 0,
-        )
-        return ReplicaOrder(
-            replica=replica,
-            start_kind=StartKind(text(values[b"start_kind"])) if b"start_kind" in values else None,
-            loaded_bytes=number(values.get(b"loaded_bytes")) or 0,
-            equality=equality_class(
-                text(values.get(b"exactness")), text(values.get(b"fingerprint")), text(values.get(b"downgrade"))
-            ),
-        )
+            pipeline = self._redis.pipeline(transaction=False)
+            for replica_id in replica_ids:
+                pipeline.hgetall(f"{PREFIX}replica:{replica_id}")
+            answers = pipeline.execute()
+        return [_order(*each) for each in zip(replica_ids, answers, strict=True)]
 
     def replica_ready(self, replica_id: str, equality: EqualityClass | None = None) -> bool:
         """Let jobs come, and say what they are promised; False when the replica is no longer wanted."""
@@ -283,3 +269,30 @@ def _equality_args(equality: EqualityClass | None) -> tuple[str, str, str]:
     """Make script arguments of a promise; none is the lesser one."""
     known = equality or EqualityClass(exactness=Exactness.TOKEN, fingerprint="")
     return known.exactness, known.fingerprint, known.downgrade
+
+
+def _order(replica_id: str, values: dict[bytes, bytes]) -> ReplicaOrder | None:
+    if b"model" not in values or b"state" not in values:
+        return None
+    replica = Replica(
+        id=replica_id,
+        model=text(values[b"model"]),
+        checkpoint=text(values[b"checkpoint"]),
+        gpus=tuple(GpuId.parse(gpu) for gpu in text(values[b"gpus"]).split(",")),
+        state=ReplicaState(text(values[b"state"])),
+        bytes_per_gpu=number(values[b"bytes_per_gpu"]) or 0,
+        max_jobs=number(values[b"max_jobs"]) or 0,
+        engine=text(values[b"engine"]),
+        context=number(values[b"context"]) or 0,
+        num_jobs=number(values[b"num_jobs"]) or 0,
+        idle_since_ms=number(values[b"idle_since_ms"]) or 0,
+        ready_ms=number(values.get(b"ready_ms")) or 0,
+    )
+    return ReplicaOrder(
+        replica=replica,
+        start_kind=StartKind(text(values[b"start_kind"])) if b"start_kind" in values else None,
+        loaded_bytes=number(values.get(b"loaded_bytes")) or 0,
+        equality=equality_class(
+            text(values.get(b"exactness")), text(values.get(b"fingerprint")), text(values.get(b"downgrade"))
+        ),
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 
 from sllm_tasks.cluster import EVERY_MODEL, GpuId, Hold
 from sllm_tasks.jobs import JobSpec
@@ -83,6 +85,27 @@ class QueueDepth:
     oldest_ms: int | None
 
 
+def ask_for_room(pipeline: Pipeline) -> None:
+    """Add to a transaction what `room_from` needs the answers of."""
+    pipeline.zrange(f"{PREFIX}waiting", 0, -1)
+    pipeline.hgetall(f"{PREFIX}tenants:running")
+    pipeline.hgetall(f"{PREFIX}tenants:served")
+    pipeline.hgetall(f"{PREFIX}gates")
+
+
+def room_from(answers: Sequence[Any]) -> WaitingRoom:
+    """The waiting room by the answers to `ask_for_room`."""
+    job_ids, running, served, gates = answers
+    names = {text(name) for name in gates}
+    return WaitingRoom(
+        job_ids=tuple(map(text, job_ids)),
+        running=_numbers(running),
+        served=_numbers(served),
+        gates=Gates.parse(names) if gates else None,
+        version=text(gates.get(b"version")),
+    )
+
+
 class QueueStore:
     """The waiting room of the live state."""
 
@@ -94,19 +117,8 @@ class QueueStore:
         """Read everything that is not about single jobs, at one moment."""
         with translated():
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.zrange(f"{PREFIX}waiting", 0, -1)
-            pipeline.hgetall(f"{PREFIX}tenants:running")
-            pipeline.hgetall(f"{PREFIX}tenants:served")
-            pipeline.hgetall(f"{PREFIX}gates")
-            job_ids, running, served, gates = pipeline.execute()
-        names = {text(name) for name in gates}
-        return WaitingRoom(
-            job_ids=tuple(map(text, job_ids)),
-            running=_numbers(running),
-            served=_numbers(served),
-            gates=Gates.parse(names) if gates else None,
-            version=text(gates.get(b"version")),
-        )
+            ask_for_room(pipeline)
+            return room_from(pipeline.execute())
 
     def specs(self, job_ids: Sequence[str]) -> list[LiveSpec | None]:
         """What the router has to know of jobs, None for those without a record."""

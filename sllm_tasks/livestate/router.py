@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from redis import Redis
 
@@ -12,6 +13,7 @@ from sllm_tasks.cluster import GpuId, Hold, ModelInfo
 from sllm_tasks.jobs import JobStatus, StartKind
 from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
 from sllm_tasks.livestate.jobs import CLAIM_MS
+from sllm_tasks.livestate.queues import WaitingRoom, ask_for_room, room_from
 from sllm_tasks.livestate.scripts import Scripts
 
 #: A silent leader is replaced after this time; it renews every second.
@@ -19,6 +21,9 @@ LEADER_LIFE_MS = 3_000
 #: A trigger for the router that was lost delays the next one by at most this.
 _KICK_LIFE_MS = 1_000
 
+_FEED = f"{PREFIX}feed"
+#: One more than it keeps.
+_FEED_ENTRIES = 20_001
 
 _PLACED_FIELDS = ("replica", "prompt_tokens", "max_tokens", "num_tokens", "first_token_ms", "status", "migration")
 
@@ -70,6 +75,14 @@ class Change:
 
     kind: str
     id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What has changed, each once, in the order of its first change; the position is where to go on from."""
+
+    position: str
+    changes: tuple[Change, ...]
 
 
 class RouterStore:
@@ -173,27 +186,41 @@ class RouterStore:
         with translated():
             return bool(self._redis.set(f"{PREFIX}router:kicked", 1, nx=True, px=_KICK_LIFE_MS))
 
-    def kicked(self) -> None:
-        """The router begins a pass: what changes from now on needs another trigger."""
+    def begin_pass(self, after: str) -> tuple[Feed | None, WaitingRoom]:
+        """Begin a pass: what changes from now on needs another trigger.
+
+        Comes with what has changed since a position, as `changes` tells it (None also without a position), and with
+        the waiting room, in one exchange: a job waits for them.
+        """
         with translated():
-            self._redis.delete(f"{PREFIX}router:kicked")
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.delete(f"{PREFIX}router:kicked")
+            ask_for_room(pipeline)
+            if after:
+                pipeline.xrange(_FEED, min=after, count=_FEED_ENTRIES)
+            _, *answers = pipeline.execute()
+        feed = _feed_from(after, answers.pop()) if after else None
+        return feed, room_from(answers)
 
     def feed_end(self) -> str:
         """Position of the newest change."""
         with translated():
-            newest = entries(self._redis.xrevrange(f"{PREFIX}feed", count=1))
+            newest = entries(self._redis.xrevrange(_FEED, count=1))
         return newest[0][0] if newest else "0"
 
-    def changes(self, after: str) -> tuple[str, list[Change]] | None:
-        """Changes after a position and the new position; None when some were lost and all must be read again."""
+    def changes(self, after: str) -> Feed | None:
+        """What has changed after a position; None when some of it was lost and all must be read again."""
         with translated():
-            found = entries(self._redis.xrange(f"{PREFIX}feed", min=after, count=20_001))
-        if after != "0" and (not found or found[0][0] != after):
-            return None
-        fresh = found if after == "0" else found[1:]
-        position = found[-1][0] if found else after
-        seen = dict.fromkeys(Change(kind=text(f[b"kind"]), id=text(f[b"id"])) for _, f in fresh)
-        return position, list(seen)
+            return _feed_from(after, self._redis.xrange(_FEED, min=after, count=_FEED_ENTRIES))
+
+
+def _feed_from(after: str, answer: Any) -> Feed | None:
+    found = entries(answer)
+    if after != "0" and (not found or found[0][0] != after):
+        return None
+    fresh = found if after == "0" else found[1:]
+    seen = dict.fromkeys(Change(kind=text(f[b"kind"]), id=text(f[b"id"])) for _, f in fresh)
+    return Feed(position=found[-1][0] if found else after, changes=tuple(seen))
 
 
 def _shape_args(new: NewReplica) -> list[str | int]:

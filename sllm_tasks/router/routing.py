@@ -69,9 +69,8 @@ class Router:
 
     def run_pass(self) -> None:
         """Serve the waiting jobs in their turns, then look after replicas that no job asks for."""
-        self._live.router.kicked()
-        view = self._snapshot.view()
-        turns, reasons = self._waiting.begin_pass(view.now_ms), dict[Kind, str]()
+        view, room = self._snapshot.begin_pass()
+        turns, reasons = self._waiting.begin_pass(room, view.now_ms), dict[Kind, str]()
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)

@@ -15,6 +15,8 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.inventory import list_models, model_info
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
+from sllm_tasks.livestate.queues import WaitingRoom
+from sllm_tasks.livestate.router import Feed
 from sllm_tasks.policy.replica_table import ReplicaTable
 from sllm_tasks.policy.view import ClusterView, LoadUnderWay
 
@@ -49,10 +51,21 @@ class Snapshot:
         self._models_read_s = float("-inf")
         self._nodes_read_ms = 0
 
+    def begin_pass(self) -> tuple[ClusterView, WaitingRoom]:
+        """Return the cluster and the waiting room as they are now; raises UnavailableError."""
+        feed, room = self._live.router.begin_pass(self._position)
+        return self._view(feed), room
+
     def view(self) -> ClusterView:
         """Return the cluster as it is now; raises UnavailableError."""
+        return self._view(self._live.router.changes(self._position) if self._position else None)
+
+    def _view(self, feed: Feed | None) -> ClusterView:
         now_ms = self._live.now_ms()
-        self._follow(now_ms)
+        if feed is None:
+            self._read_everything(now_ms)
+        else:
+            self._follow(feed, now_ms)
         if time.monotonic() - self._models_read_s > _MODELS_LIFE_S:
             self._refresh_models()
         return ClusterView(
@@ -87,19 +100,15 @@ class Snapshot:
         self._models = {row.name: model_info(row) for row in rows}
         self._models_read_s = time.monotonic()
 
-    def _follow(self, now_ms: int) -> None:
-        answer = self._live.router.changes(self._position) if self._position else None
-        if answer is None:
-            self._read_everything(now_ms)
-            return
-        self._position, changes = answer
-        for change in changes:
+    def _follow(self, feed: Feed, now_ms: int) -> None:
+        self._position = feed.position
+        for change in feed.changes:
             if change.kind == "gpu":
                 self._read_gpu(GpuId.parse(change.id))
-        self._read_replicas([change.id for change in changes if change.kind == "replica"])
+        self._read_replicas([change.id for change in feed.changes if change.kind == "replica"])
         # A node that falls silent leaves no change behind.
         overdue = now_ms - self._nodes_read_ms > _NODES_LIFE_MS
-        if overdue or any(change.kind == "node" for change in changes):
+        if overdue or any(change.kind == "node" for change in feed.changes):
             self._read_nodes(now_ms)
 
     def _read_everything(self, now_ms: int) -> None:
@@ -107,7 +116,7 @@ class Snapshot:
         self._position = self._live.router.feed_end()
         self._gpus = {gpu.id: gpu for gpu in self._live.fleet.gpus()}
         ids = {id_ for gpu in self._gpus for id_ in self._live.fleet.replicas_on(gpu)}
-        orders = [self._live.fleet.replica(id_) for id_ in sorted(ids)]
+        orders = self._live.fleet.replicas(sorted(ids))
         self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
         self._loading = {order.replica.id: order for order in orders if order is not None and _is_loading(order)}
         self._read_nodes(now_ms)
@@ -122,7 +131,7 @@ class Snapshot:
             self._gpus[gpu_id] = gpu
 
     def _read_replicas(self, replica_ids: list[str]) -> None:
-        orders = {replica_id: self._live.fleet.replica(replica_id) for replica_id in replica_ids}
+        orders = dict(zip(replica_ids, self._live.fleet.replicas(replica_ids), strict=True))
         gone = [replica_id for replica_id, order in orders.items() if order is None]
         changed = [order.replica for order in orders.values() if order is not None]
         self._replicas = self._replicas.without(gone).with_replicas(changed)

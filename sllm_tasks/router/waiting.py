@@ -39,9 +39,8 @@ class WaitingJobs:
         self._told: dict[str, str] = {}
         self._held: dict[str, str] = {}
 
-    def begin_pass(self, now_ms: int) -> Turns:
-        """Look at the waiting room; raises UnavailableError."""
-        room = self._live.queues.look()
+    def begin_pass(self, room: WaitingRoom, now_ms: int) -> Turns:
+        """Read the jobs that are new in the waiting room; raises UnavailableError."""
         self._rules.follow(room)
         if room.gates is None:
             # The live state is a new one, and so are its counts.

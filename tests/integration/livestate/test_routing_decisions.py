@@ -10,7 +10,7 @@ import pytest
 from sllm_tasks.cluster import GpuState, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate.fleet import LoadState
-from sllm_tasks.livestate.router import Applied, Change, NewReplica
+from sllm_tasks.livestate.router import Applied, Change, Feed, NewReplica
 from tests.integration.livestate.world import (
     GPU,
     OTHER_GPU,
@@ -201,8 +201,19 @@ def test_a_lease_that_ran_out_goes_to_the_next_with_a_greater_epoch(world: World
 
 def test_one_trigger_for_the_router_is_on_its_way_at_a_time(world: World) -> None:
     assert sum(run_together([world.live.router.kick] * 16)) == 1
-    world.live.router.kicked()
+    world.live.router.begin_pass("")
     assert world.live.router.kick()
+
+
+def test_a_pass_begins_with_what_changed_and_with_the_waiting_room(world: World) -> None:
+    world.add_gpu()
+    position = world.live.router.feed_end()
+    world.live.jobs.create(job_spec())
+    feed, room = world.live.router.begin_pass(position)
+    assert feed == world.live.router.changes(position)
+    assert room == world.live.queues.look()
+    assert room.job_ids == ("job_1",)
+    assert world.live.router.begin_pass("") == (None, room)
 
 
 def test_changes_are_told_once_each_from_a_position_on(world: World) -> None:
@@ -212,13 +223,13 @@ def test_changes_are_told_once_each_from_a_position_on(world: World) -> None:
     world.live.fleet.set_gpu_state(GPU, GpuState.UP)
     answer = world.live.router.changes(position)
     assert answer is not None
-    assert answer[1] == [Change(kind="gpu", id=str(GPU))]
-    assert world.live.router.changes(answer[0]) == (answer[0], [])
+    assert answer.changes == (Change(kind="gpu", id=str(GPU)),)
+    assert world.live.router.changes(answer.position) == Feed(position=answer.position, changes=())
 
 
 def test_an_empty_feed_has_no_changes(world: World) -> None:
     assert world.live.router.feed_end() == "0"
-    assert world.live.router.changes("0") == ("0", [])
+    assert world.live.router.changes("0") == Feed(position="0", changes=())
 
 
 def test_a_reader_that_lost_its_place_in_the_feed_is_told_so(world: World) -> None:
