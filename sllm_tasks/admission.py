@@ -113,12 +113,12 @@ class Admission:
             return count_active(session, tenant)
 
     def _start(self, new: NewJob) -> None:
-        placed = self._live.jobs.create(new.spec, fast_path=self._fast_path)
+        placed = self._live.jobs.create(new.spec, fast_path=self._fast_path, kick=True)
         if placed.gpu is not None:
             self._dispatcher.run_job(placed.gpu, new.spec.job_id, 1)
             mark("job.sent", new.spec.job_id)
-        else:
-            self._dispatcher.route()
+        elif placed.kicks:
+            self._dispatcher.send_kick()
 
 
 def _write(session: Session, new: NewJob, request: RepeatableRequest | None) -> Accepted:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -21,6 +22,10 @@ RUN_OPERATION: Final = "sllm.run_operation"
 
 ROUTER_QUEUE: Final = "router"
 CONTROL_QUEUE: Final = "control"
+
+#: How every message is sent. Readers declare their queues themselves, and nobody reads arguments in a log: both took a
+#: fifth of the time of sending.
+_SENDING: Final[Mapping[str, Any]] = {"ignore_result": True, "declare": [], "argsrepr": "", "kwargsrepr": ""}
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +71,11 @@ class Dispatcher:
     def route(self) -> None:
         """Wake the router, unless a trigger is already on its way."""
         if self._live.router.kick():
-            self._send(ROUTE, ROUTER_QUEUE, "", 0)
+            self.send_kick()
+
+    def send_kick(self) -> None:
+        """Send the trigger that the live state has just told us to send."""
+        self._send(ROUTE, ROUTER_QUEUE, "", 0)
 
     def drop_queue(self, gpu: GpuId) -> None:
         """Throw away the messages for a gpu that is gone."""
@@ -76,6 +85,6 @@ class Dispatcher:
         expires_ms = self._live.now_ms() + TRIGGER_LIFE_MS
         message = self._signer.sign(Trigger(task=task, subject=subject, attempt=attempt, expires_ms=expires_ms))
         try:
-            self._app.send_task(task, kwargs=message, queue=queue, retry=False, ignore_result=True)
+            self._app.send_task(task, kwargs=message, queue=queue, retry=False, **_SENDING)
         except OperationalError as error:
             raise UnavailableError(f"the broker does not take messages: {error}") from error

@@ -23,14 +23,18 @@ class SettlingQoS(QoS):
     """
 
     def ack(self, delivery_tag: str) -> None:
-        """Settle a message that was taken."""
+        """Settle a message that was taken; one of a queue without acknowledgements is settled already."""
+        if delivery_tag not in self._delivered:
+            return
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu has no types
         finally:
             self._quick_ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Settle a message that was not."""
+        """Settle a message that was not; one of a queue without acknowledgements is settled already."""
+        if delivery_tag not in self._delivered:
+            return
         try:
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
         finally:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sllm_tasks.errors import UnavailableError
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.livestate.jobs import JobEvent
 from webapp.job_views import JobView, find_job
 from webapp.services import WebServices
 
@@ -17,41 +20,50 @@ BLOCK_MS: Final = 400
 LEDGER_EVERY_S: Final = 1.0
 
 
-def wait_until(
-    services: WebServices, view: JobView, is_done: Callable[[JobView], bool], patience_s: float
-) -> tuple[JobView, bool]:
-    """The job once `is_done` holds or patience has ended; the flag tells whether the wish to wait was honoured."""
-    if is_done(view) or patience_s <= 0:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client waits for, and which events may bring it: after those alone the job is read again."""
+
+    is_met: Callable[[JobView], bool]
+    may_come_with: Callable[[JobEvent], bool]
+
+
+#: The end of a job.
+END: Final = Wish(lambda view: view.row.status.is_terminal, lambda event: event.kind == "completed")
+
+
+def another_status(seen: JobStatus) -> Wish:
+    """Any other status than the one that was seen."""
+    return Wish(lambda view: END.is_met(view) or view.status is not seen, lambda event: event.kind != "token")
+
+
+def wait_until(services: WebServices, view: JobView, wish: Wish, patience_s: float) -> tuple[JobView, bool]:
+    """The job once the wish is met or patience has ended; the flag tells whether the wish to wait was honoured."""
+    if wish.is_met(view) or patience_s <= 0:
         return view, patience_s > 0
     if not services.wait_slots.try_acquire():
         return view, False
     until_s = time.monotonic() + patience_s
     try:
-        return _wait(services, view, is_done, services.stopping.is_set, until_s), True
+        return _wait(services, view, wish, services.stopping.is_set, until_s), True
     finally:
         services.wait_slots.release()
 
 
 def wait_for_end(services: WebServices, view: JobView, gives_up: Callable[[], bool]) -> JobView:
     """The job once it has ended, or as it is when `gives_up` says so; the caller holds a slot."""
-    return _wait(services, view, lambda now: now.row.status.is_terminal, gives_up, math.inf)
+    return _wait(services, view, END, gives_up, math.inf)
 
 
-def _wait(
-    services: WebServices,
-    view: JobView,
-    is_done: Callable[[JobView], bool],
-    gives_up: Callable[[], bool],
-    until_s: float,
-) -> JobView:
+def _wait(services: WebServices, view: JobView, wish: Wish, gives_up: Callable[[], bool], until_s: float) -> JobView:
     tenant, job_id = view.row.tenant, view.row.id
     position = _newest_event(services, job_id)
     while True:
         view = find_job(services, tenant, job_id)
-        if is_done(view) or gives_up() or time.monotonic() >= until_s:
+        if wish.is_met(view) or gives_up() or time.monotonic() >= until_s:
             return view
         look_again_s = min(until_s, time.monotonic() + LEDGER_EVERY_S)
-        position = _next_change(services, job_id, position, gives_up, look_again_s)
+        position = _next_news(services, job_id, position, wish, gives_up, look_again_s)
 
 
 def _newest_event(services: WebServices, job_id: str) -> str:
@@ -61,10 +73,10 @@ def _newest_event(services: WebServices, job_id: str) -> str:
         return "0"
 
 
-def _next_change(
-    services: WebServices, job_id: str, position: str, gives_up: Callable[[], bool], until_s: float
+def _next_news(
+    services: WebServices, job_id: str, position: str, wish: Wish, gives_up: Callable[[], bool], until_s: float
 ) -> str:
-    """Position after the next event that is not a token, or after whatever came until the time is over."""
+    """Position after the next event that may bring what is wished, or after whatever came until the time is over."""
     while (left_s := until_s - time.monotonic()) > 0 and not gives_up():
         block_ms = max(1, min(BLOCK_MS, int(left_s * 1000)))
         try:
@@ -74,6 +86,6 @@ def _next_change(
             continue
         if events:
             position = events[-1].id
-        if any(event.kind != "token" for event in events):
+        if any(wish.may_come_with(event) for event in events):
             break
     return position

@@ -18,6 +18,8 @@ from sllm_tasks.livestate.scripts import Scripts
 
 #: A reserved job whose worker has not claimed it after this time is sent to it again.
 CLAIM_MS = 3_000
+#: A trigger for the router that was lost delays the next one by at most this.
+KICK_LIFE_MS = 1_000
 #: How long a silent owner keeps its job; its worker renews this every second.
 LEASE_MS = 6_000
 #: How long the record of an ended job is kept for readers of its events.
@@ -41,6 +43,8 @@ class Placed:
     now_ms: int
     replica_id: str | None
     gpu: GpuId | None
+    #: Whether the caller has to send the router its trigger.
+    kicks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,25 +141,38 @@ class JobStore:
         self._scripts = scripts
 
     def create(
-        self, spec: JobSpec, *, attempt: int = 1, losses: int = 0, again: bool = False, fast_path: bool = True
+        self,
+        spec: JobSpec,
+        *,
+        attempt: int = 1,
+        losses: int = 0,
+        again: bool = False,
+        fast_path: bool = True,
+        kick: bool = False,
     ) -> Placed:
         """Make the record, reserve a warm place if there is one; a second call finds the first one's answer.
 
-        Without `fast_path` the place is left to the router in any case, as it is while others wait for the model.
+        Without `fast_path` the place is left to the router in any case, as it is while others wait for the model. With
+        `kick` a job that is left to it comes with what `RouterStore.kick` answers, in the same exchange.
 
         `again` tells readers that what they were shown so far is replaced (a `snapshot` event).
         """
         with translated():
-            now_ms, replica, gpu = self._scripts["create_job"](
+            now_ms, replica, gpu, kicks = self._scripts["create_job"](
                 args=[
                     spec.job_id, attempt, codec.encode_spec(spec), codec.pack_ids(spec.prompt_ids),
                     spec.created_ms, spec.model, losses, CLAIM_MS, "again" if again else "new",
                     "warm" if fast_path else "",
                     spec.checkpoint, spec.shape.engine, spec.shape.context,
-                    spec.tenant, len(spec.prompt_ids), spec.params.max_tokens,
+                    spec.tenant, len(spec.prompt_ids), spec.params.max_tokens, KICK_LIFE_MS if kick else 0,
                 ]
             )  # fmt: skip
-        return Placed(now_ms=int(now_ms), replica_id=text(replica) or None, gpu=GpuId.parse(text(gpu)) if gpu else None)
+        return Placed(
+            now_ms=int(now_ms),
+            replica_id=text(replica) or None,
+            gpu=GpuId.parse(text(gpu)) if gpu else None,
+            kicks=bool(kicks),
+        )
 
     def claim(
         self, job_id: str, attempt: int, gpu: GpuId, worker_id: str, expires_ms: int, call_id: str = ""

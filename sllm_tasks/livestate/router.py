@@ -12,14 +12,12 @@ from redis import Redis
 from sllm_tasks.cluster import GpuId, Hold, ModelInfo
 from sllm_tasks.jobs import JobStatus, StartKind
 from sllm_tasks.livestate.connection import PREFIX, entries, number, text, translated
-from sllm_tasks.livestate.jobs import CLAIM_MS
+from sllm_tasks.livestate.jobs import CLAIM_MS, KICK_LIFE_MS
 from sllm_tasks.livestate.queues import WaitingRoom, ask_for_room, room_from
 from sllm_tasks.livestate.scripts import Scripts
 
 #: A silent leader is replaced after this time; it renews every second.
 LEADER_LIFE_MS = 3_000
-#: A trigger for the router that was lost delays the next one by at most this.
-_KICK_LIFE_MS = 1_000
 
 _FEED = f"{PREFIX}feed"
 #: One more than it keeps.
@@ -184,7 +182,7 @@ class RouterStore:
     def kick(self) -> bool:
         """Whether the caller should send the router a trigger; False while one is on its way."""
         with translated():
-            return bool(self._redis.set(f"{PREFIX}router:kicked", 1, nx=True, px=_KICK_LIFE_MS))
+            return bool(self._redis.set(f"{PREFIX}router:kicked", 1, nx=True, px=KICK_LIFE_MS))
 
     def begin_pass(self, after: str) -> tuple[Feed | None, WaitingRoom]:
         """Begin a pass: what changes from now on needs another trigger.

@@ -7,10 +7,11 @@ import os
 from typing import Any
 
 from celery import Celery, signals
+from kombu.entity import Exchange, Queue
 
 from sllm_tasks.config import Settings
 from sllm_tasks.consumer import count_rejections
-from sllm_tasks.dispatch import ROUTE
+from sllm_tasks.dispatch import ROUTE, ROUTER_QUEUE
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.process import built_from_environment, own
@@ -30,6 +31,11 @@ def build_app(settings: Settings) -> Celery:
     """Wire a router; it reads its queue only once it leads."""
     services = Services(settings, "sllm-router")
     app, live = services.app, services.live
+    # A trigger that is lost with its reader is followed by another within a second: to have it acknowledged would only
+    # hold up the job that waits for this one.
+    exchange = Exchange(ROUTER_QUEUE)  # type: ignore[no-untyped-call]  # kombu has no types
+    queue = Queue(ROUTER_QUEUE, exchange, routing_key=ROUTER_QUEUE, no_ack=True)  # type: ignore[no-untyped-call]
+    app.conf.task_queues = [queue]
     ledger = Database(settings.ledger_url)
 
     def wake() -> None:

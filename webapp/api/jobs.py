@@ -25,7 +25,7 @@ from webapp.job_intake import accept_once, charge, new_job
 from webapp.job_json import attempt_json, job_json, result_json
 from webapp.job_retry import retry_of
 from webapp.job_views import JobView, find_job, see_job, views_of
-from webapp.job_waits import wait_until
+from webapp.job_waits import END, another_status, wait_until
 from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import DeliveriesQuery, JobRequest, JobsQuery
 from webapp.services import services
@@ -65,11 +65,9 @@ def put_job(job_id: str) -> Response:
 def get_job(job_id: str) -> Response:
     """Read a job; with `Prefer: wait` answer at its next change of status."""
     view = find_job(services(), caller().tenant, job_id)
-    seen, known = view.status, request.if_none_match.contains(view.etag)
+    known = request.if_none_match.contains(view.etag)
     patience_s = wait_s() if known or not request.if_none_match else 0
-    view, waited = wait_until(
-        services(), view, lambda now: now.status.is_terminal or now.status is not seen, patience_s
-    )
+    view, waited = wait_until(services(), view, another_status(view.status), patience_s)
     if request.if_none_match.contains(view.etag):
         return _with_job_headers(Response(status=HTTPStatus.NOT_MODIFIED), view, waited=waited)
     return _with_job_headers(jsonify(job_json(view)), view, waited=waited)
@@ -96,8 +94,8 @@ def get_jobs() -> Response:
 def get_result(job_id: str) -> Response:
     """Read what a job has produced, once it has succeeded."""
     view = find_job(services(), caller().tenant, job_id)
-    view, waited = wait_until(services(), view, _has_ended, wait_s())
-    if not _has_ended(view):
+    view, waited = wait_until(services(), view, END, wait_s())
+    if not END.is_met(view):
         response = jsonify({"id": view.row.id, "status": view.status})
         response.status_code = HTTPStatus.ACCEPTED
         return _with_job_headers(response, view, waited=waited)
@@ -131,11 +129,11 @@ def get_deliveries(job_id: str) -> Response:
 def cancel_job(job_id: str) -> Response:
     """Stop a job; whoever runs it is asked to, and what waits ends here."""
     view = find_job(services(), caller().tenant, job_id)
-    if not _has_ended(view):
+    if not END.is_met(view):
         stop_job(services().ledger, services().live, view.row.id)
         view = find_job(services(), caller().tenant, job_id)
     response = jsonify(job_json(view))
-    response.status_code = HTTPStatus.OK if _has_ended(view) else HTTPStatus.ACCEPTED
+    response.status_code = HTTPStatus.OK if END.is_met(view) else HTTPStatus.ACCEPTED
     return _with_job_headers(response, view)
 
 
@@ -155,7 +153,7 @@ def delete_job(job_id: str) -> Response:
     """Forget what was in a job that has ended; that there was a job stays known."""
     tenant = caller().tenant
     view = find_job(services(), tenant, job_id)
-    if not _has_ended(view):
+    if not END.is_met(view):
         raise ConflictError("the job has not ended; cancel it first")
     with services().ledger.transaction() as session:
         delete_job_content(session, view.row.id, tenant, datetime.now(UTC))
@@ -167,10 +165,6 @@ def _charged(new: NewJob) -> NewJob:
     return new
 
 
-def _has_ended(view: JobView) -> bool:
-    return view.row.status.is_terminal
-
-
 def _why(view: JobView) -> str:
     return view.row.error_message or f"the job is {view.status}"
 
@@ -178,9 +172,9 @@ def _why(view: JobView) -> str:
 def _accepted(accepted: Accepted, status: HTTPStatus) -> Response:
     web, row = services(), accepted.row
     view = find_job(web, caller().tenant, accepted.job_id) if row is None else see_job(web, row)
-    view, waited = wait_until(web, view, _has_ended, wait_s())
+    view, waited = wait_until(web, view, END, wait_s())
     response = jsonify(job_json(view))
-    response.status_code = HTTPStatus.OK if waited and _has_ended(view) else status
+    response.status_code = HTTPStatus.OK if waited and END.is_met(view) else status
     if not accepted.is_new:
         replayed(response)
     return _with_job_headers(response, view, waited=waited)
@@ -190,7 +184,7 @@ def _with_job_headers(response: Response, view: JobView, *, waited: bool = False
     """Say where the job is, which state of it this is, and when to ask again."""
     response.headers["Location"] = f"/api/v1/jobs/{view.row.id}"
     response.set_etag(view.etag)
-    if not _has_ended(view):
+    if not END.is_met(view):
         response.headers["Retry-After"] = "1"
     if waited:
         response.headers["Preference-Applied"] = f"wait={wait_s()}"

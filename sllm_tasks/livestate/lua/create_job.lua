@@ -2,15 +2,22 @@
 -- Not if others wait for the same model: then it is the router that says whose turn it is. Nor while nobody has said
 -- yet what keeps jobs off this path (`gates`), or something there does.
 -- ARGV: job, attempt, spec, prompt ids, order, model, losses, claim time in ms, kind of record: 'new' or 'again', 'warm' or '',
---       checkpoint, engine and context that the job was accepted for, tenant, tokens of its prompt, tokens it may produce
--- Returns {now, replica, gpu}; replica and gpu are '' when the router has to decide.
+--       checkpoint, engine and context that the job was accepted for, tenant, tokens of its prompt, tokens it may produce,
+--       life in ms of a trigger for the router that the caller would send, 0: it will not
+-- Returns {now, replica, gpu, send}; replica and gpu are '' when the router has to decide, and `send` is 1 when no trigger for
+-- it is on its way.
 local job, attempt, spec, ids, order, model, losses, claim_ms, again =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == 'again'
 local tenant = ARGV[14]
 local now = now_ms()
+local function left_to_router()
+  local is_first = ARGV[17] ~= '0' and redis.call('SET', P .. 'router:kicked', 1, 'NX', 'PX', ARGV[17])
+  return {now, '', '', is_first and 1 or 0}
+end
 if redis.call('EXISTS', job_key(job)) == 1 then
   local held = redis.call('HMGET', job_key(job), 'replica', 'gpu')
-  return {now, held[1], held[2]}
+  if held[2] == '' then return left_to_router() end
+  return {now, held[1], held[2], 0}
 end
 redis.call('HSET', job_key(job), 'spec', spec, 'ids', ids, 'order', order, 'model', model, 'attempt', attempt,
   'epoch', 0, 'owner', '', 'replica', '', 'gpu', '', 'num_tokens', 0, 'losses', losses, 'resends', 0, 'version', 0,
@@ -28,8 +35,8 @@ for _, id in ipairs(best) do
   if serves and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
     take_slot(job, id, leader, now + tonumber(claim_ms))
     redis.call('HSET', job_key(job), 'start_kind', 'warm')
-    return {now, id, leader}
+    return {now, id, leader, 0}
   end
 end
 start_waiting(job)
-return {now, '', ''}
+return left_to_router()
