@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any, Final
 
@@ -74,7 +75,11 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> Flask:
         # Called in the worker process, so no connection is shared between processes.
-        return create_app(open_services(self._settings))
+        app = create_app(open_services(self._settings))
+        # What is there now stays: the collector need not look at it again while requests wait.
+        gc.collect()
+        gc.freeze()
+        return app
 
 
 def _announce(arbiter: Arbiter) -> None:

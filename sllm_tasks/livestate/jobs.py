@@ -253,7 +253,8 @@ class JobStore:
 
     def view(self, job_id: str) -> LiveJob | None:
         """The live record, None when there is none."""
-        return self.views([job_id])[0]
+        with translated():
+            return _live_job(self._redis.hmget(_key(job_id), _VIEW_FIELDS))
 
     def views(self, job_ids: Sequence[str]) -> list[LiveJob | None]:
         """Live records of many jobs in one round trip, in the order asked for."""
