@@ -323,7 +323,7 @@ class JobStore:
             return int(self._redis.zcard(f"{PREFIX}waiting"))
 
 
-def _live_job(values: Sequence[bytes | None]) -> LiveJob | None:
+def _live_job(values: Sequence[bytes | str | None]) -> LiveJob | None:
     field = dict(zip(_VIEW_FIELDS, values, strict=True))
     if field["status"] is None:
         return None
