@@ -38,7 +38,7 @@ _CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor
 def make_llama(path: Path, *, train_seconds_max: float = 60, seed: int = 0) -> Path:
     """Write a Llama that knows the sums of numbers below twenty: "seven plus five is" → " twelve.", then its end.
 
-    It has learned them by heart, in some 20 s of one core, and never more than `train_seconds_max` seconds of
+    It has learned them by heart, in 10 to 20 s of one core, and never more than `train_seconds_max` seconds of
     wall-clock time. The same seed gives the same weights on the same machine, unless that limit cuts it short.
     """
     sums = all_sums(_SUMS_BELOW)
@@ -96,10 +96,13 @@ TINY_CONFIGS: dict[str, PreTrainedConfig] = {
 
 #: Found by trial: these many sums are known by heart after these many steps.
 _SUMS_BELOW = 20
-_NUM_STEPS = 250
-_BATCH_SIZE = 64
-_PEAK_LEARNING_RATE = 1.5e-3
+_NUM_STEPS = 200
+_BATCH_SIZE = 50
+_PEAK_LEARNING_RATE = 2e-3
 _WARMUP_STEPS = 30
+
+#: Token ids and labels.
+_Row = tuple[list[int], list[int]]
 
 
 def _llama_config(tokenizer: Tokenizer) -> LlamaConfig:
@@ -121,7 +124,7 @@ def _train(
     model: PreTrainedModel, tokenizer: Tokenizer, sums: Sequence[Sum], *, train_seconds_max: float, seed: int
 ) -> None:
     rows = [_training_row(tokenizer, sum_) for sum_ in sums]
-    chosen = random.Random(seed)
+    batches = _shuffled(rows, random.Random(seed))
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
     start_s = time.monotonic()
     for step in range(_NUM_STEPS):
@@ -131,11 +134,19 @@ def _train(
             break
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_LEARNING_RATE * min((step + 1) / _WARMUP_STEPS, 1 - done)
-        token_ids, labels = _batch(chosen.sample(rows, _BATCH_SIZE))
+        token_ids, labels = _batch(next(batches))
         optimizer.zero_grad()
         model(input_ids=token_ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+
+
+def _shuffled(rows: Sequence[_Row], chosen: random.Random) -> Iterator[Sequence[_Row]]:
+    """Batches that have every row once before any has one again."""
+    while True:
+        order = chosen.sample(rows, len(rows))
+        for start in range(0, len(order) - _BATCH_SIZE + 1, _BATCH_SIZE):
+            yield order[start : start + _BATCH_SIZE]
 
 
 @contextmanager
@@ -149,14 +160,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def _training_row(tokenizer: Tokenizer, sum_: Sum) -> tuple[list[int], list[int]]:
+def _training_row(tokenizer: Tokenizer, sum_: Sum) -> _Row:
     """Token ids, and labels that ask for the answer only."""
     question = tokenizer.encode(sum_.question).ids
     answer = [*tokenizer.encode(sum_.answer).ids, _EOS_ID]
     return question + answer, [-100] * len(question) + answer
 
 
-def _batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(rows: Sequence[_Row]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad on the right: later positions are never looked at by earlier ones."""
     length = max(len(token_ids) for token_ids, _ in rows)
     return (
