@@ -32,6 +32,8 @@ from sllm_tasks.livestate import LiveState
 _MODEL = "played"
 _BODY = json.dumps({"model": _MODEL, "input": {"prompt": "one two three"}, "params": {"max_tokens": 100}}).encode()
 _HEALTH_EVERY_S = 0.05
+#: Nothing is loaded here, and to make a large pool takes a core in the first seconds of a node's life.
+_POOL_BYTES = 128 << 20
 #: What readers may be behind after the last token.
 _GRACE_S = 0.25
 
@@ -46,6 +48,7 @@ class Settings:
     gets_per_s: int
     seconds: int
     web_threads: int
+    pool_bytes: int
 
 
 class Connection:
@@ -278,7 +281,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="six times as long")
     add_report_argument(parser)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, LiveCluster({"SLLM_NODES": "1"}) as cluster:
+    environ = {"SLLM_NODES": "1", "SLLM_POOL_BYTES": str(_POOL_BYTES)}
+    with tempfile.TemporaryDirectory() as scratch, LiveCluster(environ) as cluster:
         product, _ = load_settings(environ={"SLLM_HOME": str(cluster.home)})
         settings = Settings(
             readers=arguments.readers,
@@ -287,6 +291,7 @@ def main() -> None:
             gets_per_s=arguments.gets,
             seconds=arguments.seconds * (6 if arguments.full else 1),
             web_threads=product.web_threads,
+            pool_bytes=_POOL_BYTES,
         )
         with Client(cluster.url, cluster.api_key) as client:
             source = make_tiny(Path(scratch) / "tiny")
