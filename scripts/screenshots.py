@@ -30,7 +30,18 @@ _PICTURES = (
     ("jobs-dark", "/admin/jobs", "dark"),
     ("placements", "/admin/placements", "light"),
     ("scheduler", "/admin/decisions", "light"),
+    ("models", "/admin/models", "light"),
+    ("checkpoints", "/admin/checkpoints", "light"),
+    ("failed-jobs", "/admin/failed", "light"),
+    ("migrations", "/admin/migrations", "light"),
+    ("operations", "/admin/operations", "light"),
+    ("events", "/admin/events", "light"),
+    ("audit", "/admin/audit", "light"),
+    ("settings", "/admin/settings", "light"),
     ("tenants", "/admin/tenants", "light"),
+    ("api-keys", "/admin/keys", "light"),
+    ("webhooks", "/admin/webhooks", "light"),
+    ("users", "/admin/users", "light"),
 )
 
 
@@ -61,7 +72,7 @@ def work(client: Client, folder: Path, num_rounds: int) -> Job:
         client.wait_for(client.deploy(name, str(source), context=512, keep_alive_s=_PAUSE_S / 2), timeout=180)
     for node in client.nodes():
         client.wait_for(client.run(calls.calibrate_node(node["id"])), timeout=60)
-    client.run(calls.put_tenant("research", weight=2.0, max_queued_jobs=500, max_running_jobs=None))
+    client.run(calls.put_tenant("research", {"weight": 2.0, "max_queued_jobs": 500}))
     draw = random.Random(1)
     for _ in range(num_rounds):
         # After a pause the replicas are gone, so that each round begins with loads and ends with warm starts.
@@ -74,6 +85,8 @@ def work(client: Client, folder: Path, num_rounds: int) -> Job:
                 job.result(timeout=120)
         time.sleep(_PAUSE_S)
     running = [client.submit(model="tiny-llama", prompt="one two three", max_tokens=400) for _ in range(5)]
+    next(iter(running[0].stream()))
+    client.run(calls.start_migration(running[0].id))
     return running[0]
 
 

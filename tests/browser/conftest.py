@@ -30,5 +30,6 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Two nodes and one tiny model; a password is set by hand, so that a test can follow the link that is printed."""
-    with Cluster(SLLM_WEBHOOK_NETWORKS="127.0.0.1") as cluster:
+    # Slow enough for a person to do something about a job that runs.
+    with Cluster(step_ms=50, SLLM_WEBHOOK_NETWORKS="127.0.0.1") as cluster:
         yield cluster

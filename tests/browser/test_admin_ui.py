@@ -9,21 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
-from sllm_tasks.client import calls
+from sllm_tasks.client import Job, calls
+from sllm_tasks.cluster import GpuId, GpuState, NodeInfo
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.states import Role
 from tests.support.admin_ui import PASSWORD, add_user
 from tests.support.cluster import MODEL, Cluster
+from tests.support.processes import wait_until
 from tests.support.receiver import receiving
 
 pytestmark = pytest.mark.slow
 
 _AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 _TIMEOUT_MS = 30_000
+#: Of a job that a person does something about while it runs.
+_TOKENS = 240
 PAGES = (
     "Overview", "Charts", "Models", "Checkpoints", "Placements", "Jobs", "Failed jobs", "Scheduler", "Migrations",
     "Operations", "Events", "Audit", "Settings",
@@ -70,6 +75,22 @@ def users(cluster: Cluster) -> None:
     for name, role in (("viewer", Role.VIEWER), ("operator", Role.OPERATOR), ("second-admin", Role.ADMIN)):
         add_user(ledger, name, role)
     ledger.close()
+
+
+def _running_job(cluster: Cluster) -> Job:
+    """A job that has tokens, and some seconds to go."""
+    job = cluster.client.submit(model=MODEL, prompt="one two three", max_tokens=_TOKENS, ignore_eos=True)
+    wait_until(lambda: (view := cluster.live.jobs.view(job.id)) is not None and view.num_tokens, "the first token")
+    return job
+
+
+def _gpu_of(cluster: Cluster, job: Job) -> GpuId | None:
+    view = cluster.live.jobs.view(job.id)
+    return None if view is None else view.gpu
+
+
+def _nodes(cluster: Cluster) -> list[NodeInfo]:
+    return cluster.live.fleet.nodes(cluster.live.now_ms())
 
 
 def _violations(page: Page) -> list[str]:
@@ -160,6 +181,69 @@ def test_an_admin_adds_a_webhook_and_sees_its_test_arrive(chromium: Chromium, cl
         expect(page.get_by_text("Nobody is told")).to_be_visible()
 
 
+def test_an_operator_moves_a_job_and_drains_the_node_where_it_went(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "operator")
+        job = _running_job(cluster)
+        source = _gpu_of(cluster, job)
+        page.goto(f"/admin/jobs/{job.id}")
+        page.get_by_role("button", name="Move it").click()
+        expect(page.locator("#live")).to_contain_text("Moved", timeout=_TIMEOUT_MS)
+        wait_until(lambda: _gpu_of(cluster, job) not in {None, source}, "the job is on another gpu")
+        target = _gpu_of(cluster, job)
+        assert target is not None
+        page.get_by_role("link", name="Migrations", exact=True).click()
+        expect(page.locator("#live tbody tr").first).to_contain_text(str(target), timeout=_TIMEOUT_MS)
+        page.get_by_role("link", name="Overview", exact=True).click()
+        page.get_by_role("region", name=target.node).get_by_role("link", name="Drain").click()
+        page.get_by_role("button", name="Drain it").click()
+        expect(page.get_by_role("region", name=target.node)).to_contain_text("draining", timeout=_TIMEOUT_MS)
+        wait_until(lambda: _gpu_of(cluster, job) != target, "the job has left the node that is drained")
+        assert cluster.gpus()[str(target)].state is GpuState.DRAINING
+        assert job.result(timeout=60).usage.completion_tokens == _TOKENS
+        page.get_by_role("region", name=target.node).get_by_role("button", name="Take it back").click()
+        wait_until(lambda: cluster.gpus()[str(target)].state is GpuState.UP, "the node is taken back")
+
+
+def test_a_live_page_has_every_token_although_the_web_process_was_killed(chromium: Chromium, cluster: Cluster) -> None:
+    # What the browser says of the connection that it lost is no mistake of the page.
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "operator")
+    job = _running_job(cluster)
+    page.goto(f"/admin/jobs/{job.id}")
+    output = page.locator("#output")
+    expect(output).not_to_be_empty(timeout=_TIMEOUT_MS)
+    before = cluster.kill("web")
+    cluster.wait_restarted("web", before)
+    text = job.result(timeout=60).text
+    expect(output).to_have_text(text, timeout=_TIMEOUT_MS)
+    expect(page.locator("#live .state").first).to_have_text("succeeded", timeout=_TIMEOUT_MS)
+    context.close()
+
+
+def test_a_stream_ends_when_an_admin_revokes_its_key(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "second-admin")
+        page.get_by_role("link", name="API keys").click()
+        page.get_by_text("Make a key").click()
+        page.get_by_label("Name").fill("reader")
+        page.get_by_role("button", name="Make it").click()
+        key = page.locator("#new-key").inner_text()
+        job = _running_job(cluster)
+        with httpx2.stream(
+            "GET", f"{_url(cluster)}/api/v1/jobs/{job.id}/events", headers={"Authorization": f"Bearer {key}"}
+        ) as answer:
+            lines = answer.iter_lines()
+            assert answer.status_code == 200
+            assert any(line == "event: token" for line in lines)
+            page.get_by_role("row", name="reader").get_by_role("link", name="Revoke").click()
+            page.get_by_role("button", name="Revoke").click()
+            assert "event: completed" not in list(lines)
+        assert not job.refresh().status.is_terminal
+        job.cancel()
+
+
 def test_a_viewer_sees_everything_and_changes_nothing(chromium: Chromium, cluster: Cluster) -> None:
     with _page(chromium, cluster) as page:
         _sign_in(page, "viewer")
@@ -184,6 +268,10 @@ def test_without_scripts_pages_show_and_forms_work(chromium: Chromium, cluster: 
         page.get_by_role("button", name="Want it so").click()
         expect(page.get_by_role("status")).to_contain_text("reconciler")
         expect(page.locator("dl.facts")).to_contain_text("DRAM, pinned")
+        wait_until(lambda: any(node.kept_in_dram for node in _nodes(cluster)), "a node keeps it in DRAM")
+        page.locator("input[name=tier][value=ssd]").check()
+        page.get_by_role("button", name="Want it so").click()
+        wait_until(lambda: not any(node.kept_in_dram for node in _nodes(cluster)), "no node keeps it in DRAM")
         page.get_by_role("link", name="Jobs", exact=True).click()
         page.get_by_role("searchbox").fill("status:active")
         page.get_by_role("button", name="Search").click()
