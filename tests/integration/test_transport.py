@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kombu.entity import Queue
+from kombu.message import Message
 from kombu.transport.redis import Mutex
 
 from sllm_tasks.app import make_app
@@ -84,3 +86,15 @@ def test_a_process_that_dies_while_it_restores_messages_keeps_others_from_it_for
             Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire),
         ):
             assert 0 < client.pttl(channel.unacked_mutex_key) <= 10_000
+
+
+def test_a_message_of_a_queue_without_acknowledgements_is_settled_once_it_is_read(server: ValkeyServer) -> None:
+    got: list[Message] = []
+    queue = Queue("triggers", no_ack=True)  # type: ignore[no-untyped-call]  # kombu has no types
+    with make_app(Settings(redis_url=server.url), "one") as app, app.connection() as connection:
+        app.send_task("wake", queue="triggers")
+        with connection.Consumer([queue], callbacks=[lambda _, message: got.append(message)]):
+            connection.drain_events(timeout=10)
+        got[0].ack()
+        with connection.default_channel.conn_or_acquire() as client:
+            assert not client.exists("unacked", "unacked_index", "triggers")
