@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from sllm_tasks.config import Settings, ram_bytes
 from sllm_tasks.errors import ConflictError, UnavailableError
 from sllm_tasks.ledger.schema import upgrade
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.process_list import ProcessList
 from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.zygote import Zygote
 
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
 _START_TIMEOUT_S = 180.0
+#: What a worker may take to stop after its jobs had their grace.
+_STOP_S = 15.0
 #: Share of the machine's memory that the replicas of all CPU gpus together may use.
 _CPU_SHARE = 0.5
 #: What a worker imports before it takes work.
@@ -52,16 +54,19 @@ def run(settings: Settings) -> int:
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
     (settings.home / "logs").mkdir(exist_ok=True)
     with _only_one(settings.home / "run" / "up.lock"):
-        return Supervisor(settings).run()
+        process_list = ProcessList(settings.home)
+        process_list.wait_for_orphans(settings.grace_s + _STOP_S)
+        return Supervisor(settings, process_list).run()
 
 
 class Supervisor:
     """Owns the child processes; everything happens in the main thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, process_list: ProcessList) -> None:
         port = _free_port(settings.host, settings.port)
         self._settings = settings.model_copy(update={"port": port})
         self._url = self._settings.web_url
+        self._process_list = process_list
         self._stopping = threading.Event()
         log_dir = settings.home / "logs"
         self._redis = None if settings.redis_url else Child(self._redis_spec(), log_dir)
@@ -90,7 +95,7 @@ class Supervisor:
         key = ensure_admin_key(self._settings, self._url)
         for child in self._children:
             child.start()
-        self._write_pids()
+        self._process_list.write(self._pids())
         num_gpus = sum(child.spec.name.startswith("worker") for child in self._children)
         with LiveState(self._settings.live_url) as live:
             self._wait_for(lambda: _num_ready(live, self._url) >= num_gpus, "the web process and all workers")
@@ -102,7 +107,7 @@ class Supervisor:
         for child in self._all:
             child.look()
         if self._pids() != pids:
-            self._write_pids()
+            self._process_list.write(self._pids())
 
     def _pids(self) -> dict[str, int | None]:
         return {child.spec.name: child.pid for child in self._all}
@@ -144,7 +149,7 @@ class Supervisor:
         if self._redis is not None:
             self._redis.ask_to_stop()
             self._redis.wait_stopped()
-        self._pid_path.unlink(missing_ok=True)
+        self._process_list.remove()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -152,16 +157,6 @@ class Supervisor:
 
     def _redis_spec(self) -> ChildSpec:
         return ChildSpec(name="redis", command=tuple(embedded.server_command(self._settings)))
-
-    @property
-    def _pid_path(self) -> Path:
-        return self._settings.home / "run" / "processes.json"
-
-    def _write_pids(self) -> None:
-        """Tell tests and operators which process is which."""
-        temporary = self._pid_path.with_suffix(".new")
-        temporary.write_text(json.dumps(self._pids()), encoding="utf-8")
-        temporary.replace(self._pid_path)
 
 
 def process_specs(settings: Settings) -> list[ChildSpec]:
@@ -178,7 +173,7 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
             name=name,
             command=(*command, *words),
             environ={**shared, **environ},
-            grace_s=settings.grace_s + 15 if words[0] == "worker" else 10.0,
+            grace_s=settings.grace_s + _STOP_S if words[0] == "worker" else 10.0,
             is_forked=words[0] == "worker" and may_fork,
         )
 

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -93,13 +94,21 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _die_with_owner() -> None:
+    """End this process when the zygote's owner ends; the zygote itself stays for as long as what it forked.
+
+    Without a goodbye: nobody is left who would enforce the end of one that takes its time.
+    """
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        owner.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _become(module: str, words: list[str], environ: dict[str, str], log_path: str) -> None:
     os.setsid()
     die_with_parent()
-    owner = multiprocessing.parent_process()
-    if owner is None or not owner.is_alive():
-        # And with it the zygote, before the kernel was told.
-        return
+    threading.Thread(target=_die_with_owner, name="owner", daemon=True).start()
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log, stream.fileno())

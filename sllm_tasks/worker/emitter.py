@@ -22,7 +22,8 @@ _RETRY_S = 0.2
 class Emitter:
     """One thread, one pipeline per decode step; when it falls behind, the steps that wait go out together.
 
-    A run is `finished` only after its last token is written, or is known to be nobody's business any more.
+    A run is `finished` only after its last token is written, or is known to be nobody's business any more. One whose
+    tokens cannot be written before the emitter stops is lost: another worker makes them again, the same ones.
     """
 
     def __init__(self, live: LiveState) -> None:
@@ -69,6 +70,9 @@ class Emitter:
             except UnavailableError as error:
                 logger.warning("tokens of %d jobs wait: %s", len(fresh), error)
                 if stopping.is_set():
+                    for run, _ in fresh:
+                        run.request_stop(Stop.LOST)
+                        run.finished.set()
                     break
                 time.sleep(_RETRY_S)
                 continue

@@ -6,20 +6,23 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import wait
 
+from sllm_tasks.cluster import Gpu
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode, SllmError, StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
+from sllm_tasks.ids import new_id
 from sllm_tasks.jobs import JobPhase
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.jobs import Verdict
 from sllm_tasks.logs import bound
 from sllm_tasks.migration.records import HandOver
+from sllm_tasks.signing import Trigger
 from sllm_tasks.timeline import mark
 from sllm_tasks.traceparent import trace_id
 from sllm_tasks.worker.continuation import Continuation
 from sllm_tasks.worker.engine_loop import EngineLoop, deadline_error
 from sllm_tasks.worker.moves.source import Source
-from sllm_tasks.worker.patience import until_reachable
+from sllm_tasks.worker.patience import Patience
 from sllm_tasks.worker.replicas import LoadedReplica, ReplicaTable
 from sllm_tasks.worker.runs import JobRun, RunTable, Stop
 
@@ -47,6 +50,29 @@ class Executor:
         self._loop = loop
         self._runs = runs
         self._source = source
+        self._patience = Patience()
+
+    def claim(self, trigger: Trigger, gpu: Gpu) -> JobRun | None:
+        """Take the job of a trigger; None for a duplicate, a stale trigger, or one that the next worker may have."""
+        # Asked with one id until it is known: a claim whose answer is lost would count as that of a dead worker.
+        job_id, attempt, call_id = trigger.subject, trigger.attempt, new_id("call")
+        jobs = self._live.jobs
+        try:
+            claim = self._patience.until_reachable(
+                lambda: jobs.claim(job_id, attempt, gpu.id, gpu.worker_id, trigger.expires_ms, call_id), "a claim"
+            )
+        except UnavailableError as error:
+            logger.warning("job %s attempt %d is not claimed: %s", job_id, attempt, error)
+            return None
+        if isinstance(claim, str):
+            logger.debug("job %s attempt %d not claimed: %s", job_id, attempt, claim)
+            return None
+        mark("job.claimed", job_id)
+        return JobRun(claim)
+
+    def stop(self) -> None:
+        """Wait for the live state no longer; what is not written by now is another worker's."""
+        self._patience.lose()
 
     def execute(self, run: JobRun) -> None:
         """Load if need be, decode, report; returns when this worker has nothing more to do with the job."""
@@ -76,7 +102,7 @@ class Executor:
     def _begin(self, run: JobRun) -> None:
         future = self._replicas.ensure(run.claim.replica_id)
         if run.claim.attempt > 1:
-            run.tokens = list(until_reachable(lambda: self._live.jobs.tokens(run.job_id), "a job"))
+            run.tokens = list(self._patience.until_reachable(lambda: self._live.jobs.tokens(run.job_id), "a job"))
         run.num_written = len(run.tokens)
         while not future.done() and run.stop is None:
             wait([future], timeout=_LOOK_S)
@@ -89,7 +115,10 @@ class Executor:
         loaded = future.result()
         job = self._resume(run, loaded)
         failpoint("prefill.start", subject=run.job_id)
-        if until_reachable(lambda: self._live.jobs.set_phase(run.claim, JobPhase.PREFILL), "a job") is Verdict.STALE:
+        verdict = self._patience.until_reachable(
+            lambda: self._live.jobs.set_phase(run.claim, JobPhase.PREFILL), "a job"
+        )
+        if verdict is Verdict.STALE:
             run.request_stop(Stop.LOST)
         self._look_at_deadline(run)
         self._decode(run, loaded, job)
@@ -129,6 +158,8 @@ class Executor:
         return job
 
     def _conclude(self, run: JobRun) -> None:
+        if run.stop is Stop.LOST:
+            return
         if run.outcome is not None:
             outcome = run.outcome
             self._write_end(lambda: self._live.jobs.finish(run.claim, outcome))
@@ -150,5 +181,8 @@ class Executor:
             logger.debug("the router was not woken: %s", error)
 
     def _write_end(self, write: Callable[[], Verdict]) -> None:
-        if until_reachable(write, "an outcome") is Verdict.STALE:
-            logger.info("an outcome came too late and was refused")
+        try:
+            if self._patience.until_reachable(write, "an outcome") is Verdict.STALE:
+                logger.info("an outcome came too late and was refused")
+        except UnavailableError as error:
+            logger.warning("an outcome is left to the next worker: %s", error)

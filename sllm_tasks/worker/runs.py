@@ -23,7 +23,7 @@ class Stop(StrEnum):
     HAND_OVER = "hand_over"
     #: It moves to another worker while it runs; until that owns it, it may have to go on here.
     MOVE = "move"
-    #: It is somebody else's already: write nothing more.
+    #: It is somebody else's already, or will be: write nothing more.
     LOST = "lost"
 
 

@@ -20,7 +20,6 @@ from sllm_tasks.secrets import cluster_secret
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
 from sllm_tasks.threads import ServiceThread
-from sllm_tasks.timeline import mark
 from sllm_tasks.worker.checkpoints import Checkpoints
 from sllm_tasks.worker.device import device_memory_bytes, device_name
 from sllm_tasks.worker.emitter import Emitter
@@ -32,9 +31,8 @@ from sllm_tasks.worker.moves.moves import Moves
 from sllm_tasks.worker.moves.source import Source
 from sllm_tasks.worker.moves.target import Target
 from sllm_tasks.worker.neighbours import Neighbours
-from sllm_tasks.worker.patience import until_reachable
 from sllm_tasks.worker.replicas import ReplicaTable
-from sllm_tasks.worker.runs import JobRun, RunTable, Stop
+from sllm_tasks.worker.runs import RunTable, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +84,9 @@ class GpuWorker:
     def run_job(self, trigger: Trigger) -> None:
         """Claim the job of a trigger and run it; a duplicate or a stale trigger does nothing."""
         failpoint("claim.start", subject=trigger.subject)
-        call_id, gpu, jobs = new_id("call"), self._gpu, self._services.live.jobs
-        # Asked with one id until it is known: a claim whose answer is lost would count as that of a dead worker.
-        claim = until_reachable(
-            lambda: jobs.claim(trigger.subject, trigger.attempt, gpu.id, gpu.worker_id, trigger.expires_ms, call_id),
-            "a claim",
-        )
-        if isinstance(claim, str):
-            logger.debug("job %s attempt %d not claimed: %s", trigger.subject, trigger.attempt, claim)
+        run = self._executor.claim(trigger, self._gpu)
+        if run is None:
             return
-        mark("job.claimed", trigger.subject)
-        run = JobRun(claim)
         if self._leaving.is_set():
             run.request_stop(Stop.HAND_OVER)
         self._executor.execute(run)
@@ -126,6 +116,7 @@ class GpuWorker:
         self.leave()
         if not self._runs.wait_until_empty(self._settings.grace_s + _HAND_OVER_S):
             logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
+        self._executor.stop()
         self._moves.stop()
         self._janitor.stop()
         self._heartbeat.stop()

@@ -32,6 +32,10 @@ def test_a_worker_that_is_told_to_stop_hands_its_jobs_over_and_ends_with_status_
     arena.meet(processes.worker_told_to_stop).require()
 
 
+def test_a_worker_that_stops_without_a_broker_leaves_its_jobs_to_others(arena: Arena) -> None:
+    arena.meet(processes.worker_told_to_stop_without_a_broker).require()
+
+
 def test_a_worker_that_was_cut_off_writes_nothing_more_when_it_is_back(arena: Arena) -> None:
     arena.meet(processes.worker_cut_off).require()
 
@@ -62,6 +66,10 @@ def test_readers_go_on_where_they_were_when_the_web_process_is_back(arena: Arena
 
 def test_jobs_do_not_notice_the_death_of_a_node_agent(arena: Arena) -> None:
     arena.meet(processes.node_agent_killed).require()
+
+
+def test_what_a_dead_supervisor_had_started_ends_and_its_jobs_do_not(arena: Arena) -> None:
+    arena.meet(processes.supervisor_killed).require()
 
 
 def test_jobs_end_after_everything_died_at_once_and_was_started_again(arena: Arena) -> None:

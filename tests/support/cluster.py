@@ -85,6 +85,14 @@ class Cluster:
         self._kill_the_rest()
         self._start()
 
+    def lose_supervisor(self) -> set[int]:
+        """End the supervisor alone and start another one at once; returns the processes that the first left behind."""
+        orphans = set(processes_of(self.home))
+        self.by_hand.signal("up", signal.SIGKILL)
+        self.by_hand.wait("up")
+        self._start()
+        return orphans
+
     def stop(self) -> tuple[int, dict[int, str]]:
         """Stop it as an operator does: the exit status, and the processes that were left behind."""
         status = self.by_hand.stop("up")

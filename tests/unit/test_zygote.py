@@ -126,7 +126,7 @@ def test_when_the_owner_is_killed_its_processes_end(tmp_path: Path) -> None:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         zygote = _parent_of(pid)
-        assert _runs(pid)
+        wait_until(lambda: (tmp_path / "log").exists() and "oops" in (tmp_path / "log").read_text(), "its handler")
         owner.kill()
     wait_until(lambda: not _runs(pid), "its end")
     wait_until(lambda: not _runs(zygote), "the zygote's end")

@@ -20,6 +20,7 @@ GROUPS: Mapping[str, tuple[Case, ...]] = {
         processes.worker_killed_at_a_token,
         processes.worker_killed_under_load,
         processes.worker_told_to_stop,
+        processes.worker_told_to_stop_without_a_broker,
         processes.worker_cut_off,
         processes.worker_with_a_wrong_clock,
         processes.router_killed,
@@ -28,6 +29,7 @@ GROUPS: Mapping[str, tuple[Case, ...]] = {
         processes.control_killed,
         processes.web_killed,
         processes.node_agent_killed,
+        processes.supervisor_killed,
         processes.power_lost,
     ),
     "broker": (

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.faults.cases.common import FIRST, QUESTIONS, REST, busiest_worker, start
 from tests.support.cluster import MODEL, Cluster
 from tests.support.load import Load
-from tests.support.processes import wait_until
+from tests.support.processes import processes_of, wait_until
 from tests.support.proxy import FaultProxy
 
 #: Another gpu of a node, with more memory than the others, so that the router prefers it.
@@ -53,6 +53,18 @@ def worker_told_to_stop(cluster: Cluster, load: Load) -> None:
         status = cluster.by_hand.stop("extra-worker")
         assert status == 0, f"the worker ended with status {status}"
         assert "node0.1" not in cluster.gpus(), "the worker did not sign off"
+        load.submit(REST)
+
+
+def worker_told_to_stop_without_a_broker(cluster: Cluster, load: Load) -> None:
+    """A worker that stops does not wait for its broker for ever, and ends no job whose tokens it could not write."""
+    with _extra_worker(cluster):
+        start(load)
+        assert cluster.redis.scard("sllm:gpu:node0.1:jobs"), "the extra worker has no jobs"
+        with cluster.frozen_supervisor():
+            pid = cluster.kill("redis")
+            cluster.by_hand.stop("extra-worker")
+        cluster.wait_restarted("redis", pid)
         load.submit(REST)
 
 
@@ -149,6 +161,14 @@ def node_agent_killed(cluster: Cluster, load: Load) -> None:
     load.submit(REST)
     cluster.wait_restarted("node-node0", pid)
     cluster.wait_for_copies(MODEL)
+
+
+def supervisor_killed(cluster: Cluster, load: Load) -> None:
+    """`sllm up` dies alone: what it had started ends by itself, while the next one starts."""
+    start(load)
+    orphans = cluster.lose_supervisor()
+    load.submit(REST)
+    wait_until(lambda: not orphans & set(processes_of(cluster.home)), "what the dead supervisor had started has ended")
 
 
 def power_lost(cluster: Cluster, load: Load) -> None:
