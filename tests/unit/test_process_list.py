@@ -35,6 +35,9 @@ def test_a_list_that_was_removed_is_none(home: Path) -> None:
 
 def test_orphans_are_waited_for_until_they_have_ended(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     with subprocess.Popen(["sleep", "0.3"]) as orphan:
+        wait_until(
+            lambda: Path(f"/proc/{orphan.pid}/cmdline").read_bytes(), "it has a name, as what was started long ago"
+        )
         ProcessList(home).write({"web": orphan.pid, "router": None})
         ProcessList(home).wait_for_orphans(60)
         # Dead, though nobody has asked after it.
