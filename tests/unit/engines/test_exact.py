@@ -112,7 +112,7 @@ def test_a_model_whose_rows_differ_here_is_decoded_at_the_default_level_and_says
     tiny: Callable[[str, torch.dtype], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if this machine's products depended on how many rows they have.
-    monkeypatch.setattr(arithmetic, "_equal_sizes", lambda *_: (64, 8, 1))
+    monkeypatch.setattr(arithmetic, "equal_sizes", lambda *_: (64, 8, 1))
     engine, plain = ExactEngine(), WatchedStepLoop()
     for each in (engine, plain):
         each.load(tiny("llama", torch.float32), ("cpu",), limits(2))
