@@ -90,11 +90,14 @@ class RouterStore:
         self._redis = redis
         self._scripts = scripts
 
-    def lead(self, who: str) -> int | None:
-        """Take or keep the lease: the fencing epoch that goes with every decision, None while another leads."""
+    def lead(self, who: str, epoch: int = 0) -> int | None:
+        """Take or keep the lease: the fencing epoch that goes with every decision, None while another leads.
+
+        It is the `epoch` that was led with before, unless another has led since or the live state was lost.
+        """
         with translated():
-            epoch = self._scripts["lead_router"](args=[who, LEADER_LIFE_MS])
-        return int(epoch) if epoch else None
+            current = self._scripts["lead_router"](args=[who, LEADER_LIFE_MS, epoch])
+        return int(current) if current else None
 
     def leader(self) -> str:
         """Who leads, empty when nobody does."""

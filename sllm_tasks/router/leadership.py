@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.livestate import LiveState
-from sllm_tasks.livestate.router import LEADER_LIFE_MS
 from sllm_tasks.threads import ServiceThread
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ class Leadership:
         self._who = who
         self._on_tick = on_tick
         self.epoch = 0
-        self._renewed_s = 0.0
         self._thread = ServiceThread("leader-lease", self._renew)
 
     def acquire(self) -> None:
@@ -43,7 +41,6 @@ class Leadership:
                     break
             time.sleep(_PERIOD_S)
         self.epoch = epoch
-        self._renewed_s = time.monotonic()
         logger.info("leads as %s, epoch %d", self._who, epoch)
 
     def start(self) -> None:
@@ -57,19 +54,17 @@ class Leadership:
     def _renew(self, stopping: threading.Event) -> None:
         while not stopping.wait(_PERIOD_S):
             try:
-                epoch = self._live.router.lead(self._who)
+                epoch = self._live.router.lead(self._who, self.epoch)
             except UnavailableError as error:
+                # Whoever may lead meanwhile: nothing that this process decides passes before the server has said.
                 logger.warning("lease not renewed: %s", error)
-                if time.monotonic() - self._renewed_s > 2 * LEADER_LIFE_MS / 1000:
-                    self._leave()
                 continue
             if epoch != self.epoch:
                 self._leave()
-            self._renewed_s = time.monotonic()
             self._on_tick()
 
     def _leave(self) -> None:
-        # Another one leads, led in between, or may lead now: what this process believes is out of date.
+        # Another one leads or led in between, or the live state was lost: what this process believes is out of date.
         logger.warning("no longer the leader")
         logging.shutdown()
         os._exit(EX_NOT_LEADER)

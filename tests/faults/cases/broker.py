@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sllm_tasks.livestate.jobs import LEASE_MS
+from sllm_tasks.livestate.router import LEADER_LIFE_MS
 from tests.faults.cases.common import REST, start
 from tests.support.cluster import Cluster
 from tests.support.load import Load
@@ -67,10 +68,14 @@ def broker_out_of_memory(cluster: Cluster, load: Load) -> None:
     cluster.redis.config_set("maxmemory", "1")
     with ThreadPoolExecutor(1) as pool:
         submitted = pool.submit(load.submit, REST)
-        time.sleep(5)
+        # Longer than the router's lease.
+        time.sleep(LEADER_LIFE_MS / 1000 + 2)
         cluster.redis.config_set("maxmemory", "0")
         submitted.result()
-    assert before.items() <= cluster.pids().items(), "a process died for want of memory in the broker"
+    left = load.wait_ended(60)
+    assert not left, f"did not end: {left}"
+    after = cluster.pids()
+    assert before.items() <= after.items(), f"a process died for want of memory in the broker: {before}, then {after}"
 
 
 def connections_cut(cluster: Cluster, load: Load) -> None:
@@ -82,4 +87,5 @@ def connections_cut(cluster: Cluster, load: Load) -> None:
             cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")  # type: ignore[no-untyped-call]
         time.sleep(0.5)
     load.submit(REST)
-    assert before.items() <= cluster.pids().items(), "a process died of a lost connection"
+    after = cluster.pids()
+    assert before.items() <= after.items(), f"a process died of a lost connection: {before}, then {after}"

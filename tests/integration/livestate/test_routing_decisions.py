@@ -199,6 +199,27 @@ def test_a_lease_that_ran_out_goes_to_the_next_with_a_greater_epoch(world: World
     assert world.live.router.lead("router_a") is None
 
 
+def test_a_lease_that_ran_out_and_that_nobody_took_is_taken_up_with_its_epoch(world: World) -> None:
+    first = world.lead("router_a")
+    world.redis.delete("sllm:router:leader")
+    assert world.live.router.lead("router_a", first) == first
+    assert world.live.router.leader() == "router_a"
+
+
+def test_a_leader_whose_place_was_taken_and_left_does_not_lead_with_its_old_epoch(world: World) -> None:
+    first = world.lead("router_a")
+    world.redis.delete("sllm:router:leader")
+    second = world.lead("router_b")
+    world.redis.delete("sllm:router:leader")
+    assert (world.live.router.lead("router_a", first) or 0) > second
+
+
+def test_a_leader_does_not_lead_with_its_old_epoch_after_a_loss_of_the_live_state(world: World) -> None:
+    first = world.lead("router_a")
+    world.redis.flushall()
+    assert (world.live.router.lead("router_a", first) or 0) > first
+
+
 def test_one_trigger_for_the_router_is_on_its_way_at_a_time(world: World) -> None:
     assert sum(run_together([world.live.router.kick] * 16)) == 1
     world.live.router.begin_pass("")
