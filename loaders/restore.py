@@ -66,7 +66,7 @@ def restore(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype
 def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
     """Check names and shapes against the model class and return how many parameters it has.
 
-    Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong.
+    Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong, or config.json.
     """
     with _NoAllocation():  # type: ignore[no-untyped-call] # torch's constructor
         shapes = {
@@ -78,6 +78,10 @@ def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], 
         except RuntimeError as error:
             # Some architectures store many small tensors that become one; they did not go together.
             raise CheckpointCorruptError(_odd_one_out(stored) or str(error)) from error
+        except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, AssertionError) as error:
+            # The class's own constructor: whatever it raises, it was given nothing but the config.
+            name = model_class(config).__name__
+            raise CheckpointCorruptError(f"config.json: no {name} can be made from it: {error}") from error
     _check_report(report)
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -50,8 +50,7 @@ class Mover:
             around = self._look_around()
             place = find_target(source, around, to)
             if place is None:
-                where = "no other gpu" if to is None else f"gpu {to}"
-                raise ConflictError(f"job {job_id} does not move: {where} has room for it")
+                raise ConflictError(f"job {job_id} does not move: {_why_nowhere(source, around, to)}")
             migration_id = new_id("migration")
             expected = self._forecasts.of_move(job_id, source, place, around) if self._forecasts else None
             answer = self._live.migrations.start(
@@ -110,6 +109,17 @@ class Mover:
         ids = sorted({replica_id for gpu in gpus for replica_id in fleet.replicas_on(gpu.id)})
         replicas = tuple(order.replica for order in fleet.replicas(ids) if order is not None)
         return Surroundings(gpus=gpus, replicas=replicas, nodes=fleet.nodes(self._live.now_ms()))
+
+
+def _why_nowhere(source: Replica, around: Surroundings, to: GpuId | None) -> str:
+    known = sorted(gpu.id for gpu in around.gpus)
+    if to is None:
+        return "no other gpu has room for it"
+    if to not in known:
+        return f"there is no gpu {to} that is up; there are {', '.join(map(str, known)) or 'none'}"
+    if to == source.leader:
+        return _WHY_NOT[StartAnswer.SAME]
+    return f"gpu {to} has no room for it, or its node has no copy of checkpoint {source.checkpoint[:12]}"
 
 
 def _new_replica(source: Replica, place: Place) -> NewReplica | None:

@@ -76,7 +76,9 @@ class Catalog:
                 row = inventory.get_model(session, name)
             except NotFoundError as error:
                 self._known.pop(name, None)
-                raise ModelUnknownError(f"there is no model {name}") from error
+                raise ModelUnknownError(
+                    f"there is no model {name}; GET /api/v1/models lists those there are"
+                ) from error
             checkpoint = _require_ready(row)
             if checkpoint not in self._defaults:
                 stored = inventory.get_checkpoint(session, checkpoint)

@@ -123,7 +123,7 @@ def _assignment(view: JobView) -> Mapping[str, object] | None:
     live = view.live
     if live is None or live.gpu is None:
         return view.row.assignment
-    return {"node": live.gpu.node, "gpus": [live.gpu.index], "start_kind": live.start_kind}
+    return {"node": live.gpu.node, "gpus": [live.gpu.index], "start_kind": (live.start or live).start_kind}
 
 
 def _exactness(view: JobView) -> Mapping[str, object]:
@@ -141,12 +141,12 @@ def _exactness(view: JobView) -> Mapping[str, object]:
 def _timings(view: JobView) -> dict[str, int | None]:
     """How long each part took, in ms; the live record and the row hold the times at which parts began."""
     if view.live is not None:
-        live = view.live
+        begun = view.live.start or view.live
         times = {
-            "assigned_ms": live.assigned_ms,
-            "started_ms": live.started_ms,
-            "prefill_ms": live.prefill_ms,
-            "first_token_ms": live.first_token_ms,
+            "assigned_ms": begun.assigned_ms,
+            "started_ms": begun.started_ms,
+            "prefill_ms": begun.prefill_ms,
+            "first_token_ms": begun.first_token_ms,
         }
     else:
         times = cast("dict[str, int | None]", view.row.timings_ms or {})

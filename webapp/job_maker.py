@@ -104,7 +104,8 @@ def sampling_params(
     if room < 1 or (wanted is not None and wanted > room):
         output = "" if wanted is None else f" and {wanted} of output"
         raise ContextLengthError(
-            f"{num_prompt_tokens} tokens of prompt{output} do not fit into a context of {model.context}"
+            f"{num_prompt_tokens} tokens of prompt{output} do not fit into the {model.context} tokens of the model's "
+            f"context; send a shorter prompt or ask for fewer tokens"
         )
     defaults = model.defaults
     return SamplingParams(

@@ -55,6 +55,14 @@ STATUS_OF_ERROR: Final[Mapping[type[BaseException], HTTPStatus]] = {
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+#: The field of a job that an error is about.
+_FIELD_OF_ERROR: Final[Mapping[type[BaseException], str]] = {
+    errors.ModelUnknownError: "/model",
+    errors.ContextLengthError: "/input",
+    errors.PromptError: "/input",
+    errors.TokenizerMissingError: "/model",
+}
+
 #: What the framework itself answers.
 _CODE_OF_STATUS: Final[Mapping[int, ErrorCode]] = {
     400: ErrorCode.INVALID_REQUEST,
@@ -117,11 +125,17 @@ def _answer_known(refusals: RefusalLog, error: SllmError) -> Response:
     if _speaks_openai() and (told := described(error)) is not None:
         response = openai_problems.answer(told)
     else:
-        field_errors = error.errors if isinstance(error, errors.InvalidFieldsError) else ()
-        response = problem(status, error.code, str(error), field_errors=field_errors)
+        response = problem(status, error.code, str(error), field_errors=_field_errors(error))
     if isinstance(error, errors.RateLimitedError):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def _field_errors(error: SllmError) -> tuple[errors.FieldError, ...]:
+    if isinstance(error, errors.InvalidFieldsError):
+        return error.errors
+    pointer = _FIELD_OF_ERROR.get(type(error))
+    return () if pointer is None else (errors.FieldError(pointer=pointer, detail=str(error), code=error.code),)
 
 
 def _answer_http(error: HTTPException) -> Response:

@@ -36,7 +36,7 @@ _EXIT_OF_CODE = {
 
 _NEXT_COMMAND = {
     ErrorCode.NOT_FOUND: "sllm job ls, sllm models, sllm node ls",
-    ErrorCode.CONFLICT: "sllm status, sllm job get JOB",
+    ErrorCode.CONFLICT: "sllm status",
     ErrorCode.CHECKPOINT_MISSING: "the command again with a directory that is there",
     ErrorCode.CHECKPOINT_CORRUPT: "sllm ckpt inspect DIRECTORY",
     ErrorCode.CHECKPOINT_UNSUPPORTED: "sllm ckpt inspect DIRECTORY",
@@ -44,7 +44,7 @@ _NEXT_COMMAND = {
     ErrorCode.MODEL_NOT_FOUND: "sllm models",
     ErrorCode.MODEL_NOT_READY: "sllm models",
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: "sllm models",
-    ErrorCode.TOKENIZER_MISSING: "sllm models",
+    ErrorCode.TOKENIZER_MISSING: "the command again with a directory that has a tokenizer.json",
     ErrorCode.UNAUTHORIZED: "set SLLM_API_KEY, or make a key on the server's machine: sllm key create NAME --local",
     ErrorCode.FORBIDDEN: "sllm key create NAME --scope ...",
     ErrorCode.OUT_OF_MEMORY: "sllm status",
@@ -60,8 +60,14 @@ def report(error: SllmError) -> Exit:
     request_id = getattr(error, "request_id", None)
     click.echo(f"error: {error}", err=True)
     click.echo(f"  code: {code}" + (f"  request: {request_id}" if request_id else ""), err=True)
-    click.echo(f"  try: {_NEXT_COMMAND.get(error.code, 'sllm doctor')}", err=True)
+    click.echo(f"  try: {_next_command(error)}", err=True)
     return _exit_of(error)
+
+
+def _next_command(error: SllmError) -> str:
+    if isinstance(error, ConfigError):
+        return "sllm config --help"
+    return _NEXT_COMMAND.get(error.code, "sllm doctor")
 
 
 def _exit_of(error: SllmError) -> Exit:

@@ -26,6 +26,7 @@ from sllm_tasks.ledger.migrations import MigrationReport, RoundReport, add_round
 from sllm_tasks.ledger.states import AttemptExit
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.codec import decode_outcome
+from sllm_tasks.livestate.jobs import JobStart, job_start
 from sllm_tasks.livestate.reports import Report
 from sllm_tasks.migration.states import MigrationState
 from sllm_tasks.timeline import mark
@@ -129,7 +130,12 @@ def _gpus(data: dict[str, Any], name: str = "gpus") -> tuple[GpuId, ...]:
 
 def _assignment(data: dict[str, Any]) -> dict[str, Any]:
     gpus = _gpus(data)
-    return {"node": gpus[0].node, "gpus": [gpu.index for gpu in gpus], "start_kind": data["start_kind"]}
+    return {"node": gpus[0].node, "gpus": [gpu.index for gpu in gpus], "start_kind": _start(data).start_kind}
+
+
+def _start(data: dict[str, Any]) -> JobStart:
+    """How the job came to its first token; before it has one, what its last attempt did for that."""
+    return job_start(data.get("start") or data)
 
 
 _EXITS = {"worker_lost": AttemptExit.WORKER_LOST, "hand_over": AttemptExit.HANDED_BACK}
@@ -225,13 +231,14 @@ _WRITERS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
 
 
 def _ending(data: dict[str, Any]) -> Ending:
+    start = _start(data)
     return Ending(
         job_id=data["job_id"],
         outcome=decode_outcome(data["outcome"]),
         at=from_ms(data["ended_ms"]),
-        started_at=_time(data.get("started_ms")),
-        first_token_at=_time(data.get("first_token_ms")),
-        timings_ms=_timings(data),
+        started_at=_time(start.started_ms),
+        first_token_at=_time(start.first_token_ms),
+        timings_ms=_timings(start, data),
         assignment={**_assignment(data), **_class(data)},
         num_migrations=data.get("num_migrations", 0),
         exactness_achieved=Exactness(data["exactness"]) if data.get("exactness") else None,
@@ -247,10 +254,16 @@ def _time(ms: int | None) -> datetime | None:
     return from_ms(ms) if ms is not None else None
 
 
-def _timings(data: dict[str, Any]) -> dict[str, int | None]:
+def _timings(start: JobStart, data: dict[str, Any]) -> dict[str, int | None]:
     """Cluster times at which each part began, which the API turns into durations; and how many decoded together."""
-    names = ("assigned_ms", "started_ms", "prefill_ms", "first_token_ms", "ended_ms", "batch")
-    return {name: data.get(name) for name in names}
+    return {
+        "assigned_ms": start.assigned_ms,
+        "started_ms": start.started_ms,
+        "prefill_ms": start.prefill_ms,
+        "first_token_ms": start.first_token_ms,
+        "ended_ms": data["ended_ms"],
+        "batch": data.get("batch"),
+    }
 
 
 def _close_attempt(session: Session, data: dict[str, Any]) -> None:

@@ -54,9 +54,11 @@ def samples_of(reports: Iterable[Report], ended: Collection[str]) -> list[Sample
 
 
 def _phases(data: Mapping[str, Any]) -> Iterable[Sample]:
+    # Of several attempts, the one that brought the first token.
+    times = {**data, **(data.get("start") or {})}
     for phase, (begin, end) in _PHASES.items():
-        if data.get(begin) is not None and data.get(end) is not None:
-            yield Sample(PHASES, (phase, data["start_kind"]), max(0, data[end] - data[begin]) / 1000)
+        if times.get(begin) is not None and times.get(end) is not None:
+            yield Sample(PHASES, (phase, times["start_kind"]), max(0, times[end] - times[begin]) / 1000)
 
 
 def _migration(data: Mapping[str, Any]) -> Iterable[Sample]:

@@ -51,6 +51,7 @@ def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFac
     query = select(
         JobRow.id,
         JobRow.model,
+        JobRow.attempt,
         JobRow.prompt_tokens,
         JobRow.completion_tokens,
         JobRow.timings_ms,
@@ -60,6 +61,9 @@ def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFac
     found = []
     for row in session.execute(query.order_by(JobRow.id.desc()).limit(limit)):
         fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, row.timings_ms or {})
+        if row.attempt > 1:
+            # Between its tokens lies the time in which nobody had it.
+            fact = replace(fact, token_s=None)
         node = str((row.assignment or {}).get("node") or "")
         found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=replace(fact, node=node)))
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))

@@ -69,6 +69,17 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobStart:
+    """How a job came to its first token, in cluster milliseconds; later attempts leave it as it is."""
+
+    start_kind: StartKind
+    assigned_ms: int | None
+    started_ms: int | None
+    prefill_ms: int | None
+    first_token_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveJob:
     """What readers of a job see of its live record; times are cluster milliseconds."""
 
@@ -88,6 +99,8 @@ class LiveJob:
     loading_ms: int | None
     prefill_ms: int | None
     first_token_ms: int | None
+    #: None before its first token. The times above are its last attempt's.
+    start: JobStart | None
     #: The migration that is under way, empty without one.
     migration_id: str
     #: Why it has no place yet, empty while that is not known or not so.
@@ -121,7 +134,7 @@ class Due:
 _VIEW_FIELDS = (
     "status", "phase", "attempt", "version", "num_tokens", "replica", "gpu", "owner", "start_kind", "losses",
     "cancel", "assigned_ms", "started_ms", "loading_ms", "prefill_ms", "first_token_ms", "wait_reason", "load",
-    "exactness", "fingerprint", "downgrade", "migration", "ended",
+    "exactness", "fingerprint", "downgrade", "migration", "ended", "start",
 )  # fmt: skip
 
 
@@ -323,6 +336,17 @@ class JobStore:
             return int(self._redis.zcard(f"{PREFIX}waiting"))
 
 
+def job_start(record: Mapping[str, Any]) -> JobStart:
+    """Read the start that a live record or a report of it holds, or the same fields of an attempt."""
+    return JobStart(
+        start_kind=StartKind(record["start_kind"]),
+        assigned_ms=record.get("assigned_ms"),
+        started_ms=record.get("started_ms"),
+        prefill_ms=record.get("prefill_ms"),
+        first_token_ms=record.get("first_token_ms"),
+    )
+
+
 def _live_job(values: Sequence[bytes | str | None]) -> LiveJob | None:
     field = dict(zip(_VIEW_FIELDS, values, strict=True))
     if field["status"] is None:
@@ -344,6 +368,7 @@ def _live_job(values: Sequence[bytes | str | None]) -> LiveJob | None:
         loading_ms=number(field["loading_ms"]),
         prefill_ms=number(field["prefill_ms"]),
         first_token_ms=number(field["first_token_ms"]),
+        start=job_start(json.loads(field["start"])) if field["start"] else None,
         migration_id=text(field["migration"]),
         wait_reason=text(field["wait_reason"]),
         load=json.loads(field["load"]) if field["load"] else None,

@@ -41,7 +41,7 @@ def _like_it(source: Replica, around: Surroundings, to: GpuId | None) -> Place |
     found = [
         replica
         for replica in around.replicas
-        if replica.id != source.id
+        if replica.leader != source.leader
         and (replica.checkpoint, replica.engine) == (source.checkpoint, source.engine)
         and replica.context >= source.context
         and replica.has_room

@@ -137,7 +137,7 @@ def _to_replica(prices: Prices, source: Replica, model: ModelInfo, forbidden: fr
     targets = [
         target
         for target in prices.view.serving(model)
-        if target.id != source.id
+        if target.leader != source.leader
         and target.state is ReplicaState.READY
         and target.max_jobs - target.num_jobs >= source.num_jobs
         and not forbidden.intersection(target.gpus)

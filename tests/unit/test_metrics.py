@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,13 @@ def test_phases_of_which_an_end_is_not_known_are_left_out() -> None:
     phases = histograms_of(PHASES, stored(samples_of([report("job_ended", _END)], {"job_1"})))
     sums = {phase: histogram.sum for (phase, _), histogram in phases.items()}
     assert sums == {"queued": 0.01, "placing": 0.01, "first_token": 0.5, "decoding": 2.0}
+
+
+def test_phases_of_a_job_that_another_attempt_ended_are_those_of_its_first_token() -> None:
+    start = {"start_kind": "cold_ssd", "assigned_ms": 1_005, "started_ms": 1_006, "first_token_ms": 1_100}
+    phases = histograms_of(PHASES, stored(samples_of([report("job_ended", {**_END, "start": start})], {"job_1"})))
+    assert phases["first_token", "cold_ssd"].sum == pytest.approx(0.1)
+    assert phases["queued", "cold_ssd"].sum == pytest.approx(0.005)
 
 
 def test_a_migration_is_counted_when_it_is_over() -> None:

@@ -72,12 +72,15 @@ def _context() -> Context:
     text = request.args.get("q", "")
     search = parse_search(text)
     wanted_page = PageRequest(limit=_PAGE, after=request.args.get("after"))
+    if search.errors:
+        # What is left of it finds more than was meant.
+        return {"q": text, "search_errors": search.errors, "jobs": (), "next_after": None, "is_first": True}
     with web.ledger.reading() as session:
         found = list_jobs(session, None, search.wanted, wanted_page)
     shown = [{**job_json(view), "tenant": view.row.tenant} for view in views_of(web, found.rows)]
     return {
         "q": text,
-        "search_errors": search.errors,
+        "search_errors": (),
         "jobs": shown,
         "next_after": shown[-1]["id"] if found.has_more else None,
         "is_first": wanted_page.after is None,

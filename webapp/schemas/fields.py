@@ -31,6 +31,7 @@ _MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 _NODE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _TENANT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _USER_NAME: Final = r"^[a-z0-9][a-z0-9._@-]{0,62}$"
+_GPU_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\.[0-9]{1,3}$"
 _JOB_ID: Final = f"^{id_pattern('job')}$"
 _OPERATION_ID: Final = f"^{id_pattern('op')}$"
 _DELIVERY_ID: Final = f"^{id_pattern('msg')}$"
@@ -39,6 +40,8 @@ _DELIVERY_ID: Final = f"^{id_pattern('msg')}$"
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 NodeName = Annotated[str, StringConstraints(pattern=_NODE_NAME)]
 TenantName = Annotated[str, StringConstraints(pattern=_TENANT_NAME)]
+GpuName = Annotated[str, StringConstraints(pattern=_GPU_NAME)]
+JobId = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 UserName = Annotated[str, StringConstraints(pattern=_USER_NAME)]
 #: Cursors of lists: where the page before has ended.
 JobCursor = Annotated[str, StringConstraints(pattern=_JOB_ID)]
@@ -51,7 +54,8 @@ WORDS_OF_PATTERN: Final = {
     _NODE_NAME: "1 to 63 of A-Z a-z 0-9 _ - beginning with a letter or a digit",
     _TENANT_NAME: "1 to 63 of a-z 0-9 _ - beginning with a letter or a digit",
     _USER_NAME: "1 to 63 of a-z 0-9 . _ @ - beginning with a letter or a digit",
-    _JOB_ID: "the id of a job, such as the last_id of a page",
+    _GPU_NAME: "a gpu as NODE.INDEX, such as node0.0",
+    _JOB_ID: "the id of a job: job_ and 26 of a-z 0-9",
     _OPERATION_ID: "the id of an operation, such as the last_id of a page",
     _DELIVERY_ID: "the id of a delivery, such as the last_id of a page",
 }

@@ -34,7 +34,7 @@
     const options = {
       width: place.clientWidth, height: HEIGHT, legend: { show: false }, axes: [{ ...axis, values: written }, { ...axis, size: 60 }],
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
-      scales: { y: { range: (_, least, most) => [Math.min(0, least ?? 0), Math.max(1e-3, (most ?? 1) * 1.05)] } },
+      scales: { y: { range: (_, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.05 : 1] } },
       series: [{}, ...series],
     };
     plots.push({ place, plot: new uPlot(options, data, place) });

@@ -12,7 +12,15 @@ local function append(job, attempt, epoch, first, from, to)
   local have = tonumber(held[4])
   if first > have then count('token_gaps'); return 'stale' end
   if held[5] == 'starting' then
-    redis.call('HSET', key, 'first_token_ms', now_ms())
+    local now = now_ms()
+    redis.call('HSET', key, 'first_token_ms', now)
+    if have == 0 then
+      -- What its reader waited for; attempts that go on from here change nothing about that.
+      local t = redis.call('HMGET', key, 'assigned_ms', 'started_ms', 'prefill_ms', 'start_kind')
+      redis.call('HSET', key, 'start', cjson.encode({assigned_ms = tonumber(t[1] or '') or nil,
+        started_ms = tonumber(t[2] or '') or nil, prefill_ms = tonumber(t[3] or '') or nil, start_kind = t[4] or nil,
+        first_token_ms = now}))
+    end
     status_event(job, 'running', 'decoding')
   end
   for i = from + have - first, to do

@@ -5,7 +5,7 @@ local job, attempt, gpu, worker, lease_ms, expires_ms = ARGV[1], ARGV[2], ARGV[3
 local call_id = ARGV[7]
 local now = now_ms()
 local held = redis.call('HMGET', job_key(job), 'attempt', 'status', 'owner', 'gpu', 'epoch', 'spec', 'ids', 'replica',
-  'start_kind', 'call_id')
+  'start_kind', 'call_id', 'start')
 if call_id ~= '' and held[10] == call_id and held[1] == attempt and held[3] == worker then
   -- The call came through, its answer did not.
   redis.call('ZADD', P .. 'leases', now + tonumber(lease_ms), job)
@@ -25,5 +25,5 @@ redis.call('ZADD', P .. 'leases', now + tonumber(lease_ms), job)
 local r = redis.call('HMGET', replica_key(held[8]), 'state', 'gpus')
 if held[2] == 'queued' then status_event(job, 'starting', r[1] == 'loading' and 'loading' or 'prefill') end
 report('attempt_started', cjson.encode({job_id = job, attempt = tonumber(attempt), gpus = r[2] or gpu, worker = worker,
-  replica = held[8], start_kind = held[9], at_ms = now}))
+  replica = held[8], start_kind = held[9], at_ms = now, start = held[11] and cjson.decode(held[11]) or nil}))
 return {'ok', epoch, held[6], held[7], held[8], held[9], now}

@@ -13,6 +13,9 @@ if redis.call('HGET', gpu_key(held[4]), 'suspect') == job then return 'suspect' 
 if replica == held[3] then return 'same' end
 local source = redis.call('HMGET', replica_key(held[3]), 'checkpoint', 'engine', 'gpus')
 local is_new = #ARGV > 8
+local leader = string.match(is_new and ARGV[11] or redis.call('HGET', replica_key(replica), 'gpus') or '', '[^,]+')
+-- A worker does not hand over to itself.
+if leader == held[4] then return 'same' end
 if is_new then
   if ARGV[10] ~= source[1] or ARGV[14] ~= source[2] then return 'unlike' end
   local made = make_replica(replica, victims, {unpack(ARGV, 9)}, now)
@@ -22,7 +25,6 @@ local target = redis.call('HMGET', replica_key(replica), 'checkpoint', 'engine',
   'bytes_per_gpu')
 if target[4] ~= 'ready' and target[4] ~= 'loading' then return 'dead' end
 if target[1] ~= source[1] or target[2] ~= source[2] then return 'unlike' end
-local leader = string.match(target[3], '[^,]+')
 if not is_alive(leader, now) then return 'dead' end
 if tonumber(target[5]) >= tonumber(target[6]) then return 'full' end
 count_job(replica, 1)

@@ -143,6 +143,13 @@ def test_what_cannot_move_says_why(world: World, source: Claim) -> None:
     assert start(world) is StartAnswer.NOT_RUNNING
 
 
+def test_a_job_does_not_move_to_another_replica_of_its_own_gpu(world: World) -> None:
+    claim = world.running_job()
+    world.append(claim, 0)
+    assert start(world, new=NewReplica(model=model_info(), gpus=(GPU,))) is StartAnswer.SAME
+    assert world.live.fleet.replica(TARGET) is None
+
+
 def test_the_source_may_hand_over_twice_when_the_answer_was_lost(world: World, source: Claim) -> None:
     caught_up(world, source)
     assert hand_over(world, source) is HandOver.OK

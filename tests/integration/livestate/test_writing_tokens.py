@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sllm_tasks.jobs import JobPhase, JobStatus, TokenRecord
-from sllm_tasks.livestate.jobs import Append, Claim, Verdict
-from tests.integration.livestate.world import GPU, WORKER, World, job_spec, replica_order, token
+from sllm_tasks.livestate.jobs import Append, Claim, Verdict, job_start
+from tests.integration.livestate.world import GPU, SUCCEEDED, WORKER, World, job_spec, replica_order, token
 
 
 def test_tokens_are_read_back_in_order(world: World) -> None:
@@ -48,6 +48,35 @@ def test_the_first_token_makes_a_job_running(world: World) -> None:
     assert view is not None
     assert (view.status, view.phase, view.num_tokens) == (JobStatus.RUNNING, JobPhase.DECODING, 1)
     assert view.first_token_ms is not None
+
+
+def test_what_a_reader_waited_for_stays_as_it_was_when_another_attempt_goes_on(world: World) -> None:
+    claim = world.running_job()
+    world.append(claim, 0)
+    before = world.live.jobs.view("job_1")
+    world.live.jobs.release(claim, "hand_over")
+    world.apply("job_1", "replica_1", attempt=2)
+    again = world.claim(attempt=2)
+    world.append(again, 1)
+    after = world.live.jobs.view("job_1")
+    assert before is not None
+    assert after is not None
+    assert before.start is not None
+    assert after.start == before.start
+    world.live.jobs.finish(again, SUCCEEDED)
+    (ended,) = (report for report in world.live.reports.read(100, 0) if report.kind == "job_ended")
+    assert job_start(ended.data["start"]) == before.start
+
+
+def test_an_attempt_without_a_token_is_no_start(world: World) -> None:
+    claim = world.running_job()
+    world.live.jobs.release(claim, "hand_over")
+    world.apply("job_1", "replica_1", attempt=2)
+    world.append(world.claim(attempt=2), 0)
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert view.start is not None
+    assert (view.start.started_ms, view.start.first_token_ms) == (view.started_ms, view.first_token_ms)
 
 
 def test_repeating_an_append_adds_nothing(world: World) -> None:

@@ -44,6 +44,13 @@ def test_a_full_replica_or_one_of_another_checkpoint_is_no_place() -> None:
     assert found.replica_id is None
 
 
+def test_a_replica_of_the_same_checkpoint_on_the_same_gpu_is_no_place() -> None:
+    found = find_target(
+        SOURCE, around(replace(replica("a", GPUS[0]), model="other"), replica("b", GPUS[3], num_jobs=1))
+    )
+    assert found == Place(gpus=(GPUS[3],), replica_id="b")
+
+
 def test_the_gpu_asked_for_is_the_one_that_leads() -> None:
     assert find_target(SOURCE, around(), GPUS[2]) == Place(gpus=(GPUS[2],))
     assert find_target(SOURCE, around(), GpuId("node9", 0)) is None
