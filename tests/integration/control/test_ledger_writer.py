@@ -9,9 +9,12 @@ import pytest
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode, UnavailableError
+from sllm_tasks.estimators.facts import JobFact
 from sllm_tasks.jobs import JobError, JobPhase, JobStatus, Outcome
 from sllm_tasks.ledger.attempts import list_attempts
 from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import from_ms
+from sllm_tasks.ledger.facts import job_facts
 from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.operations import list_operations
@@ -110,6 +113,32 @@ def test_an_end_that_was_committed_and_not_told_is_told_by_the_next_writer(
     write_everything(writer, world)
     assert completed(world) == ["succeeded"]
     assert world.live.reports.read(10, 1) == []
+
+
+def test_the_times_of_a_job_are_those_of_its_first_token_whatever_attempt_ended_it(
+    database: Database, world: World, writer: LedgerWriter
+) -> None:
+    accept(database)
+    claim = world.running_job()
+    world.append(claim, 0)
+    begun = world.live.jobs.view("job_1")
+    world.live.jobs.release(claim, "hand_over")
+    world.apply("job_1", "replica_1", attempt=2)
+    again = world.claim(attempt=2)
+    world.append(again, 1)
+    world.live.jobs.finish(again, SUCCEEDED)
+    write_everything(writer, world)
+    row = row_of(database)
+    assert begun is not None
+    assert begun.started_ms is not None
+    assert begun.first_token_ms is not None
+    assert (row.started_at, row.first_token_at) == (from_ms(begun.started_ms), from_ms(begun.first_token_ms))
+    assert row.timings_ms is not None
+    assert row.timings_ms["assigned_ms"] == begun.assigned_ms
+    with database.reading() as session:
+        (fact,) = job_facts(session, since=row.created_at, limit=10)
+    assert isinstance(fact.fact, JobFact)
+    assert fact.fact.token_s is None
 
 
 def test_the_same_report_twice_changes_nothing(database: Database, world: World, writer: LedgerWriter) -> None:

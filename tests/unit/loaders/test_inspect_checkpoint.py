@@ -130,6 +130,11 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], type[LoaderError], st
         CheckpointUnsupportedError,
         "quantization_config",
     ),
+    "a config that contradicts itself": (
+        _set_in_config(model_type="opt", hidden_size=65),
+        CheckpointCorruptError,
+        r"config\.json: no OPTForCausalLM can be made from it",
+    ),
     "truncated weights": (_truncate, CheckpointCorruptError, r"model\.safetensors"),
     "broken header": (_break_header, CheckpointCorruptError, r"model\.safetensors"),
     "missing tensor": (_change_tensors(lambda tensors: tensors.pop(NORM)), CheckpointMissingError, NORM),
