@@ -93,7 +93,7 @@ def recorded(cluster: Cluster, job: Job) -> list[dict[str, object]]:
 def test_a_job_that_cannot_move_stays_and_says_why(cluster: Cluster, expected: str) -> None:
     job = submit(cluster)
     wait_for_tokens(cluster, job, 5)
-    with pytest.raises(ApiError, match=r"node9\.0 has room"):
+    with pytest.raises(ApiError, match=r"no gpu node9\.0"):
         cluster.client.run(calls.start_migration(job.id, "node9.0"))
     assert job.result(timeout=60).text == expected
     with pytest.raises(ApiError, match="does not move"):
