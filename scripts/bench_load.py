@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 
@@ -63,10 +64,11 @@ def main() -> int:
             if arguments.ablation:
                 samples = ablation(files, pool, arguments.rounds)
             else:
-                samples = _compare(files, pool, ceiling, arguments.rounds, full=arguments.full)
+                samples = _compare(files, pool, ceiling, arguments)
                 if name == names[0]:
                     figures |= _figures(samples)
-                    figures["decode_during_load"] = decode_during_load(files, pool, arguments.rounds)
+                    if not arguments.state:
+                        figures["decode_during_load"] = decode_during_load(files, pool, arguments.rounds)
         remove_pool(files.pool)
         rows += [Row(f"{name}: {row}", "s", tuple(values)) for row, values in samples.items()]
     if not arguments.keep and arguments.folder is None:
@@ -87,6 +89,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every contestant (default: 5)")
     parser.add_argument("--full", action="store_true", help="all peers and all checkpoints, not only the main ones")
+    parser.add_argument(
+        "--state",
+        action="append",
+        choices=[state.name.lower() for state in State],
+        help="what is in memory when the clock starts; may be given again (default: each in turn)",
+    )
     parser.add_argument("--ablation", action="store_true", help="what each part of the loader gains, one after another")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu", help="cpu or cuda:<i>")
     parser.add_argument(
@@ -103,13 +111,15 @@ def _with_pool(files: Files) -> Files:
     return Files(**{name: getattr(files, name) for name in Files.__slots__} | {"pool_bytes": num_bytes})
 
 
-def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, num_rounds: int, *, full: bool) -> Samples:
+def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, arguments: argparse.Namespace) -> Samples:
     """Load with everybody in every state, the order turning by one from round to round."""
-    contestants = [*_OURS, *_PEERS, *(("ours, packed", *_MORE_PEERS) if full else ())]
+    contestants = [*_OURS, *_PEERS, *(("ours, packed", *_MORE_PEERS) if arguments.full else ())]
     samples: Samples = defaultdict(list)
     checksums: dict[str, set[int]] = defaultdict(set)
     for state in State:
-        for number in range(num_rounds):
+        if arguments.state and state.name.lower() not in arguments.state:
+            continue
+        for number in range(arguments.rounds):
             turned = contestants[number % len(contestants) :] + contestants[: number % len(contestants)]
             if ceiling is not None and state is not State.WARM:
                 bring_about(state, "ours", files, pool)
@@ -134,24 +144,28 @@ def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, num_rounds: int,
 
 
 def _figures(samples: Samples) -> dict[str, float]:
-    """Ratios of medians: above 1 we are faster than who is named, but for the last two, which are shares."""
+    """Ratios of medians: above 1 we are faster than who is named; the last one is our share of the bytes' time.
+
+    Those of a state that was left out are not there.
+    """
     middle = {name: median(values) for name, values in samples.items()}
 
     def seconds(name: str, state: State = State.BACKED) -> float:
-        return middle.get(f"{name} ({state})", float("nan"))
+        return middle.get(f"{name} ({state})", nan)
 
     peers = [seconds(peer, State.FOUND) for peer in (*_PEERS, *_MORE_PEERS) if f"{peer} ({State.FOUND})" in middle]
-    return {
+    figures = {
         "cold_over_ceiling": seconds("ceiling") / seconds("ours"),
         "cold_over_safetensors": seconds("safetensors") / seconds("ours"),
         "cold_over_torch_load": seconds("torch.load") / seconds("ours"),
         "cold_over_runai": seconds("runai") / seconds("ours"),
         "inclock_over_runai": seconds("runai") / seconds("ours, pool in the clock"),
         "direct_over_ceiling": seconds("ceiling") / seconds("ours, direct safetensors"),
-        "found_over_best_peer": min(peers) / seconds("ours", State.FOUND),
+        "found_over_best_peer": min(peers, default=nan) / seconds("ours", State.FOUND),
         "warm_over_safetensors": seconds("safetensors", State.WARM) / seconds("ours", State.WARM),
         "ready_over_bytes": seconds("ours, whole model") / seconds("ours"),
     }
+    return {name: value for name, value in figures.items() if not isnan(value)}
 
 
 if __name__ == "__main__":
