@@ -1,7 +1,8 @@
 """What a reader of one job is to see: live events as they come, snapshots where what was shown no longer holds.
 
 Event ids are those of the live state's stream, so they grow with time and over its losses. A `snapshot` replaces all
-text before it; one that is made from the ledger has no id, so that a client never resumes from a made-up place.
+text before it; one that is made from the ledger has no id, so that a client never resumes from a made-up place, and
+neither has one whose place lies before what the reader knows.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class JobFollower:
         self._view = view
         self.position = after
         self.is_over = False
+        # The token that is due; not known to who resumes, until the next one comes.
+        self._next_index: int | None = 0 if after == BEGINNING else None
         self._had_events_s = float("-inf")
 
     @property
@@ -71,18 +74,14 @@ class JobFollower:
             newest = jobs.last_event_id(self.job_id)
             if newest == BEGINNING:
                 return self._opening_without_stream()
-            if parse_event_id(self.position) <= parse_event_id(newest):
+            if self.position == BEGINNING or jobs.has_event(self.job_id, self.position):
                 return []
-            # The stream is a new one, and its clock is behind that of the one the reader knew. An end is in the ledger
-            # before it is in the stream, so a job that has not ended there is yet to be announced.
+            # The reader knows what the live state has lost. An end is in the ledger before it is in the stream, so a
+            # job that has not ended there is yet to be announced.
             view = self._find()
-            if view.row.status.is_terminal:
-                return self._ending(view)
-            tokens = jobs.tokens(self.job_id)
+            return self._ending(view) if view.row.status.is_terminal else self._begun_again()
         except UnavailableError:
             return []
-        self.position = newest
-        return [_snapshot("".join(token.text for token in tokens), len(tokens), newest)]
 
     def _opening_without_stream(self) -> list[ShownEvent]:
         if self._view.row.status.is_terminal:
@@ -104,6 +103,12 @@ class JobFollower:
 
     def take(self, events: Sequence[JobEvent]) -> list[ShownEvent]:
         """Go on behind events that came after the position."""
+        if not self._follow_on(events):
+            # Tokens that were shown are made once more: the live state has lost them.
+            try:
+                return self._begun_again()
+            except UnavailableError:
+                return []
         if events:
             self._had_events_s = time.monotonic()
             self.position = events[-1].id
@@ -121,6 +126,36 @@ class JobFollower:
         # The announcement may have come since the last look.
         events = self.next_events()
         return events if self.is_over else events + self._ending(view)
+
+    def _follow_on(self, events: Sequence[JobEvent]) -> bool:
+        """Whether these are the tokens that are due."""
+        due = self._next_index
+        for event in events:
+            if event.kind == "snapshot":
+                due = event.data["num_tokens"]
+            elif event.kind == "token":
+                if due is not None and event.data["index"] != due:
+                    return False
+                due = event.data["index"] + 1
+        self._next_index = due
+        return True
+
+    def _begun_again(self) -> list[ShownEvent]:
+        """All text that there is by now, and the place behind it; raises UnavailableError."""
+        before, text, num_tokens = parse_event_id(self.position), "", 0
+        position = BEGINNING
+        while events := self._services.live.jobs.events(self.job_id, position):
+            shown = [event for event in events if event.kind != "completed"]
+            for event in shown:
+                if event.kind == "snapshot":
+                    text, num_tokens = event.data["text"], event.data["num_tokens"]
+                elif event.kind == "token":
+                    text, num_tokens = text + event.data["text"], event.data["index"] + 1
+            position = shown[-1].id if shown else position
+            if len(shown) < len(events):
+                break
+        self.position, self._next_index = position, num_tokens
+        return [_snapshot(text, num_tokens, position if parse_event_id(position) > before else None)]
 
     def _find(self) -> JobView:
         return find_job(self._services, self._view.row.tenant, self.job_id)

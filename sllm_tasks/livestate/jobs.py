@@ -300,6 +300,11 @@ class JobStore:
             newest = entries(self._redis.xrevrange(f"{_key(job_id)}:events", count=1))
         return newest[0][0] if newest else "0"
 
+    def has_event(self, job_id: str, event_id: str) -> bool:
+        """Whether the stream holds an event; a server that died may have lost the last ones that it gave out."""
+        with translated():
+            return bool(self._redis.xrange(f"{_key(job_id)}:events", event_id, event_id, count=1))
+
     def tokens(self, job_id: str) -> tuple[TokenRecord, ...]:
         """Every token that counts so far, in order."""
         with translated():

@@ -14,6 +14,7 @@ from sllm_tasks.ledger.jobs import get_job
 from tests.support.valkey import ValkeyServer
 from tests.support.web import Web, add_key
 from webapp.job_events import stream_events
+from webapp.job_follower import parse_event_id
 from webapp.job_views import find_job
 
 
@@ -89,8 +90,32 @@ def test_a_reader_whose_stream_was_lost_gets_a_snapshot_and_then_the_new_attempt
     web.worker.emit(again, ["three"])
     web.worker.finish(again, " three", 1)
     for rest in (list(events), list(_read(web, job_id, seen[-1].id))):
-        shown = [event for event in rest if event.kind in {"snapshot", "token"}]
-        assert [(event.kind, event.data["text"]) for event in shown] == [("snapshot", ""), ("token", " three")]
+        first, *more = (event for event in rest if event.kind in {"snapshot", "token"})
+        assert first.kind == "snapshot"
+        assert first.data["text"] + "".join(event.data["text"] for event in more) == " three"
+        assert rest[-1].kind == "completed"
+
+
+def test_a_reader_of_tokens_that_a_dying_server_lost_sees_none_twice(web: Web, valkey_server: ValkeyServer) -> None:
+    job_id = web.submit()
+    claim = web.worker.claim(job_id)
+    web.worker.emit(claim, ["one", "two", "three"])
+    events = _read(web, job_id)
+    *_, last = itertools.islice((event for event in events if event.kind == "token"), 3)
+    assert last.id
+    with valkey_server.client() as redis:
+        stream = f"sllm:job:{job_id}:events"
+        redis.xdel(stream, *(entry_id for entry_id, _ in redis.xrevrange(stream, count=2)))
+        redis.hset(f"sllm:job:{job_id}", "num_tokens", 1)
+    # One that comes back before anything new does, one that comes later, and one that stayed.
+    early = next(_read(web, job_id, last.id))
+    assert (early.kind, early.data, early.id) == ("snapshot", {"text": " one", "num_tokens": 1}, None)
+    web.worker.emit(claim, ["two"], 1)
+    web.worker.finish(claim, " one two", 2)
+    for rest in (list(_read(web, job_id, last.id)), list(events)):
+        (snapshot,) = (event for event in rest if event.kind in {"snapshot", "token"})
+        assert (snapshot.kind, snapshot.data) == ("snapshot", {"text": " one two", "num_tokens": 2})
+        assert all(parse_event_id(event.id) > parse_event_id(last.id) for event in rest if event.id)
         assert rest[-1].kind == "completed"
 
 
