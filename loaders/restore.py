@@ -79,7 +79,7 @@ def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], 
             # Some architectures store many small tensors that become one; they did not go together.
             raise CheckpointCorruptError(_odd_one_out(stored) or str(error)) from error
         except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, AssertionError) as error:
-            # The class's own constructor: whatever it raises, it was given nothing but the config.
+            # Of the class's constructor: tensors are here by name and shape alone, and what they lack is in the report.
             name = model_class(config).__name__
             raise CheckpointCorruptError(f"config.json: no {name} can be made from it: {error}") from error
     _check_report(report)

@@ -119,6 +119,8 @@ def _why_nowhere(source: Replica, around: Surroundings, to: GpuId | None) -> str
         return f"there is no gpu {to} that is up; there are {', '.join(map(str, known)) or 'none'}"
     if to == source.leader:
         return _WHY_NOT[StartAnswer.SAME]
+    if not around.up((to,)):
+        return f"gpu {to} takes no new work"
     return f"gpu {to} has no room for it, or its node has no copy of checkpoint {source.checkpoint[:12]}"
 
 

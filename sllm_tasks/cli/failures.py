@@ -65,7 +65,8 @@ def report(error: SllmError) -> Exit:
 
 
 def _next_command(error: SllmError) -> str:
-    if isinstance(error, ConfigError):
+    # Not its subclasses, which are about traces and simulations.
+    if type(error) is ConfigError:
         return "sllm config --help"
     return _NEXT_COMMAND.get(error.code, "sllm doctor")
 

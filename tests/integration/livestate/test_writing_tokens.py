@@ -54,9 +54,7 @@ def test_what_a_reader_waited_for_stays_as_it_was_when_another_attempt_goes_on(w
     claim = world.running_job()
     world.append(claim, 0)
     before = world.live.jobs.view("job_1")
-    world.live.jobs.release(claim, "hand_over")
-    world.apply("job_1", "replica_1", attempt=2)
-    again = world.claim(attempt=2)
+    again = world.handed_back(claim)
     world.append(again, 1)
     after = world.live.jobs.view("job_1")
     assert before is not None
@@ -69,10 +67,7 @@ def test_what_a_reader_waited_for_stays_as_it_was_when_another_attempt_goes_on(w
 
 
 def test_an_attempt_without_a_token_is_no_start(world: World) -> None:
-    claim = world.running_job()
-    world.live.jobs.release(claim, "hand_over")
-    world.apply("job_1", "replica_1", attempt=2)
-    world.append(world.claim(attempt=2), 0)
+    world.append(world.handed_back(world.running_job()), 0)
     view = world.live.jobs.view("job_1")
     assert view is not None
     assert view.start is not None

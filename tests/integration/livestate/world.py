@@ -114,6 +114,13 @@ class World:
         self.live.jobs.create(job_spec(job_id))
         return self.claim(job_id)
 
+    def handed_back(self, claim: Claim) -> Claim:
+        """The claim of the attempt that goes on after this one was handed back."""
+        job_id, attempt = claim.spec.job_id, claim.attempt + 1
+        self.live.jobs.release(claim, "hand_over")
+        self.apply(job_id, "replica_1", attempt=attempt)
+        return self.claim(job_id, attempt=attempt)
+
     def append(self, claim: Claim, *indexes: int) -> str:
         """Write tokens for a claim."""
         tokens = tuple(token(index) for index in indexes)
