@@ -17,7 +17,7 @@ from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms
-from sllm_tasks.ledger.inventory import checkpoint_sizes
+from sllm_tasks.ledger.inventory import StoredCheckpoint, list_checkpoints
 from sllm_tasks.ledger.operations import NewOperation, add_operation, open_operation_exists
 from sllm_tasks.ledger.placement_progress import placement_progress
 from sllm_tasks.ledger.placements import (
@@ -41,6 +41,8 @@ _POPULARITY_MS = 60_000
 #: How long a checkpoint stays that nobody needs: a web process goes by a former deployment for a second, and its jobs
 #: may take some more to be committed.
 _DROP_AFTER = timedelta(seconds=15)
+#: How long a node that is silent counts as one that has its copies: longer than a machine takes to start again.
+LOST_AFTER = timedelta(minutes=5)
 
 
 class Reconciler:
@@ -54,13 +56,17 @@ class Reconciler:
         *,
         ssd_copies: int,
         follows_popularity: bool = False,
+        lost_after: timedelta = LOST_AFTER,
     ) -> None:
         self._ledger = ledger
         self._live = live
         self._desk = desk
         self._ssd_copies = ssd_copies
         self._follows_popularity = follows_popularity
+        self._lost_after = lost_after
         self._followed_ms = 0
+        # When each node was alive; of those that were not since, the first pass.
+        self._alive_at: dict[str, datetime] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile until told to stop."""
@@ -80,23 +86,32 @@ class Reconciler:
                 found = placement_proposals(session, nodes.values(), from_ms(now_ms), ssd_copies=self._ssd_copies)
                 want_proposals(session, found, from_ms(now_ms))
                 self._followed_ms = now_ms
-            _Pass(session, nodes, from_ms(now_ms), self._ssd_copies).run()
+            lost = self._lost(session, nodes, from_ms(now_ms))
+            stored = {checkpoint.digest: checkpoint for checkpoint in list_checkpoints(session)}
+            _Pass(session, nodes, lost, stored, from_ms(now_ms), self._ssd_copies).run()
+
+    def _lost(self, session: Session, nodes: Iterable[str], now: datetime) -> frozenset[str]:
+        """Nodes that have been silent for so long that their copies do not count any more."""
+        placed = {row.node for row in list_placements(session)}
+        self._alive_at = dict.fromkeys(placed, now) | self._alive_at | dict.fromkeys(nodes, now)
+        return frozenset(name for name, alive_at in self._alive_at.items() if now - alive_at > self._lost_after)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """One comparison, in one transaction; `nodes` are those that live."""
+    """One comparison, in one transaction; `nodes` are those that live, `lost` those that have not for long."""
 
     session: Session
     nodes: Mapping[str, NodeInfo]
+    lost: frozenset[str]
+    stored: Mapping[str, StoredCheckpoint]
     now: datetime
     ssd_copies: int
 
     def run(self) -> None:
-        sizes = checkpoint_sizes(self.session)
         served = served_checkpoints(self.session)
-        self._note_actual(sizes.keys())
-        self._want_copies(sizes, served)
+        self._note_actual()
+        self._want_copies(served)
         self._work_towards_desired()
         self._drop_unneeded(served)
         self._forget(served)
@@ -104,27 +119,35 @@ class _Pass:
     def _rows(self) -> Sequence[PlacementRow]:
         return list_placements(self.session)
 
-    def _note_actual(self, known: Iterable[str]) -> None:
+    def _note_actual(self) -> None:
         """Enter what nodes report; what a silent one had is what it said last."""
         noted = {(row.checkpoint, row.node): row.actual for row in self._rows()}
         for node in self.nodes.values():
-            reported = {digest: Placed.on(node, digest).tier for digest in node.checkpoints.intersection(known)}
+            reported = {digest: Placed.on(node, digest).tier for digest in node.checkpoints & self.stored.keys()}
             gone = {digest: None for digest, name in noted if name == node.name and digest not in reported}
             for digest, tier in {**reported, **gone}.items():
                 if noted.get((digest, node.name)) != tier:
                     note_placement(self.session, digest, node.name, tier=tier, now=self.now)
 
-    def _want_copies(self, sizes: Mapping[str, int], served: frozenset[str]) -> None:
-        """Every deployed checkpoint should be on `ssd_copies` nodes, those that have it first."""
+    def _want_copies(self, served: frozenset[str]) -> None:
+        """Every deployed checkpoint should be on `ssd_copies` nodes, those that have it first.
+
+        A lost node does not count among them if the checkpoint can come from somewhere else.
+        """
         rows = self._rows()
-        for digest in served:
+        # A deployment may have been committed since those that are stored were read.
+        for digest in served & self.stored.keys():
             of_it = {row.node: row for row in rows if row.checkpoint == digest}
             wanted = {name for name, row in of_it.items() if row.desired is not None}
+            if any(digest in node.checkpoints for node in self.nodes.values()) or self.stored[digest].came_from_url:
+                wanted -= self.lost
             # Pinned and not wanted: somebody said that it is not to be there.
             possible = [
                 node
                 for name, node in self.nodes.items()
-                if name not in wanted and not (name in of_it and of_it[name].pinned) and _has_room(node, digest, sizes)
+                if name not in wanted
+                and not (name in of_it and of_it[name].pinned)
+                and _has_room(node, self.stored[digest])
             ]
             possible.sort(key=lambda node: (digest not in node.checkpoints, node.name))
             for node in possible[: max(0, self.ssd_copies - len(wanted))]:
@@ -175,7 +198,7 @@ class _Pass:
                     id=new_id("op"),
                     kind=kind,
                     target=digest,
-                    args={"node": node},
+                    args={"node": node, **_source_of(kind, self.stored.get(digest))},
                     requested_by="reconciler",
                     created_at=self.now,
                     node=node,
@@ -183,6 +206,13 @@ class _Pass:
                 add_operation(self.session, operation)
 
 
-def _has_room(node: NodeInfo, digest: str, sizes: Mapping[str, int]) -> bool:
+def _has_room(node: NodeInfo, checkpoint: StoredCheckpoint) -> bool:
     """Whether a checkpoint is or could be on a node's SSD, as far as its last report says."""
-    return digest in node.checkpoints or node.ssd is None or node.ssd.free_bytes >= sizes[digest]
+    return checkpoint.digest in node.checkpoints or node.ssd is None or node.ssd.free_bytes >= checkpoint.num_bytes
+
+
+def _source_of(kind: OperationKind, checkpoint: StoredCheckpoint | None) -> dict[str, object]:
+    """Where a checkpoint can be fetched from if no live node has it, and how it was written then."""
+    if kind is not OperationKind.FETCH or checkpoint is None or not checkpoint.came_from_url:
+        return {}
+    return {"source": checkpoint.source, "num_gpus": checkpoint.num_partitions}

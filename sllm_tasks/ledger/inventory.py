@@ -54,6 +54,11 @@ class StoredCheckpoint:
     #: Names of the models that are served from it.
     models: tuple[str, ...]
 
+    @property
+    def came_from_url(self) -> bool:
+        """Whether it was imported from a URL, not from a directory of some node."""
+        return "://" in self.source and not self.source.startswith("/")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:

@@ -91,26 +91,44 @@ class NodeOperations:
         if not is_url(source) and not Path(source).is_dir():
             message = f"there is no directory {source} on node {self._node}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        request = {"source": source, "num_gpus": args["num_gpus"]}
-        # The same import grows in the same place: what died half-way goes on from there.
-        name = f"import-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:24]}"
-        result = self._grow(Work.IMPORT, name, request, lease)
+        name, result = self._import(source, args["num_gpus"], lease)
         self._store.publish(self._store.finished(name), result["digest"])
         return {**result, "num_bytes": self._store.num_bytes(result["digest"])}
 
     def _fetch(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
-        del args
         if target in self._store.digests():
             return {"digest": target}
         nodes = [node for node in self._peers() if target in node.checkpoints and node.name != self._node]
         urls = [node.url for node in nodes if node.url]
         if not urls:
-            message = f"no live node has checkpoint {target}"
-            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+            return self._import_again(target, args, lease)
         request = {"digest": target, "urls": urls, "secret": self._secret}
         result = self._grow(Work.FETCH, target, request, lease)
         self._store.publish(self._store.finished(target), target)
         return {"digest": target, **result}
+
+    def _import_again(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
+        """Get a checkpoint that no live node has from the URL that it was imported from."""
+        lost, source = f"no live node has checkpoint {target}", str(args.get("source", ""))
+        if not is_url(source):
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, f"{lost}, and it was not imported from a URL")
+        try:
+            name, result = self._import(source, args["num_gpus"], lease)
+        except ModelUnusableError as error:
+            raise ModelUnusableError(error.code, f"{lost}, and importing it again failed: {error}") from error
+        if result["digest"] != target:
+            self._store.discard(name)
+            message = f"{lost}, and by now {source} has another one: {result['digest']}"
+            raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
+        self._store.publish(self._store.finished(name), target)
+        return {"digest": target}
+
+    def _import(self, source: str, num_gpus: int, lease: OperationLease) -> tuple[str, Result]:
+        """Write a checkpoint into the store's work folder; returns its name there, and what it is."""
+        request = {"source": source, "num_gpus": num_gpus}
+        # The same import grows in the same place: what died half-way goes on from there.
+        name = f"import-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:24]}"
+        return name, self._grow(Work.IMPORT, name, request, lease)
 
     def _grow(self, work: Work, name: str, request: dict[str, Any], lease: OperationLease) -> Result:
         """Let a checkpoint grow in the store's work folder; what a full disk cut short gives its room back."""

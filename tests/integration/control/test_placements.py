@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from sllm_tasks.app import make_app
 from sllm_tasks.cluster import NodeInfo, Tier, TierUsage
 from sllm_tasks.config import Settings
 from sllm_tasks.control.operations import OperationDesk
-from sllm_tasks.control.reconciler import Reconciler
+from sllm_tasks.control.reconciler import LOST_AFTER, Reconciler
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.ledger import inventory, operations, placements
@@ -33,14 +34,25 @@ FULL = {"error": {"code": "disk_full", "message": "the SSD is full"}}
 class Control:
     """Control over a real ledger and live state, with node agents that are played by hand."""
 
-    def __init__(self, ledger: Database, live: LiveState, live_url: str, *, follows_popularity: bool = False) -> None:
+    def __init__(
+        self,
+        ledger: Database,
+        live: LiveState,
+        live_url: str,
+        *,
+        follows_popularity: bool = False,
+        lost_after: timedelta = LOST_AFTER,
+        source: str = "/models/m",
+    ) -> None:
         self.ledger = ledger
         self.live = live
         dispatcher = Dispatcher(make_app(Settings(redis_url=live_url), "test"), Signer("secret"), live)
         self.desk = OperationDesk(ledger, live, dispatcher)
-        self._reconciler = Reconciler(ledger, live, self.desk, ssd_copies=1, follows_popularity=follows_popularity)
+        self._reconciler = Reconciler(
+            ledger, live, self.desk, ssd_copies=1, follows_popularity=follows_popularity, lost_after=lost_after
+        )
         with ledger.transaction() as session:
-            inventory.add_checkpoint(session, make_checkpoint())
+            inventory.add_checkpoint(session, replace(make_checkpoint(), source=source))
 
     def announce(self, node: str, *, ssd: str = "", dram: str = "", kept: str = "", free_bytes: int = 1 << 42) -> None:
         """Let a node live, with these checkpoints."""
@@ -52,6 +64,10 @@ class Control:
             ssd=TierUsage(capacity_bytes=1 << 42, used_bytes=(1 << 42) - free_bytes),
         )
         self.live.fleet.beat_node(info, self.live.now_ms())
+
+    def silence(self, node: str) -> None:
+        """Let the agent of a node die."""
+        self.live.fleet.beat_node(NodeInfo(name=node, checkpoints=frozenset()), 0)
 
     def want(self, tier: Tier | None, node: str = "n0", *, pinned: bool = True) -> None:
         """Want the checkpoint on a node."""
@@ -239,6 +255,48 @@ def test_a_popular_checkpoint_gets_another_copy_if_the_cluster_follows_popularit
     placement = control.placement("n1")
     assert placement is not None
     assert (placement.desired, placement.pinned) == (Tier.SSD, False)
+
+
+@pytest.mark.parametrize(("source", "comes"), [("s3://bucket/m", [OperationKind.FETCH]), ("/models/m", [])])
+def test_what_a_lost_node_alone_had_comes_to_another_one_from_its_url_if_it_has_one(
+    database: Database, live: LiveState, live_url: str, source: str, comes: list[OperationKind]
+) -> None:
+    control = Control(database, live, live_url, lost_after=timedelta(0), source=source)
+    control.announce("n0", ssd=DIGEST)
+    serve(control)
+    assert control.pass_by() == []
+    control.silence("n0")
+    control.announce("n1")
+    assert control.pass_by() == comes
+    if comes:
+        assert control.operations()[0].args == {"node": "n1", "source": source, "num_gpus": 1}
+
+
+def test_what_a_lost_node_had_is_copied_from_those_that_live(
+    database: Database, live: LiveState, live_url: str
+) -> None:
+    control = Control(database, live, live_url, lost_after=timedelta(0))
+    control.announce("n0", ssd=DIGEST)
+    serve(control)
+    control.pass_by()
+    control.silence("n0")
+    control.announce("n1", ssd=DIGEST)
+    assert control.pass_by() == []
+    placement = control.placement("n1")
+    assert placement is not None
+    assert placement.desired is Tier.SSD, "wanted where it is already"
+
+
+def test_a_node_that_starts_again_keeps_what_it_has(control: Control) -> None:
+    control.announce("n0", ssd=DIGEST)
+    serve(control)
+    control.pass_by()
+    control.silence("n0")
+    control.announce("n1", ssd=DIGEST)
+    control.pass_by()
+    placement = control.placement("n1")
+    assert placement is not None
+    assert placement.desired is None
 
 
 def test_a_placement_that_is_neither_wanted_nor_there_is_forgotten(control: Control) -> None:

@@ -31,7 +31,9 @@ from sllm_tasks.operations import OperationKind
 from sllm_tasks.signing import Trigger
 from tests.integration.livestate.world import FAR_MS
 from tests.integration.node_agent.conftest import Nursery, Watch, publish
+from tests.integration.node_agent.test_import import change_config
 from tests.integration.node_agent.test_peers import damage
+from tests.support.file_server import FileServer
 from tests.support.processes import wait_until
 from tests.support.valkey import live_url, valkey_server
 
@@ -183,6 +185,29 @@ def test_a_checkpoint_that_no_live_node_has_is_missing(node: Node) -> None:
     node.peers = [NodeInfo(name="n1", checkpoints=frozenset(), url="http://127.0.0.1:1")]
     with pytest.raises(ModelUnusableError, match="no live node has"):
         node.run(OperationKind.FETCH, "0" * 64)
+
+
+def test_what_no_live_node_has_comes_again_from_its_url_unless_that_has_something_else_by_now(
+    store: CheckpointStore, tmp_path: Path, live: LiveState, nursery: Nursery
+) -> None:
+    source = make_tiny(tmp_path / "web" / "tiny")
+    with FileServer(tmp_path / "web") as server, opened_node(store, tmp_path, live, nursery.path) as node:
+        args = {"source": f"{server.url}/tiny", "num_gpus": 1}
+        digest = node.run(OperationKind.DEPLOY, "m", **args)["digest"]
+        store.delete(digest)
+        with pytest.raises(ModelUnusableError, match="not imported from a URL"):
+            node.run(OperationKind.FETCH, digest)
+        assert node.run(OperationKind.FETCH, digest, **args) == {"digest": digest}
+        assert store.digests() == {digest}
+        store.delete(digest)
+        change_config(rms_norm_eps=0.5)(source)
+        with pytest.raises(ModelUnusableError, match=f"no live node has checkpoint {digest}, and by now") as changed:
+            node.run(OperationKind.FETCH, digest, **args)
+        (source / "config.json").unlink()
+        with pytest.raises(ModelUnusableError, match="importing it again failed"):
+            node.run(OperationKind.FETCH, digest, **args)
+    assert changed.value.code is ErrorCode.CHECKPOINT_MISSING
+    assert (store.digests(), store.aside()) == (frozenset(), [])
 
 
 def test_what_a_process_died_of_is_told(store: CheckpointStore) -> None:
