@@ -10,17 +10,21 @@ from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaState
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
 #: How long a job waits for memory before somebody makes room, and how long a replica serves before it has to: long
-#: against a load of a few seconds, so that two models that share a gpu are not loaded in turns for every job.
-TURN_MS = 5_000
+#: against a load of a few seconds, so that two models that share a gpu are not loaded in turns for every job, and of
+#: the order of a job, so that places that get free anyway are not made (docs/evaluation.md, Turns).
+TURN_MS = 15_000
+#: A replica whose model has waiting jobs itself makes room only for those that have waited so many times as long.
+PATIENCE = 3
 
-#: How many jobs have to end, on which gpu, and the replicas that have them.
-_Drained = tuple[int, GpuId, tuple[str, ...]]
+#: What it costs to close replicas (`_cost`), on which gpu, and which.
+_Drained = tuple[float, GpuId, tuple[str, ...]]
 
 
 def replicas_to_drain(view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
     """Pick replicas for a job that `assign` lets wait; empty when it is not due, or when room is being made already.
 
-    They are all on one node, on as many of its gpus as the model takes: those where the fewest jobs have to end first.
+    They are all on one node, on as many of its gpus as the model takes: those where the fewest jobs have to end first,
+    or would miss the place.
     """
     if job.model not in view.models or view.now_ms - job.created_ms < TURN_MS:
         return ()
@@ -33,25 +37,25 @@ def replicas_to_drain(view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
     nodes = {name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}
     for gpu in view.usable_gpus(nodes):
         if gpu.id not in occupied and view.takes(gpu.id, job):
-            drained = _drained(view, gpu, model.bytes_per_gpu)
+            drained = _drained(view, gpu, model.bytes_per_gpu, job)
             if drained is not None:
                 by_node.setdefault(gpu.id.node, []).append(drained)
     chosen = [sorted(options)[: model.num_gpus] for options in by_node.values() if len(options) >= model.num_gpus]
     if not chosen:
         return ()
-    cheapest = min(chosen, key=lambda options: (sum(num_jobs for num_jobs, _, _ in options), options))
+    cheapest = min(chosen, key=lambda options: (sum(cost for cost, _, _ in options), options))
     return tuple(dict.fromkeys(replica_id for _, _, replica_ids in cheapest for replica_id in replica_ids))
 
 
-def _drained(view: ClusterView, gpu: Gpu, num_bytes: int) -> _Drained | None:
-    """How few jobs have to end so that a gpu gets free; none where it is or will be; None where that is not enough."""
+def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _Drained | None:
+    """What a gpu costs that gets free: nothing where it is or will be; None where closing all is not enough."""
     missing_bytes = num_bytes - gpu.free_bytes - _bytes_to_come(view, gpu.id)
     if missing_bytes <= 0:
-        return 0, gpu.id, ()
-    replicas = _fewest_jobs(_drainable(view, gpu.id), missing_bytes)
+        return 0.0, gpu.id, ()
+    replicas = _cheapest(_drainable(view, gpu.id, job), missing_bytes)
     if not replicas:
         return None
-    return sum(replica.num_jobs for replica in replicas), gpu.id, tuple(replica.id for replica in replicas)
+    return sum(_cost(view, replica) for replica in replicas), gpu.id, tuple(replica.id for replica in replicas)
 
 
 def _bytes_to_come(view: ClusterView, gpu: GpuId) -> int:
@@ -63,17 +67,33 @@ def _bytes_to_come(view: ClusterView, gpu: GpuId) -> int:
     )
 
 
-def _drainable(view: ClusterView, gpu: GpuId) -> list[Replica]:
-    """Busy replicas that have had their turn, those with the fewest jobs first."""
+def _drainable(view: ClusterView, gpu: GpuId, job: WaitingJob) -> list[Replica]:
+    """Busy replicas that have had their turn, the cheapest first."""
     busy = [
         replica
         for replica in view.replicas.on_gpu(gpu)
-        if replica.state is ReplicaState.READY and replica.num_jobs and view.now_ms - replica.ready_ms >= TURN_MS
+        if replica.state is ReplicaState.READY and replica.num_jobs and _has_had_its_turn(view, replica, job)
     ]
-    return sorted(busy, key=lambda replica: (replica.num_jobs, replica.id))
+    return sorted(busy, key=lambda replica: (_cost(view, replica), replica.id))
 
 
-def _fewest_jobs(replicas: list[Replica], missing_bytes: int) -> list[Replica]:
+def _has_had_its_turn(view: ClusterView, replica: Replica, job: WaitingJob) -> bool:
+    """Whether it is for a replica to make room for a job, not for the job to wait behind those of the replica."""
+    queue = view.queues.get(replica.model)
+    behind_ms = 0 if queue is None else view.now_ms - queue.oldest_ms
+    return view.now_ms - replica.ready_ms >= TURN_MS and view.now_ms - job.created_ms >= PATIENCE * behind_ms
+
+
+def _cost(view: ClusterView, replica: Replica) -> float:
+    """Jobs that have to end there, and its share of those that wait for its model.
+
+    The places of a closed replica stay empty until its last job has ended: least is lost where nobody would take them.
+    """
+    queue = view.queues.get(replica.model)
+    return replica.num_jobs + (queue.num_jobs / len(view.replicas_of(replica.model)) if queue else 0)
+
+
+def _cheapest(replicas: list[Replica], missing_bytes: int) -> list[Replica]:
     """Take replicas until their memory is enough; empty when all of them are not."""
     taken = []
     for replica in replicas:

@@ -122,7 +122,7 @@ class Router:
 
     def _decide(self, view: ClusterView, turn: Turn) -> tuple[ClusterView, Decision]:
         """Decide for a job; the view comes back with the running jobs that were read for that."""
-        view = replace(view, num_waiting={**view.num_waiting, turn.job.model: turn.num_ahead})
+        view = replace(view, num_waiting={turn.job.model: turn.num_ahead}, queues=self._waiting.queues)
         job = self._with_hold(turn.job, view.now_ms)
         view = with_running_jobs(self._live, view, job)
         found = assign(self._seen_by(view, job), job, self._snapshot.estimates, LIVE_POLICY)

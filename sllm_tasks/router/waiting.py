@@ -10,7 +10,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.queues import LiveSpec, WaitingRoom
 from sllm_tasks.policy.queueing import Kind, Turns
 from sllm_tasks.policy.shares import Shares
-from sllm_tasks.policy.view import WaitingJob
+from sllm_tasks.policy.view import Queue, WaitingJob, queues_of
 from sllm_tasks.router.rules import QueueRules
 
 #: How many jobs are told in one pass why they wait, besides those that were decided for: each is a write, and
@@ -32,6 +32,8 @@ class WaitingJobs:
         self._rules = rules
         self._max_attempts = max_attempts
         self._jobs: dict[str, WaitingJob] = {}
+        #: Those that could have been started as the last pass began.
+        self.queues: Mapping[str, Queue] = {}
         # Those of them for which gpus are being emptied.
         self._holders: dict[str, WaitingJob] = {}
         self._shares = Shares()
@@ -49,6 +51,7 @@ class WaitingJobs:
         may_start = self._rules.may_start(room.running, frozenset(job.tenant for job in self._jobs.values()))
         self._held = {}
         startable = [job for job in self._jobs.values() if not self._is_held(job, now_ms, may_start)]
+        self.queues = queues_of(startable)
         tenants = {job.tenant for job in startable}
         self._shares = self._shares.brought_up(room.served, tenants, self._rules.weights())
         return Turns(startable, self._shares, weights=self._rules.weights(), may_start=may_start)

@@ -11,7 +11,7 @@ from sllm_tasks.estimators.base import Estimates
 from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.policy.queueing import Turns
 from sllm_tasks.policy.shares import Shares
-from sllm_tasks.policy.view import WaitingJob
+from sllm_tasks.policy.view import WaitingJob, queues_of
 from sllm_tasks.simulation.clock import Clock, Timer
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome
 from sllm_tasks.simulation.system import Order, Policy
@@ -96,9 +96,10 @@ class Waiting:
         waiting = [job for _, job in self._jobs.values() if concerned is None or job.model in concerned]
         turns = Turns(waiting, Shares(), weights={}, may_start={})
         self._settle()
+        queues = queues_of(job for _, job in self._jobs.values())
         view = self._fleet.view(self._clock.now_s)
         while (turn := turns.next()) is not None:
-            seen = replace(view, num_waiting={turn.job.model: turn.num_ahead})
+            seen = replace(view, num_waiting={turn.job.model: turn.num_ahead}, queues=queues)
             order = self._policy.decide(seen, turn.job, self._estimates)
             if order.decision.choice.path is AssignmentPath.WAIT:
                 turns.waits(turn.job)

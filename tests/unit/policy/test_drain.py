@@ -9,7 +9,7 @@ from hypothesis import given
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.policy.drain import TURN_MS, replicas_to_drain
-from sllm_tasks.policy.view import ClusterView, WaitingJob
+from sllm_tasks.policy.view import ClusterView, Queue, WaitingJob, queues_of
 from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
 _FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
@@ -40,6 +40,23 @@ def test_a_replica_serves_for_a_turn_before_it_has_to_make_room() -> None:
 def test_the_gpu_where_the_fewest_jobs_have_to_end_makes_room() -> None:
     view = view_of(busy("many", _FIRST, 3), busy("few", _SECOND, 2), gpus=(_FIRST, _SECOND))
     assert replicas_to_drain(view, waiting_job()) == ("few",)
+
+
+def test_a_replica_whose_model_nobody_waits_for_makes_room_before_one_whose_places_would_be_taken() -> None:
+    steady = make_replica("steady", _SECOND, make_model("o", bytes_per_gpu=60), num_jobs=3)
+    view = make_view(
+        busy("few"), steady, models=[_LARGE, _OTHER, make_model("o")], gpus=[_FIRST, _SECOND], now_ms=TURN_MS
+    )
+    assert replicas_to_drain(view, waiting_job()) == ("few",)
+    assert replicas_to_drain(replace(view, queues={"n": Queue(3, TURN_MS)}), waiting_job()) == ("steady",)
+
+
+def test_a_replica_whose_model_has_waiting_jobs_closes_only_for_those_that_have_waited_three_times_as_long() -> None:
+    view = view_of(busy("steady"), now_ms=3 * TURN_MS)
+    waits = {"n": Queue(1, oldest_ms=2 * TURN_MS)}
+    assert replicas_to_drain(replace(view, queues=waits), waiting_job()) == ("steady",)
+    waits = {"n": Queue(1, oldest_ms=2 * TURN_MS - 1)}
+    assert replicas_to_drain(replace(view, queues=waits), waiting_job()) == ()
 
 
 def test_no_more_is_closed_than_is_needed() -> None:
@@ -104,3 +121,8 @@ def test_a_job_that_takes_two_gpus_gets_both_of_a_node_emptied() -> None:
     assert replicas_to_drain(after, waiting_job("pair")) == ()
     one_left = after.replicas.with_replicas([replace(after.replicas["d"], state=ReplicaState.READY)])
     assert replicas_to_drain(replace(after, replicas=one_left), waiting_job("pair")) == ("d",)
+
+
+def test_waiting_jobs_are_counted_by_model() -> None:
+    jobs = [replace(waiting_job(model), created_ms=created_ms) for model, created_ms in (("m", 3), ("n", 2), ("m", 1))]
+    assert queues_of(jobs) == {"m": Queue(2, 1), "n": Queue(1, 2)}
