@@ -126,6 +126,10 @@ class ReplayCluster:
             max_jobs=_MAX_JOBS,
             timeout_s=_TIMEOUT_S,
             placement={node.name: tuple(hardware.models_by_name) for node in hardware.nodes},
+            in_dram={
+                node.name: tuple(model.name for model in models if model.checkpoint in node.in_dram)
+                for node in self._nodes()
+            },
             dispatch_s=self._dispatch_s(),
             facts=facts,
         )
@@ -163,16 +167,21 @@ class ReplayCluster:
         return (*(timed.fact for timed in found), *(replace(fact, at_s=fact.at_s - now_s) for fact in come))
 
     def _dispatch_s(self) -> float:
-        """From acceptance to the engine, for jobs that found a place at once: the lower quartile of all warm ones."""
+        """From acceptance to the engine for jobs that found a place at once.
+
+        Most warm jobs have their place at once, so the lower quartile is the time until then of one that did not wait;
+        from its place to the engine's next step every job takes its time, so that is the median.
+        """
         with self._ledger.reading() as session:
             rows = session.execute(select(JobRow.created_at, JobRow.timings_ms, JobRow.assignment)).all()
-        times_ms = [
-            prefill_ms - to_ms(row.created_at)
+        warm = [
+            (to_ms(row.created_at), row.timings_ms)
             for row in rows
-            if (row.assignment or {}).get("start_kind") == StartKind.WARM
-            and (prefill_ms := (row.timings_ms or {}).get("prefill_ms")) is not None
+            if (row.assignment or {}).get("start_kind") == StartKind.WARM and "prefill_ms" in (row.timings_ms or {})
         ]
-        return max(0.0, float(quantiles(times_ms, n=4)[0]) / 1_000)
+        to_place_ms = quantiles((timings["assigned_ms"] - created_ms for created_ms, timings in warm), n=4)[0]
+        to_engine_ms = median(timings["prefill_ms"] - timings["assigned_ms"] for _, timings in warm)
+        return max(0.0, (to_place_ms + to_engine_ms) / 1_000)
 
     def _nodes(self) -> Sequence[NodeInfo]:
         return self._live.fleet.nodes(self._live.now_ms())
@@ -186,10 +195,9 @@ def _live_system(load_start_s: float) -> System:
         name="live",
         title="the cluster as it is",
         make_policy=lambda _seed: Ours(LIVE_POLICY),
-        loader=Loader(discipline=Discipline.REMAINING, start_s=load_start_s),
+        # What is in the page cache is mapped from there, and does not come into the pool.
+        loader=Loader(discipline=Discipline.REMAINING, start_s=load_start_s, keeps_in_dram=False),
         keep_alive_s=KEEP_ALIVE_S,
-        # Pools have what the first trace loaded.
-        fills_dram=True,
         resumes=True,
     )
 

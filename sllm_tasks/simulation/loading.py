@@ -39,9 +39,25 @@ class Loading:
         self._loader = loader
         self._learn = learn
         self._loads: dict[str, _Load] = {}
+        # Of gpus that load another replica, oldest first.
+        self._queued: dict[str, tuple[SimReplica, Callable[[SimReplica], None]]] = {}
 
     def begin(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
-        """Load a replica; `done` is called when it is ready."""
+        """Load a replica when its gpus have loaded what came before it; `done` is called when it is ready."""
+        replica.tier = replica.node.tier_of(replica.info.checkpoint)
+        self._queued[replica.id] = (replica, done)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin the loads whose gpus load nothing else: a worker loads one replica after the other."""
+        busy = {gpu for load in self._loads.values() for gpu in load.replica.gpus}
+        for replica, done in list(self._queued.values()):
+            if busy.isdisjoint(replica.gpus):
+                del self._queued[replica.id]
+                self._begin(replica, done)
+            busy.update(replica.gpus)
+
+    def _begin(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
         load = self._loads[replica.id] = _Load(replica, done)
         node, checkpoint = replica.node, replica.info.checkpoint
         replica.tier = node.tier_of(checkpoint)
@@ -61,6 +77,7 @@ class Loading:
 
     def cancel(self, replica: SimReplica) -> None:
         """Give a load up; harmless when it is over."""
+        self._queued.pop(replica.id, None)
         load = self._loads.pop(replica.id, None)
         if load is None:
             return
@@ -73,7 +90,8 @@ class Loading:
             load.timer.cancel()
         # Whoever shared its read starts over.
         for follower in load.followers:
-            self.begin(follower.replica, follower.done)
+            self._begin(follower.replica, follower.done)
+        self._go_on()
 
     def settle(self) -> None:
         """Note on every loading replica how many bytes are still to come."""
@@ -142,6 +160,7 @@ class Loading:
             seconds=replica.load_s,
         )
         self._learn(fact)
+        self._go_on()
         load.done(replica)
 
     def _keep(self, replica: SimReplica, tier: Tier) -> None:

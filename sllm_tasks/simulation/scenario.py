@@ -35,6 +35,8 @@ class Scenario:
     timeout_s: float = 300.0
     #: Models on the SSD of each node, for systems that have a store.
     placement: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Models in the DRAM of each node when the trace begins, besides those that a system brings there.
+    in_dram: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failures: tuple[NodeFailure, ...] = ()
     #: From a job's acceptance until it is decided about; where a start takes seconds that is nothing.
     dispatch_s: float = 0.0
@@ -50,9 +52,10 @@ class Scenario:
         models = self.hardware.models_by_name
         self.trace.check_models(frozenset(models))
         nodes = {node.name: node for node in self.hardware.nodes}
-        for name, placed in self.placement.items():
+        for name, placed in (*self.placement.items(), *self.in_dram.items()):
             if name not in nodes or not set(placed) <= set(models):
                 raise SimulationError(f"the placement on {name} names a node or models that are not there")
+        for name, placed in self.placement.items():
             if sum(models[model].checkpoint_bytes for model in placed) > nodes[name].ssd_bytes:
                 raise SimulationError(f"what is placed on {name} does not fit its SSD")
         for failure in self.failures:

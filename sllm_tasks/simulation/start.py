@@ -44,6 +44,8 @@ def fill_stores(fleet: Fleet, scenario: Scenario, system: System) -> None:
     for number, node in enumerate(fleet.nodes.values()):
         placed = [(name, models[name].checkpoint_bytes) for name in scenario.placement.get(node.name, ())]
         node.place(placed)
+        for name in scenario.in_dram.get(node.name, ()):
+            node.hold(Tier.DRAM, name, models[name].checkpoint_bytes)
         if system.fills_dram:
             # Each node begins elsewhere, so that soon every model is in some node's DRAM.
             begin = number * len(placed) // len(fleet.nodes)

@@ -145,6 +145,14 @@ def test_loads_of_one_checkpoint_on_one_node_share_a_read() -> None:
     assert [job.startup_s for job in play(scenario, "serverlessllm").jobs] == pytest.approx([_SSD_S, _SSD_S], abs=0.01)
 
 
+def test_a_gpu_loads_one_replica_after_another() -> None:
+    # Both are in DRAM, so that nothing but the gpu is in the way of the second.
+    in_dram = {"node0": tuple(f"opt-6.7b-{model:03}" for model in range(2))}
+    scenario = replace(scene(request(0.0), request(0.0, model=1)), in_dram=in_dram)
+    first, second = play(scenario, "ours").jobs
+    assert (first.startup_s, second.startup_s) == pytest.approx((_DRAM_S, 2 * _DRAM_S), abs=0.01)
+
+
 def test_dram_is_filled_while_nobody_wants_the_disk() -> None:
     (job,) = play(scene(request(30.0, model=2)), "ours").jobs
     assert job.startup_s == pytest.approx(_DRAM_S, abs=0.01)
