@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 
 from sqlalchemy import select
 
@@ -170,7 +170,7 @@ class ReplayCluster:
         """From acceptance to the engine for jobs that found a place at once.
 
         Most warm jobs have their place at once, so the lower quartile is the time until then of one that did not wait;
-        from its place to the engine's next step every job takes its time, so that is the median.
+        from its place to the engine's next step every job takes its time, so that is the mean.
         """
         with self._ledger.reading() as session:
             rows = session.execute(select(JobRow.created_at, JobRow.timings_ms, JobRow.assignment)).all()
@@ -180,7 +180,7 @@ class ReplayCluster:
             if (row.assignment or {}).get("start_kind") == StartKind.WARM and "prefill_ms" in (row.timings_ms or {})
         ]
         to_place_ms = quantiles((timings["assigned_ms"] - created_ms for created_ms, timings in warm), n=4)[0]
-        to_engine_ms = median(timings["prefill_ms"] - timings["assigned_ms"] for _, timings in warm)
+        to_engine_ms = fmean(timings["prefill_ms"] - timings["assigned_ms"] for _, timings in warm)
         return max(0.0, (to_place_ms + to_engine_ms) / 1_000)
 
     def _nodes(self) -> Sequence[NodeInfo]:
