@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from statistics import fmean, median, quantiles
+from statistics import fmean, median
 
 from sqlalchemy import select
 
@@ -111,11 +111,12 @@ class ReplayCluster:
         prompts = [fact.prompt_tokens for fact in facts if isinstance(fact, JobFact)]
         with self._ledger.reading() as session:
             models = [model_info(row) for row in list_models(session, ready_only=True)]
+        estimates = LearnedEstimates(facts)
         measured = MeasuredCluster(
             nodes=self._nodes(),
             gpus=self._live.fleet.gpus(),
             models=models,
-            estimates=LearnedEstimates(facts),
+            estimates=estimates,
             prompt_tokens=round(median(prompts)),
         )
         hardware = measured.hardware()
@@ -131,6 +132,7 @@ class ReplayCluster:
                 for node in self._nodes()
             },
             dispatch_s=self._dispatch_s(),
+            load_ratios=estimates.load_ratios(),
             facts=facts,
         )
         run = Simulation(scenario, _live_system(measured.load_start_s)).run()
@@ -169,8 +171,8 @@ class ReplayCluster:
     def _dispatch_s(self) -> float:
         """From acceptance to the engine for jobs that found a place at once.
 
-        Most warm jobs have their place at once, so the lower quartile is the time until then of one that did not wait;
-        from its place to the engine's next step every job takes its time, so that is the mean.
+        Most warm jobs have their place at once, so the median is the time until then of one that did not wait; from its
+        place to the engine's next step every job takes its time, so that is the mean.
         """
         with self._ledger.reading() as session:
             rows = session.execute(select(JobRow.created_at, JobRow.timings_ms, JobRow.assignment)).all()
@@ -179,7 +181,7 @@ class ReplayCluster:
             for row in rows
             if (row.assignment or {}).get("start_kind") == StartKind.WARM and "prefill_ms" in (row.timings_ms or {})
         ]
-        to_place_ms = quantiles((timings["assigned_ms"] - created_ms for created_ms, timings in warm), n=4)[0]
+        to_place_ms = median(timings["assigned_ms"] - created_ms for created_ms, timings in warm)
         to_engine_ms = fmean(timings["prefill_ms"] - timings["assigned_ms"] for _, timings in warm)
         return max(0.0, (to_place_ms + to_engine_ms) / 1_000)
 

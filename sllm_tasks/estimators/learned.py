@@ -44,6 +44,10 @@ class LearnedEstimates:
         """See `Estimates.loading`."""
         return self._loads.estimate(node, tier, num_bytes, queued_bytes)
 
+    def load_ratios(self) -> tuple[float, ...]:
+        """The last loads in units of what had been predicted for them: how much they vary, for simulations."""
+        return self._loads.ratios()
+
     def first_token(self, model: str, prompt_tokens: int, *, node: str = "") -> Estimate:
         """See `Estimates.first_token`."""
         return self._tokens.first_token(model, prompt_tokens, node)

@@ -57,6 +57,11 @@ class LearnedLine:
         return len(self._samples)
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """The last measurements in units of what had been predicted for them, oldest first."""
+        return tuple(self._errors)
+
+    @property
     def line(self) -> Line:
         """The middle of the estimates."""
         return self._line

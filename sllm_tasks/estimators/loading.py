@@ -41,6 +41,10 @@ class LoadTimes:
         """`q + n/b + start`: what waits before it passes the same tier at the same rate."""
         return self._line(node, tier).at(num_bytes + queued_bytes)
 
+    def ratios(self) -> tuple[float, ...]:
+        """The last loads to gpus in units of what had been predicted for them, on all nodes and from all tiers."""
+        return tuple(ratio for line in self._to_gpu.values() for ratio in line.ratios)
+
     def _line(self, node: str, tier: Tier) -> LearnedLine:
         key = (node, tier)
         for lines in (self._to_gpu, self._of_tier):

@@ -23,6 +23,7 @@ class _Load:
         self.transfers: list[tuple[Link, Transfer]] = []
         self.num_missing = 0
         self.moved_s = 0.0
+        self.start_s = 0.0
         self.timer: Timer | None = None
         #: Loads of the same checkpoint on the same node, whose bytes are these.
         self.followers: list[_Load] = []
@@ -34,10 +35,14 @@ class _Load:
 class Loading:
     """All loads of a simulation; what they took is told to `learn`."""
 
-    def __init__(self, clock: Clock, loader: Loader, learn: Callable[[LoadFact], None]) -> None:
+    def __init__(
+        self, clock: Clock, loader: Loader, learn: Callable[[LoadFact], None], *, draw_ratio: Callable[[], float]
+    ) -> None:
+        """`draw_ratio` says for each load what it takes in units of what the hardware says, but for its queues."""
         self._clock = clock
         self._loader = loader
         self._learn = learn
+        self._draw_ratio = draw_ratio
         self._loads: dict[str, _Load] = {}
         # Of gpus that load another replica, oldest first.
         self._queued: dict[str, tuple[SimReplica, Callable[[SimReplica], None]]] = {}
@@ -144,14 +149,15 @@ class Loading:
         load.transfers = []
         for each in (load, *load.followers):
             each.moved_s = load.moved_s
-            each.timer = self._clock.after(self._loader.start_s, partial(self._end, each))
+            each.start_s = max(0.0, self._draw_ratio() * (load.moved_s + self._loader.start_s) - load.moved_s)
+            each.timer = self._clock.after(each.start_s, partial(self._end, each))
         load.followers = []
 
     def _end(self, load: _Load) -> None:
         replica = load.replica
         del self._loads[replica.id]
         replica.remaining_bytes = 0
-        replica.load_s = load.moved_s + self._loader.start_s
+        replica.load_s = load.moved_s + load.start_s
         self._keep(replica, replica.tier)
         fact = LoadFact(
             node=replica.node.name,

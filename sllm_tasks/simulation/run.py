@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
+from random import Random
 
 from sllm_tasks.cluster import GpuId, ReplicaState
 from sllm_tasks.estimators.facts import ArrivalFact, JobFact
@@ -41,7 +42,11 @@ class Simulation:
         self.fleet = Fleet(nodes, deployed_models(scenario, system))
         self._estimates = LearnedEstimates()
         self._decoding = Decoding(self._clock, self._finish)
-        self._loading = Loading(self._clock, system.loader, self._estimates.learn)
+        drawn = Random(scenario.seed)  # noqa: S311 - draws of a simulation, which a seed repeats
+        ratios = scenario.load_ratios or (1.0,)
+        self._loading = Loading(
+            self._clock, system.loader, self._estimates.learn, draw_ratio=lambda: drawn.choice(ratios)
+        )
         self._moving = Moving(
             self._clock,
             self.fleet,

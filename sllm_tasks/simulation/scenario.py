@@ -40,6 +40,8 @@ class Scenario:
     failures: tuple[NodeFailure, ...] = ()
     #: From a job's acceptance until it is decided about; where a start takes seconds that is nothing.
     dispatch_s: float = 0.0
+    #: What loads took in units of what the hardware says; each load draws one. Without any, they take just that.
+    load_ratios: tuple[float, ...] = ()
     #: What was measured before; without any, the tiers of all nodes are calibrated.
     facts: tuple[Fact, ...] = ()
 

@@ -153,6 +153,15 @@ def test_a_gpu_loads_one_replica_after_another() -> None:
     assert (first.startup_s, second.startup_s) == pytest.approx((_DRAM_S, 2 * _DRAM_S), abs=0.01)
 
 
+def test_loads_vary_as_those_did_that_were_measured() -> None:
+    times = [request(1_000.0 * number) for number in range(20)]
+    run = play(replace(scene(*times), load_ratios=(0.8, 2.0)), "serverlessllm")
+    slow, fast = 2 * _DRAM_S, 0.8 * _DRAM_S
+    later = [job.startup_s for job in run.jobs[1:]]
+    assert all(min(abs(startup_s - slow), abs(startup_s - fast)) < 0.01 for startup_s in later)
+    assert min(later) < 1.5 * _DRAM_S < max(later)
+
+
 def test_dram_is_filled_while_nobody_wants_the_disk() -> None:
     (job,) = play(scene(request(30.0, model=2)), "ours").jobs
     assert job.startup_s == pytest.approx(_DRAM_S, abs=0.01)
