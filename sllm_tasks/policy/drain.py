@@ -14,7 +14,7 @@ from sllm_tasks.policy.view import ClusterView, WaitingJob
 #: the order of a job, so that places that get free anyway are not made (docs/evaluation.md, Turns).
 TURN_MS = 15_000
 #: A replica whose model has waiting jobs itself makes room only for those that have waited so many times as long.
-PATIENCE = 3
+PATIENCE = 2
 
 #: What it costs to close replicas (`_cost`), on which gpu, and which.
 _Drained = tuple[float, GpuId, tuple[str, ...]]

@@ -51,12 +51,10 @@ def test_a_replica_whose_model_nobody_waits_for_makes_room_before_one_whose_plac
     assert replicas_to_drain(replace(view, queues={"n": Queue(3, TURN_MS)}), waiting_job()) == ("steady",)
 
 
-def test_a_replica_whose_model_has_waiting_jobs_closes_only_for_those_that_have_waited_three_times_as_long() -> None:
-    view = view_of(busy("steady"), now_ms=3 * TURN_MS)
-    waits = {"n": Queue(1, oldest_ms=2 * TURN_MS)}
-    assert replicas_to_drain(replace(view, queues=waits), waiting_job()) == ("steady",)
-    waits = {"n": Queue(1, oldest_ms=2 * TURN_MS - 1)}
-    assert replicas_to_drain(replace(view, queues=waits), waiting_job()) == ()
+def test_a_replica_whose_model_has_waiting_jobs_closes_only_for_those_that_have_waited_twice_as_long() -> None:
+    view = view_of(busy("steady"), now_ms=2 * TURN_MS)
+    assert replicas_to_drain(replace(view, queues={"n": Queue(1, TURN_MS)}), waiting_job()) == ("steady",)
+    assert replicas_to_drain(replace(view, queues={"n": Queue(1, TURN_MS - 1)}), waiting_job()) == ()
 
 
 def test_no_more_is_closed_than_is_needed() -> None:
