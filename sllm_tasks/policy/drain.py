@@ -13,8 +13,9 @@ from sllm_tasks.policy.view import ClusterView, WaitingJob
 #: against a load of a few seconds, so that two models that share a gpu are not loaded in turns for every job, and of
 #: the order of a job, so that places that get free anyway are not made (docs/evaluation.md, Turns).
 TURN_MS = 15_000
-#: A replica whose model has waiting jobs itself makes room only for those that have waited so many times as long.
-PATIENCE = 2
+#: A replica whose model has waiting jobs itself makes room only for a job that has waited so many times as long as
+#: those of its tenant there, or for `MAX_WAIT_MS`: a flood, or a job that cannot start, holds nobody else up.
+PATIENCE, MAX_WAIT_MS = 2, 120_000
 
 #: What it costs to close replicas (`_cost`), on which gpu, and which.
 _Drained = tuple[float, GpuId, tuple[str, ...]]
@@ -79,9 +80,10 @@ def _drainable(view: ClusterView, gpu: GpuId, job: WaitingJob) -> list[Replica]:
 
 def _has_had_its_turn(view: ClusterView, replica: Replica, job: WaitingJob) -> bool:
     """Whether it is for a replica to make room for a job, not for the job to wait behind those of the replica."""
-    queue = view.queues.get(replica.model)
+    queue = view.queues.get(replica.model, {}).get(job.tenant)
     behind_ms = 0 if queue is None else view.now_ms - queue.oldest_ms
-    return view.now_ms - replica.ready_ms >= TURN_MS and view.now_ms - job.created_ms >= PATIENCE * behind_ms
+    waits_ms = min(PATIENCE * behind_ms, MAX_WAIT_MS)
+    return view.now_ms - replica.ready_ms >= TURN_MS and view.now_ms - job.created_ms >= waits_ms
 
 
 def _cost(view: ClusterView, replica: Replica) -> float:
@@ -89,8 +91,8 @@ def _cost(view: ClusterView, replica: Replica) -> float:
 
     The places of a closed replica stay empty until its last job has ended: least is lost where nobody would take them.
     """
-    queue = view.queues.get(replica.model)
-    return replica.num_jobs + (queue.num_jobs / len(view.replicas_of(replica.model)) if queue else 0)
+    num_waiting = sum(queue.num_jobs for queue in view.queues.get(replica.model, {}).values())
+    return replica.num_jobs + num_waiting / len(view.replicas_of(replica.model))
 
 
 def _cheapest(replicas: list[Replica], missing_bytes: int) -> list[Replica]:

@@ -82,19 +82,22 @@ class LoadUnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The waiting jobs of a model."""
+    """Interactive jobs of a model that wait, those of one tenant."""
 
     num_jobs: int
     #: When the oldest one was submitted.
     oldest_ms: int
 
 
-def queues_of(jobs: Iterable[WaitingJob]) -> dict[str, Queue]:
-    """Count waiting jobs by model."""
-    queues: dict[str, Queue] = {}
+def queues_of(jobs: Iterable[WaitingJob]) -> dict[str, dict[str, Queue]]:
+    """Count waiting jobs by model and tenant; those of class `batch` are in nobody's way."""
+    queues: dict[str, dict[str, Queue]] = {}
     for job in jobs:
-        before = queues.get(job.model, Queue(0, job.created_ms))
-        queues[job.model] = Queue(before.num_jobs + 1, min(before.oldest_ms, job.created_ms))
+        if job.job_class == "batch":
+            continue
+        of_model = queues.setdefault(job.model, {})
+        before = of_model.get(job.tenant, Queue(0, job.created_ms))
+        of_model[job.tenant] = Queue(before.num_jobs + 1, min(before.oldest_ms, job.created_ms))
     return queues
 
 
@@ -113,8 +116,8 @@ class ClusterView:
     loads: Mapping[str, tuple[LoadUnderWay, ...]] = field(default_factory=dict)
     #: Jobs of a model that wait and come before the one that is decided for.
     num_waiting: Mapping[str, int] = field(default_factory=dict)
-    #: Jobs that waited as a pass began, by model.
-    queues: Mapping[str, Queue] = field(default_factory=dict)
+    #: Jobs that waited as a pass began, by model and tenant.
+    queues: Mapping[str, Mapping[str, Queue]] = field(default_factory=dict)
 
     def model_of(self, job: WaitingJob) -> ModelInfo:
         """A job's model as it was when the job was accepted; KeyError if it is not served any more."""

@@ -33,7 +33,7 @@ class WaitingJobs:
         self._max_attempts = max_attempts
         self._jobs: dict[str, WaitingJob] = {}
         #: Those that could have been started as the last pass began.
-        self.queues: Mapping[str, Queue] = {}
+        self.queues: Mapping[str, Mapping[str, Queue]] = {}
         # Those of them for which gpus are being emptied.
         self._holders: dict[str, WaitingJob] = {}
         self._shares = Shares()

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.decision import AssignmentPath
-from sllm_tasks.policy.drain import TURN_MS, replicas_to_drain
+from sllm_tasks.policy.drain import MAX_WAIT_MS, TURN_MS, replicas_to_drain
 from sllm_tasks.policy.view import ClusterView, Queue, WaitingJob, queues_of
 from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
@@ -23,6 +23,10 @@ def busy(replica_id: str, gpu: GpuId = _FIRST, num_jobs: int = 1, **changes: obj
 def view_of(*replicas: Replica, now_ms: int = TURN_MS, gpus: tuple[GpuId, ...] = (_FIRST,)) -> ClusterView:
     models: list[ModelInfo] = [_LARGE, _OTHER]
     return make_view(*replicas, models=models, gpus=list(gpus), now_ms=now_ms)
+
+
+def waiting(num_jobs: int, oldest_ms: int, tenant: str = waiting_job().tenant) -> dict[str, dict[str, Queue]]:
+    return {"n": {tenant: Queue(num_jobs, oldest_ms)}}
 
 
 def test_a_job_that_has_waited_for_a_turn_gets_room_made() -> None:
@@ -48,13 +52,24 @@ def test_a_replica_whose_model_nobody_waits_for_makes_room_before_one_whose_plac
         busy("few"), steady, models=[_LARGE, _OTHER, make_model("o")], gpus=[_FIRST, _SECOND], now_ms=TURN_MS
     )
     assert replicas_to_drain(view, waiting_job()) == ("few",)
-    assert replicas_to_drain(replace(view, queues={"n": Queue(3, TURN_MS)}), waiting_job()) == ("steady",)
+    assert replicas_to_drain(replace(view, queues=waiting(3, TURN_MS)), waiting_job()) == ("steady",)
 
 
 def test_a_replica_whose_model_has_waiting_jobs_closes_only_for_those_that_have_waited_twice_as_long() -> None:
     view = view_of(busy("steady"), now_ms=2 * TURN_MS)
-    assert replicas_to_drain(replace(view, queues={"n": Queue(1, TURN_MS)}), waiting_job()) == ("steady",)
-    assert replicas_to_drain(replace(view, queues={"n": Queue(1, TURN_MS - 1)}), waiting_job()) == ()
+    assert replicas_to_drain(replace(view, queues=waiting(1, TURN_MS)), waiting_job()) == ("steady",)
+    assert replicas_to_drain(replace(view, queues=waiting(1, TURN_MS - 1)), waiting_job()) == ()
+
+
+def test_jobs_of_another_tenant_or_such_that_never_start_protect_no_replica_for_good() -> None:
+    view = replace(view_of(busy("steady"), now_ms=TURN_MS), queues=waiting(2_000, 0, tenant="flood"))
+    assert replicas_to_drain(view, waiting_job()) == ("steady",)
+    stuck = waiting(1, -1_000_000)
+    assert (
+        replicas_to_drain(replace(view_of(busy("steady"), now_ms=MAX_WAIT_MS - 1), queues=stuck), waiting_job()) == ()
+    )
+    late = replace(view_of(busy("steady"), now_ms=MAX_WAIT_MS), queues=stuck)
+    assert replicas_to_drain(late, waiting_job()) == ("steady",)
 
 
 def test_no_more_is_closed_than_is_needed() -> None:
@@ -121,6 +136,8 @@ def test_a_job_that_takes_two_gpus_gets_both_of_a_node_emptied() -> None:
     assert replicas_to_drain(replace(after, replicas=one_left), waiting_job("pair")) == ("d",)
 
 
-def test_waiting_jobs_are_counted_by_model() -> None:
+def test_waiting_jobs_are_counted_by_model_and_tenant_without_those_of_batches() -> None:
     jobs = [replace(waiting_job(model), created_ms=created_ms) for model, created_ms in (("m", 3), ("n", 2), ("m", 1))]
-    assert queues_of(jobs) == {"m": Queue(2, 1), "n": Queue(1, 2)}
+    jobs += [replace(waiting_job(), tenant="other", created_ms=5), replace(waiting_job("o"), job_class="batch")]
+    mine = waiting_job().tenant
+    assert queues_of(jobs) == {"m": {mine: Queue(2, 1), "other": Queue(1, 5)}, "n": {mine: Queue(1, 2)}}
