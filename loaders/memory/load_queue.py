@@ -15,6 +15,8 @@ from loaders.memory.sweeping import sweep_if_needed
 
 #: How long an answer holds: less than a chunk of 16 MiB takes, and a look costs some 30 µs.
 _ANSWER_S = 0.004
+#: How old what others know of a load's progress may be: a chunk takes 6 ms, a note of it up to 1 ms of all its threads.
+_NOTE_S = 0.02
 #: How long a dead load may hold up the others.
 _SWEEP_S = 0.1
 
@@ -102,6 +104,7 @@ class Ticket:
         self._started_s: float | None = None
         self._answer = False
         self._look_at = 0.0
+        self._note_at = 0.0
         self._sweep_at = 0.0
         self._closed = False
 
@@ -121,9 +124,11 @@ class Ticket:
 
     def update(self, remaining_bytes: int) -> None:
         """Tell how many bytes are still to be read; at 0 the next load has its turn though this one goes on."""
+        now = time.monotonic()
         with self._lock:
-            if remaining_bytes != self._remaining_bytes:
+            if remaining_bytes < self._remaining_bytes and (now >= self._note_at or remaining_bytes == 0):
                 self._remaining_bytes = remaining_bytes
+                self._note_at = now + _NOTE_S
                 self._queue.note(self._ticket, remaining_bytes, self._started_s)
 
     def close(self) -> None:

@@ -11,11 +11,9 @@ from loaders.errors import CheckpointCorruptError, StorageError
 from loaders.format.files import OpenFile
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.mapping import Mapping
-from loaders.reading.page_cache import cached_fraction
+from loaders.reading.page_cache import is_cached
 from loaders.reading.plan import LoadPlan
 
-#: Below this the disk is read, which is slower than memory by more than what is cached is worth.
-_MOSTLY = 0.95
 _NUM_THREADS = 2
 #: One chunk in so many is compared with its digest: all were when the checkpoint was written, and reading all of them
 #: takes five times as long as mapping them.
@@ -29,9 +27,7 @@ def are_cached(plan: LoadPlan) -> bool:
     Mapped tensors change with their file, so a file that somebody may write to is never mapped.
     """
     return all(
-        isinstance(file, OpenFile)
-        and not stat.S_IMODE(os.fstat(file.fd).st_mode) & _WRITABLE
-        and cached_fraction(file.fd) >= _MOSTLY
+        isinstance(file, OpenFile) and not stat.S_IMODE(os.fstat(file.fd).st_mode) & _WRITABLE and is_cached(file.fd)
         for file in plan.files
     )
 

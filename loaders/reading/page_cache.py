@@ -1,29 +1,34 @@
-"""What the kernel's page cache holds of a file."""
+"""Whether the kernel's page cache holds a file."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-#: Looked at, evenly over the file; each costs a system call of a microsecond.
-_NUM_SAMPLES = 512
+#: Looked at, evenly over the file: a microsecond each where the page is there.
+_NUM_SAMPLES = 128
+#: Pages that may be missing all the same. Where a page is missing the kernel begins to read it, 0.6 ms each on a disk
+#: that is then read anyway: 512 of them took 0.3 s of a load of 1.4 s.
+_MISSES = 6
 
 
-def cached_fraction(descriptor: int) -> float:
-    """Estimate the part of a file that needs no disk to be read, 0 to 1.
+def is_cached(descriptor: int) -> bool:
+    """Guess whether a file can be read without its disk, all of it but a twentieth.
 
     By reads of one byte that fail rather than wait. `mincore` is no substitute: it tells whoever does not own the file
     that all of it is there. A file system that lives in memory counts as cached.
     """
     num_bytes = os.fstat(descriptor).st_size
     num_samples = min(_NUM_SAMPLES, num_bytes)
-    if num_samples == 0:
-        return 1.0
-    offsets = [index * num_bytes // num_samples for index in range(num_samples)]
-    return sum(_is_cached(descriptor, offset) for offset in offsets) / num_samples
+    misses = 0
+    for index in range(num_samples):
+        misses += not _is_there(descriptor, index * num_bytes // num_samples)
+        if misses > _MISSES:
+            return False
+    return misses * _NUM_SAMPLES <= _MISSES * num_samples
 
 
-def _is_cached(descriptor: int, offset: int) -> bool:
+def _is_there(descriptor: int, offset: int) -> bool:
     try:
         return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
     except OSError as error:

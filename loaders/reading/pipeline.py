@@ -1,4 +1,4 @@
-"""Fill a content's chunks from its files: reader threads that never wait for each other, and whoever wants the chunks.
+"""Fill a content's chunks from its files: threads that read, threads that compare digests, and a sink for the chunks.
 
 No barrier between the stages: a chunk goes on to the device as soon as it is read and checked, while others are read.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Protocol
 
 from cuda_kernels.digest import chunk_digest
@@ -19,15 +20,17 @@ from loaders.reading.chunk_memory import ChunkMemory
 from loaders.reading.plan import LoadPlan
 from loaders.reading.readers import Reader, open_reader
 
-#: Half of them read while the others compare digests or wait for a core: a disk of 2.4 GB/s was 10 % faster with 64 MiB
-#: in flight than with 32, and loads beside busy processes took 1.9 s with 8 threads where 4 took 3.2.
+#: Enough for the disk never to wait for the next request: 2.5 GB/s of it took half as many, with chunks of 16 MiB.
 DEFAULT_THREADS = 8
-#: How long a thread without anything to do sleeps: short against the 6 ms that a chunk takes at 2.5 GB/s.
+#: Each digests 5 to 8 GB/s. They are not the readers: those were done with a chunk all at the same time, and the disk
+#: waited while they shared the cores. A load of 2.6 GB took 1.27 s, so it takes 1.16, a bare loop of reads 1.08.
+_MAX_CHECKERS = 4
+#: How long one thread without anything to do sleeps: short against the 6 ms that a chunk takes at 2.5 GB/s.
 _IDLE_S = 0.001
 #: How long the passing on of chunks waits for the next one before it looks after what it has passed on.
 _LOOK_S = 0.002
 _PROGRESS_S = 0.1
-#: Added to the nice value of a reader thread, so that jobs which decode on this CPU go first.
+#: Added to the nice value of these threads, so that jobs which decode on this CPU go first.
 _NICENESS = 5
 
 
@@ -143,7 +146,10 @@ class Pipeline:
         self._read_bytes = 0
         self._unread_bytes = plan.num_bytes
         self._lock = threading.Lock()
+        self._idling = threading.Lock()
         self._readers: list[Reader] = []
+        # Chunks that are read, and whose digest nobody has compared yet; None behind the last one.
+        self._unchecked: SimpleQueue[int | None] = SimpleQueue()
 
     def run(self) -> Progress:
         """Load, and return how it went.
@@ -159,26 +165,48 @@ class Pipeline:
             self._readers = [
                 resources.enter_context(open_reader(file, direct=self._options.direct)) for file in self._plan.files
             ]
-            resources.callback(self._join, self._start_threads())
+            resources.enter_context(self._running(self._check_chunks, self._num_checkers(), self._end_checks))
+            resources.enter_context(self._running(self._read_chunks, self._num_readers(), self._stopping.set))
             progress = self._pass_on(started_s)
         self._raise_first_error()
         self._check_files()
         return progress
 
-    def _start_threads(self) -> list[threading.Thread]:
-        num_threads = min(self._options.num_threads, len(self._plan.chunks))
-        threads = [
-            threading.Thread(target=self._read_chunks, name=f"read-{number}", daemon=True)
-            for number in range(num_threads)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
+    def _num_readers(self) -> int:
+        return min(self._options.num_threads, len(self._plan.chunks))
 
-    def _join(self, threads: list[threading.Thread]) -> None:
-        self._stopping.set()
-        for thread in threads:
-            thread.join()
+    def _num_checkers(self) -> int:
+        if not self._options.verify or all(chunk.digest is None for chunk in self._plan.chunks):
+            return 0
+        return min(_MAX_CHECKERS, len(os.sched_getaffinity(0)))
+
+    @contextmanager
+    def _running(self, work: Callable[[], None], num_threads: int, end: Callable[[], None]) -> Iterator[None]:
+        """Have some threads do the same; `end` tells them that it is over, and they are waited for."""
+        threads: list[threading.Thread] = []
+        try:
+            for _ in range(num_threads):
+                thread = threading.Thread(target=self._run_thread, args=(work,), name=work.__name__, daemon=True)
+                thread.start()
+                threads.append(thread)
+            yield
+        finally:
+            end()
+            for thread in threads:
+                thread.join()
+
+    def _run_thread(self, work: Callable[[], None]) -> None:
+        """Go behind those who decode, and tell `run` what went wrong; the edge of a thread."""
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            work()
+        except BaseException as error:  # noqa: BLE001 - `run` raises it
+            self._errors.append(error)
+            self._stopping.set()
+
+    def _end_checks(self) -> None:
+        """What has been read by now is still checked, for whoever wants it next."""
+        self._unchecked.put(None)
 
     def _pass_on(self, started_s: float) -> Progress:
         """Give the sink every chunk as it comes, in the calling thread."""
@@ -213,49 +241,70 @@ class Pipeline:
             self._on_progress(progress)
 
     def _read_chunks(self) -> None:
-        """Read what nobody else reads until everything is there; the edge of a reader thread."""
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-            while not self._stopping.is_set() and not self._memory.is_complete:
-                index = self._memory.claim() if self._turn.may_read() else None
-                if index is None:
-                    # Somebody else reads the rest, and may die before it is done.
+        """Read what nobody else reads until everything is there."""
+        while not self._stopping.is_set() and not self._memory.is_complete:
+            index = self._memory.claim() if self._turn.may_read() else None
+            if index is None:
+                # Another load goes first, or somebody else reads the rest, and may die before it is done. The threads
+                # take turns, so that a load which waits asks no more often the more of them it has.
+                with self._idling:
                     self._stopping.wait(_IDLE_S)
-                    continue
-                self._begin(index)
-                try:
-                    self._fill(index)
-                except BaseException:
-                    self._memory.give_back(index)
-                    raise
+                continue
+            self._begin(index)
+            with self._giving_back(index):
+                self._read(index)
+            if self._options.verify and self._plan.chunks[index].digest is not None:
+                self._unchecked.put(index)
+            else:
                 self._memory.filled(index)
-        except BaseException as error:  # noqa: BLE001 - `run` raises it
-            self._errors.append(error)
-            self._stopping.set()
+
+    def _check_chunks(self) -> None:
+        """Compare digests until there is nothing more to come."""
+        while (index := self._unchecked.get()) is not None:
+            with self._giving_back(index):
+                self._check(index)
+            self._memory.filled(index)
+        # For the next checker.
+        self._unchecked.put(None)
+
+    @contextmanager
+    def _giving_back(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._memory.give_back(index)
+            raise
 
     def _begin(self, index: int) -> None:
         """Let the next load start while the last chunks of this one are on their way."""
         with self._lock:
             self._unread_bytes -= self._plan.chunks[index].num_bytes
-            self._turn.update(self._unread_bytes)
+            unread_bytes = self._unread_bytes
+        self._turn.update(unread_bytes)
 
-    def _fill(self, index: int) -> None:
-        chunk, memory = self._plan.chunks[index], self._memory.chunk(index)
-        reader = self._readers[chunk.file]
+    def _read(self, index: int) -> None:
+        chunk = self._plan.chunks[index]
+        self._readers[chunk.file].read(self._memory.chunk(index), chunk.offset, chunk.num_bytes)
+        with self._lock:
+            self._read_bytes += chunk.num_bytes
+
+    def _check(self, index: int) -> None:
+        if self._is_right(index):
+            return
         # Wrong once may be a bit that flipped on the way; wrong twice is the file.
-        for _ in range(2):
-            reader.read(memory, chunk.offset, chunk.num_bytes)
-            with self._lock:
-                self._read_bytes += chunk.num_bytes
-            if chunk.digest is None or not self._options.verify:
-                return
-            if chunk_digest(memory[: chunk.num_bytes]) == chunk.digest:
-                return
+        self._read(index)
+        if self._is_right(index):
+            return
+        chunk = self._plan.chunks[index]
         names = self._plan.tensors_in(index)
         raise CheckpointCorruptError(
             f"{self._plan.files[chunk.file].where}: the {chunk.num_bytes} bytes at {chunk.offset} have a wrong digest; "
             f"{len(names)} tensors are there, {names[0] if names else 'none'} first"
         )
+
+    def _is_right(self, index: int) -> bool:
+        chunk = self._plan.chunks[index]
+        return chunk_digest(self._memory.chunk(index)[: chunk.num_bytes]) == chunk.digest
 
     def _raise_first_error(self) -> None:
         if self._errors:

@@ -47,11 +47,7 @@ def _ours(path: Path, files: Files, *, resident_pool: bool, with_model: bool = F
         pool.prepare()
         if files.device != "cpu":
             importlib.import_module("loaders.devices.pinning").pin_pool(pool)
-    if with_model:
-        config = importlib.import_module("loaders.architecture").read_config(
-            importlib.import_module("loaders.directory").CheckpointDirectory(files.directory)
-        )
-        importlib.import_module("loaders.architecture").model_class(config)
+    _import_model(files)
 
     def load() -> Tensors:
         loaded = checkpoint.load(path, files.device, pool=pool, with_model=with_model)
@@ -60,6 +56,15 @@ def _ours(path: Path, files: Files, *, resident_pool: bool, with_model: bool = F
         return loaded.tensors
 
     return load
+
+
+def _import_model(files: Files) -> None:
+    """Import the model's code, as a worker does before its first load; tensors without a model have none."""
+    from loaders.architecture import read_config  # noqa: PLC0415
+    from loaders.directory import CONFIG, CheckpointDirectory  # noqa: PLC0415
+
+    if (files.directory / CONFIG).is_file():
+        read_config(CheckpointDirectory(files.directory))
 
 
 def _torch_load(files: Files, *, mapped: bool) -> Load:
@@ -79,6 +84,7 @@ def _safetensors(files: Files) -> Load:
 def _transformers(files: Files) -> Load:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
+    _import_model(files)
     return lambda: AutoModelForCausalLM.from_pretrained(
         files.directory, dtype=torch.bfloat16, device_map=None if files.device == "cpu" else files.device
     ).state_dict()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from loaders.architecture import import_models
 from loaders.remote.source import RemoteSource
 from sllm_tasks.engines.loading import loader_errors
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
@@ -32,6 +33,11 @@ class Checkpoints:
         self._folder = folder
         self._secret = secret
         self._find_urls = find_urls
+
+    def import_models(self) -> None:
+        """Import the code of the models that the node has on its SSD, so that their first loads need not."""
+        if self._folder.is_dir():
+            import_models(self._folder.iterdir())
 
     @contextmanager
     def open(self, digest: str) -> Iterator[OpenedCheckpoint]:

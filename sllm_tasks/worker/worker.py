@@ -61,8 +61,9 @@ class GpuWorker:
         self._loop = EngineLoop(self._emitter, services.live.now_ms)
         self._memory = NodeMemory(settings, device)
         neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
-        checkpoints = Checkpoints(settings.node_home / "checkpoints", cluster_secret(settings), self._agents_with)
-        self._replicas = ReplicaTable(services.live, self._loop, checkpoints, self._memory, neighbours)
+        secret = cluster_secret(settings)
+        self._checkpoints = Checkpoints(settings.node_home / "checkpoints", secret, self._agents_with)
+        self._replicas = ReplicaTable(services.live, self._loop, self._checkpoints, self._memory, neighbours)
         source = Source(services.live, self._runs, self._loop.wake)
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs, source)
         target = Target(services.live, self._gpu.worker_id, self._replicas, self._loop, self._executor.go_on)
@@ -135,8 +136,9 @@ class GpuWorker:
         return [node.url for node in nodes if node.url is not None]
 
     def _warm_up(self) -> None:
-        """What the first load would have to wait for: libraries, and on a GPU its kernels."""
+        """What the first load would have to wait for: libraries, the models' code, and on a GPU its kernels."""
         preload_engine(_COMMON_ENGINE)
+        self._checkpoints.import_models()
         if self._gpu.device != "cpu":
             support = warm_up(torch.device(self._gpu.device))
             logger.info("kernels on %s: %s %s", self._gpu.device, support.backend, support.reason)
