@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import cast
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from loaders.directory import CONFIG, GENERATION_CONFIG, CheckpointDirectory
-from loaders.errors import CheckpointCorruptError, CheckpointUnsupportedError, LoaderError
-from loaders.format.geometry import MODEL_DIRECTORY
+from loaders.errors import CheckpointCorruptError, CheckpointUnsupportedError
 
 #: For models whose positions have no limit (ALiBi): a length that others are trained for.
 _UNLIMITED_CONTEXT = 131_072
@@ -35,24 +32,6 @@ def read_config(directory: CheckpointDirectory) -> PreTrainedConfig:
             f"{path}: transformers cannot read it (model_type {known!r}): {_first_line(error)}"
         ) from error
     return _causal_part(cast("PreTrainedConfig", config))
-
-
-def import_models(paths: Iterable[Path]) -> None:
-    """Import the code of the models in some checkpoints, a quarter of a second each, so that their loads need not.
-
-    What is wrong with one of them is said when it is loaded.
-    """
-    known: set[str] = set()
-    for path in paths:
-        try:
-            files = path / MODEL_DIRECTORY
-            directory = CheckpointDirectory(files if files.is_dir() else path)
-            kind = str(directory.parse_json(CONFIG, directory.require_text(CONFIG)).get("model_type"))
-            if kind not in known:
-                known.add(kind)
-                read_config(directory)
-        except LoaderError:
-            continue
 
 
 def _causal_part(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -60,11 +60,9 @@ def _ours(path: Path, files: Files, *, resident_pool: bool, with_model: bool = F
 
 def _import_model(files: Files) -> None:
     """Import the model's code, as a worker does before its first load; tensors without a model have none."""
-    from loaders.architecture import read_config  # noqa: PLC0415
-    from loaders.directory import CONFIG, CheckpointDirectory  # noqa: PLC0415
+    from loaders.rehearsal import rehearse  # noqa: PLC0415
 
-    if (files.directory / CONFIG).is_file():
-        read_config(CheckpointDirectory(files.directory))
+    rehearse([files.directory])
 
 
 def _torch_load(files: Files, *, mapped: bool) -> Load:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loaders.architecture import import_models
+from loaders.rehearsal import rehearse
 from loaders.remote.source import RemoteSource
 from sllm_tasks.engines.loading import loader_errors
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
@@ -34,10 +34,10 @@ class Checkpoints:
         self._secret = secret
         self._find_urls = find_urls
 
-    def import_models(self) -> None:
-        """Import the code of the models that the node has on its SSD, so that their first loads need not."""
+    def rehearse(self) -> None:
+        """Do beforehand what the first load of each kind of model on the node's SSD would do besides reading."""
         if self._folder.is_dir():
-            import_models(self._folder.iterdir())
+            rehearse(self._folder.iterdir())
 
     @contextmanager
     def open(self, digest: str) -> Iterator[OpenedCheckpoint]:

@@ -138,10 +138,10 @@ class GpuWorker:
     def _warm_up(self) -> None:
         """What the first load would have to wait for: libraries, the models' code, and on a GPU its kernels."""
         preload_engine(_COMMON_ENGINE)
-        self._checkpoints.import_models()
         if self._gpu.device != "cpu":
             support = warm_up(torch.device(self._gpu.device))
             logger.info("kernels on %s: %s %s", self._gpu.device, support.backend, support.reason)
+        self._checkpoints.rehearse()
 
     def _leave(self) -> None:
         self._gpu = replace(self._gpu, state=GpuState.DRAINING)

@@ -9,9 +9,9 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from pathlib import Path
-from loaders.architecture import import_models
+from loaders.rehearsal import rehearse
 for folder in sys.argv[1:]:
-    import_models(Path(folder).iterdir())
+    rehearse(Path(folder).iterdir())
     print("transformers.models.gptj.modeling_gptj" in sys.modules)
 """
 
