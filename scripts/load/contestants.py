@@ -151,3 +151,11 @@ READS: Mapping[str, Callable[[Files], list[Path]]] = {
     "fastsafetensors": lambda files: [files.safetensors],
     "tensorizer": lambda files: [files.tensorized],
 }
+
+#: What those who have the node's pool find there when it is warm.
+POOLED: Mapping[str, Callable[[Files], Path]] = {
+    "ours": lambda files: files.converted,
+    "ours, direct safetensors": lambda files: files.directory,
+    "ours, packed": lambda files: files.packed,
+    "ours, whole model": lambda files: files.converted,
+}

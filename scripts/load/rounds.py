@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from loaders.memory.pool import Pool
-from scripts.load.contestants import READS, Files
+from loaders.prefetch import prefetch
+from scripts.load.contestants import POOLED, READS, Files
 
 _TIMEOUT_S = 600
 #: More than a machine has whose memory a host hands out page by page; a larger one would take minutes to touch.
@@ -25,7 +26,7 @@ class State(StrEnum):
     FOUND = "cold, memory as found"
     #: Nothing of the files; the process has touched and freed the machine's free memory.
     BACKED = "cold, memory host-backed"
-    #: The files are in the page cache; the pool holds what it held after the last load.
+    #: The files are in the page cache, and in the node's pool for those who have it.
     WARM = "warm"
 
 
@@ -41,15 +42,15 @@ class Sample:
 
 
 def bring_about(state: State, contestant: str, files: Files, pool: Pool | None) -> None:
-    """Empty, or fill, the page cache and the pool."""
+    """Empty the page cache and the pool, or fill the pool; the page cache is filled by the process of the load."""
+    if state is State.WARM:
+        if pool is not None and contestant in POOLED:
+            prefetch(POOLED[contestant](files), pool)
+        return
     for path in READS[contestant](files):
         with path.open("rb") as file:
-            if state is State.WARM:
-                while file.read(16 << 20):
-                    pass
-            else:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if pool is not None and state is not State.WARM:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if pool is not None:
         for content in pool.contents():
             pool.free(content.key)
 
@@ -61,6 +62,7 @@ def load_once(contestant: str, files: Files, state: State) -> Sample:
         "contestant": contestant,
         "files": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(files).items()},
         "backed_bytes": 0 if state is State.FOUND else max(_BACKED_BYTES, 2 * num_bytes),
+        "cached": [str(path) for path in READS[contestant](files)] if state is State.WARM else [],
     }
     done = subprocess.run(
         [sys.executable, "-m", "scripts.load.one_load", json.dumps(request)],
