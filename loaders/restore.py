@@ -7,6 +7,7 @@ tensors handed over here stay where they are.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from loaders.errors import CheckpointCorruptError, CheckpointMissingError, Check
 from loaders.reading.plan import StoredTensor
 from loaders.spreading import spread
 from loaders.tensors import torch_dtype
+
+#: transformers keeps what it is doing in globals: two threads that build models find tied weights missing.
+_building = threading.Lock()
 
 
 class _Resident(torch.Tensor):
@@ -90,7 +94,7 @@ def _from_tensors(
     config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     resident = {name: tensor.as_subclass(_Resident) for name, tensor in tensors.items()}
-    with _quiet():
+    with _building, _quiet():
         loaded = model_class(config).from_pretrained(
             None,
             config=config,

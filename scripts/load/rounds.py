@@ -15,7 +15,8 @@ from loaders.prefetch import prefetch
 from scripts.load.contestants import POOLED, READS, Files
 
 _TIMEOUT_S = 600
-#: More than a machine has whose memory a host hands out page by page; a larger one would take minutes to touch.
+#: More than a machine has whose memory a host hands out page by page; a larger one would take minutes to touch. With
+#: the files in memory too, three times their size has to do: touching all of the memory would drive them out.
 _BACKED_BYTES = 32 << 30
 
 
@@ -61,7 +62,7 @@ def load_once(contestant: str, files: Files, state: State) -> Sample:
     request = {
         "contestant": contestant,
         "files": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(files).items()},
-        "backed_bytes": 0 if state is State.FOUND else max(_BACKED_BYTES, 2 * num_bytes),
+        "backed_bytes": {State.FOUND: 0, State.BACKED: _BACKED_BYTES, State.WARM: 3 * num_bytes}[state],
         "cached": [str(path) for path in READS[contestant](files)] if state is State.WARM else [],
     }
     done = subprocess.run(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from loaders.checkpoint import load
+from loaders.rehearsal import rehearse
+from scripts.architectures import write_tiny
 
 _PROGRAM = """
 import sys
@@ -31,3 +36,18 @@ def test_a_model_is_imported_from_its_config_beside_what_is_none(tmp_path: Path)
     command = [sys.executable, "-c", _PROGRAM, str(bad), str(good)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_load_and_a_rehearsal_at_the_same_time_leave_each_other_alone(tmp_path: Path) -> None:
+    write_tiny(tmp_path, "opt")
+
+    def rehearse_often() -> None:
+        for _ in range(20):
+            rehearse([tmp_path])
+
+    with ThreadPoolExecutor(1) as other:
+        rehearsals = other.submit(rehearse_often)
+        while not rehearsals.done():
+            with load(tmp_path, with_model=True) as loaded:
+                assert loaded.model().num_parameters() > 0
+        rehearsals.result()
