@@ -122,10 +122,10 @@ def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, arguments: argpa
         for number in range(arguments.rounds):
             turned = contestants[number % len(contestants) :] + contestants[: number % len(contestants)]
             if ceiling is not None and state is not State.WARM:
-                bring_about(state, "ours", files, pool)
+                bring_about(state, "ours", files, pool, ceiling)
                 samples[f"ceiling ({state})"].append(ceiling.read_s(next(files.converted.glob("*.bin"))))
             for contestant in turned:
-                bring_about(state, contestant, files, pool)
+                bring_about(state, contestant, files, pool, ceiling)
                 try:
                     sample = load_once(contestant, files, state)
                 except RuntimeError as error:

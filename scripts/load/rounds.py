@@ -42,8 +42,12 @@ class Sample:
     checksum: int
 
 
-def bring_about(state: State, contestant: str, files: Files, pool: Pool | None) -> None:
-    """Empty the page cache and the pool, or fill the pool; the page cache is filled by the process of the load."""
+def bring_about(state: State, contestant: str, files: Files, pool: Pool | None, ceiling: Ceiling | None = None) -> None:
+    """Empty the page cache and the pool, or fill the pool; the page cache is filled by the process of the load.
+
+    With a ceiling, cold files are read by it first: the host of a virtual machine may keep what was read last, and who
+    comes behind somebody with the same file would have it faster.
+    """
     if state is State.WARM:
         if pool is not None and contestant in POOLED:
             prefetch(POOLED[contestant](files), pool)
@@ -51,6 +55,8 @@ def bring_about(state: State, contestant: str, files: Files, pool: Pool | None) 
     for path in READS[contestant](files):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if ceiling is not None:
+            ceiling.read_s(path)
     if pool is not None:
         for content in pool.contents():
             pool.free(content.key)
