@@ -23,7 +23,7 @@ from loaders.reading.readers import Reader, open_reader
 #: Enough for the disk never to wait for the next request: 2.5 GB/s of it took half as many, with chunks of 16 MiB.
 DEFAULT_THREADS = 8
 #: Each digests 5 to 8 GB/s. They are not the readers: those were done with a chunk all at the same time, and the disk
-#: waited while they shared the cores. A load of 2.6 GB took 1.27 s, so it takes 1.16, a bare loop of reads 1.08.
+#: waited while they shared the cores (ADR 41; how much that costs is not settled).
 _MAX_CHECKERS = 4
 #: How long one thread without anything to do sleeps: short against the 6 ms that a chunk takes at 2.5 GB/s.
 _IDLE_S = 0.001
