@@ -68,7 +68,7 @@ def measure_disk(paths: Sequence[Path], *, max_seconds: float = 5.0) -> DiskBand
             while time.monotonic() - started_s < max_seconds and (chunk := next(chunks, None)) is not None:
                 reader, offset, file_bytes = chunk
                 num_bytes = min(CHUNK_BYTES, file_bytes - offset)
-                reader.read(buffer.view, offset, num_bytes)
+                reader.read([buffer.view], offset, num_bytes)
                 done += num_bytes
             return done
 

@@ -9,7 +9,7 @@ from loaders.errors import PoolSpaceError
 from loaders.memory.pool import Pool
 from loaders.memory.ranking import LoadClass
 from loaders.memory.records import ContentKey
-from loaders.reading.pipeline import Cancel, LoadControl, Pipeline, Progress
+from loaders.reading.pipeline import Cancel, LoadControl, Pipeline, Progress, ReadOptions
 from loaders.source import open_source
 
 
@@ -51,7 +51,9 @@ def prefetch(
             raise PoolSpaceError(message, needed_bytes=plan.image_bytes, free_bytes=free_bytes)
         with lease, pool.load_queue.join(f"prefetch-{plan.key[:12]}", key, LoadClass.PREFETCH, plan.num_bytes) as turn:
             control = LoadControl(on_progress=on_progress, cancel=cancel, turn=turn)
-            done = Pipeline(plan, lease, _NoDevice(), control=control).run()
+            # A load that somebody waits for waits for no more than what is being read.
+            options = ReadOptions(chunks_per_read=1)
+            done = Pipeline(plan, lease, _NoDevice(), options=options, control=control).run()
             if keep:
                 pool.pin(key)
     return done

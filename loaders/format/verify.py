@@ -71,7 +71,7 @@ def _check_partition(checkpoint: OpenCheckpoint, rank: int) -> Generator[int]:
             buffer = buffers.get()
             try:
                 data = buffer[: record.num_bytes - begin]
-                reader.read(data.data, begin, len(data))
+                reader.read([data.data], begin, len(data))
                 checks.check(chunk, data, record.chunk_digests[chunk])
                 return len(data), chunk_sha256(data)
             finally:

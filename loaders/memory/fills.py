@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loaders.errors import ContentDiscardedError, PoolError
@@ -10,7 +11,7 @@ from loaders.memory.contents import LeaseRecord
 from loaders.memory.database import Database
 
 _NEXT = """SELECT position FROM chunks WHERE content_id = ? AND filled IS NULL AND lease_id IS NULL
-           ORDER BY position LIMIT 1"""
+           ORDER BY position LIMIT ?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +30,21 @@ class Fills:
         self._database = database
         self._lease = lease
 
-    def claim(self) -> int | None:
-        """Take the first chunk that nobody has filled or claimed, if there is one. Raises ContentDiscardedError."""
+    def claim(self, limit: int) -> range:
+        """Take the first chunks, side by side, that nobody has filled or claimed. Raises ContentDiscardedError."""
         # Readers that have nothing left to do ask again and again; they do not keep those from writing who have.
-        if not self._database.query(_NEXT, self._lease.content_id):
+        if not self._database.query(_NEXT, self._lease.content_id, 1):
             with self._database.snapshot() as connection:
                 self._check_not_discarded(connection)
-            return None
+            return range(0)
         with self._database.transaction() as connection:
             self._check_not_discarded(connection)
-            row = connection.execute(_NEXT, (self._lease.content_id,)).fetchone()
-            if row is None:
-                return None
+            free = _side_by_side(position for (position,) in connection.execute(_NEXT, (self._lease.content_id, limit)))
             connection.execute(
-                "UPDATE chunks SET lease_id = ? WHERE content_id = ? AND position = ?",
-                (self._lease.id, self._lease.content_id, row[0]),
+                "UPDATE chunks SET lease_id = ? WHERE content_id = ? AND position >= ? AND position < ?",
+                (self._lease.id, self._lease.content_id, free.start, free.stop),
             )
-            return int(row[0])
+            return free
 
     def filled(self, position: int) -> None:
         """Say that a claimed chunk is there and checked. Raises PoolError when it is not claimed through this lease."""
@@ -93,3 +92,13 @@ class Fills:
     def _check_changed(self, changed: sqlite3.Cursor, position: int) -> None:
         if changed.rowcount != 1:
             raise PoolError(f"{self._lease.key}: chunk {position} is not claimed through this lease")
+
+
+def _side_by_side(positions: Iterable[int]) -> range:
+    """The first of ascending positions, up to where one is missing."""
+    run = range(0)
+    for position in positions:
+        if run and position != run.stop:
+            break
+        run = range(run.start if run else position, position + 1)
+    return run

@@ -90,21 +90,21 @@ class ContentLease:
         self._check_open()
         return self._memory.assemble([self._slot(index) for index in range(self.num_chunks)], copy_on_write=True)
 
-    def claim(self) -> int | None:
-        """Take a chunk that nobody fills, the first there is; None if there is none now.
+    def claim(self, limit: int = 1) -> range:
+        """Take chunks that nobody fills, the first there are and one behind the other; empty if there is none now.
 
-        Raises ContentDiscardedError, and PoolSpaceError when the machine has no memory left for it.
+        Raises ContentDiscardedError, and PoolSpaceError when the machine has no memory left for them.
         """
         self._check_open()
-        index = None if self._complete else self._fills.claim()
-        if index is not None:
-            slot = self._slot(index)
-            try:
+        claimed = range(0) if self._complete else self._fills.claim(limit)
+        try:
+            for slot in map(self._slot, claimed):
                 self._memory.make_resident(slot, slot + 1)
-            except PoolError:
+        except PoolError:
+            for index in claimed:
                 self._fills.give_back(index)
-                raise
-        return index
+            raise
+        return claimed
 
     def filled(self, index: int) -> None:
         """Say that the bytes of a claimed chunk are there and checked. Raises PoolError if it is not ours."""

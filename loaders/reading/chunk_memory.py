@@ -20,8 +20,8 @@ class ChunkMemory(Protocol):
         """Memory of a chunk: a whole one, also where the file ends before."""
         ...
 
-    def claim(self) -> int | None:
-        """Take a chunk that nobody fills; None while there is none."""
+    def claim(self, limit: int = 1) -> range:
+        """Take up to `limit` chunks that nobody fills, one behind the other; empty while there is none."""
         ...
 
     def filled(self, index: int) -> None:
@@ -59,10 +59,14 @@ class OwnChunks:
         """Whether every chunk has been filled."""
         return self._num_missing == 0
 
-    def claim(self) -> int | None:
-        """Take the next chunk; None when all are taken."""
+    def claim(self, limit: int = 1) -> range:
+        """Take the next chunk, whatever the limit: it costs nothing to ask again. Empty when all are taken."""
+        del limit
         with self._changed:
-            return self._unclaimed.pop() if self._unclaimed else None
+            if not self._unclaimed:
+                return range(0)
+            index = self._unclaimed.pop()
+            return range(index, index + 1)
 
     def filled(self, index: int) -> None:
         """Say that a chunk is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,10 +28,11 @@ class DirectReader:
         """Whether reads go past the page cache."""
         return self._direct is not None
 
-    def read(self, memory: memoryview, offset: int, num_bytes: int) -> None:
-        """Fill the first `num_bytes` of `memory`.
+    def read(self, chunks: Sequence[memoryview], offset: int, num_bytes: int) -> None:
+        """Fill the first `num_bytes` of some memory that is in pieces.
 
-        `memory` begins at a page, has room for `num_bytes` rounded up to ALIGNMENT, and may be overwritten up to there.
+        Every piece begins at a page. Together they have room for `num_bytes` rounded up to ALIGNMENT, and may be
+        overwritten up to there.
 
         Raises:
             CheckpointCorruptError: The file ends early.
@@ -39,7 +41,7 @@ class DirectReader:
         """
         done = 0
         if self._direct is not None and offset % ALIGNMENT == 0:
-            room = memory[: -(-num_bytes // ALIGNMENT) * ALIGNMENT]
+            room = _part(chunks, 0, -(-num_bytes // ALIGNMENT) * ALIGNMENT)
             try:
                 done = _read(self._direct, room, offset, num_bytes)
             except OSError as error:
@@ -49,7 +51,7 @@ class DirectReader:
         if done < num_bytes:
             # The tail behind the last whole block, or everything.
             try:
-                done += _read(self._opened.fd, memory[done:num_bytes], offset + done, num_bytes - done)
+                done += _read(self._opened.fd, _part(chunks, done, num_bytes), offset + done, num_bytes - done)
             except OSError as error:
                 raise self._failed(error, offset + done) from error
         if done < num_bytes:
@@ -85,11 +87,22 @@ def _open_direct(opened: OpenFile) -> int | None:
         raise StorageError(f"{opened.where}: {error.strerror}") from error
 
 
-def _read(descriptor: int, memory: memoryview, offset: int, wanted: int) -> int:
+def _part(chunks: Sequence[memoryview], begin: int, end: int) -> list[memoryview]:
+    """Bytes `begin` to `end` of memory that is in pieces."""
+    part, passed = [], 0
+    for chunk in chunks:
+        piece = chunk[max(begin - passed, 0) : max(end - passed, 0)]
+        if piece.nbytes:
+            part.append(piece)
+        passed += chunk.nbytes
+    return part
+
+
+def _read(descriptor: int, memory: Sequence[memoryview], offset: int, wanted: int) -> int:
     """Read until `wanted` bytes are there or the file ends; direct reads stop at the last whole block before that."""
-    done = 0
+    done, room = 0, sum(piece.nbytes for piece in memory)
     while done < wanted:
-        count = os.preadv(descriptor, [memory[done:]], offset + done)
+        count = os.preadv(descriptor, _part(memory, done, room), offset + done)
         done += count
         if count == 0 or count % ALIGNMENT:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
@@ -12,8 +13,12 @@ from loaders.reading.direct_io import DirectReader
 class Reader(Protocol):
     """Reads one file; several threads may do so at once. A context manager."""
 
-    def read(self, memory: memoryview, offset: int, num_bytes: int) -> None:
-        """Fill the beginning of page-aligned memory; up to the next page it may be overwritten. Raises LoaderError."""
+    def read(self, chunks: Sequence[memoryview], offset: int, num_bytes: int) -> None:
+        """Fill chunks of memory, one behind the other, with bytes that are side by side in the file.
+
+        All but the last are filled; that one begins at a page, and may be overwritten up to the page where the bytes
+        end. Raises LoaderError.
+        """
 
     def __enter__(self) -> Self: ...
 

@@ -23,14 +23,13 @@ class RingMemory(OwnChunks):
         begin = self._slots[index] * self._chunk_bytes
         return self._view[begin : begin + self._chunk_bytes]
 
-    def claim(self) -> int | None:
-        """Take the next chunk; None while there is no place for it, or none left."""
+    def claim(self, limit: int = 1) -> range:
+        """Take the next chunk; empty while there is no place for it, or none left."""
         with self._changed:
-            if not self._unclaimed or not self._free_slots:
-                return None
-            index = self._unclaimed.pop()
-            self._slots[index] = self._free_slots.pop()
-            return index
+            claimed = super().claim(limit) if self._free_slots else range(0)
+            for index in claimed:
+                self._slots[index] = self._free_slots.pop()
+            return claimed
 
     def give_back(self, index: int) -> None:
         """Take a chunk later."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -45,14 +45,17 @@ class RangeReader:
     def __init__(self, file: RangeFile) -> None:
         self._file = file
 
-    def read(self, memory: memoryview, offset: int, num_bytes: int) -> None:
-        """Fill the beginning of page-aligned memory with a chunk whose digest is right; keep it, if that is wanted.
+    def read(self, chunks: Sequence[memoryview], offset: int, num_bytes: int) -> None:
+        """Fill page-aligned memory, a chunk each, with what has the right digest; keep it, if that is wanted.
 
         Raises CheckpointCorruptError for a digest that is wrong twice, and what the fetcher raises. After an error
         nobody reads on: all who wait for bytes of this checkpoint are woken up, and get the same error.
         """
+        end = offset + num_bytes
         try:
-            self._read(memory, offset, num_bytes)
+            for memory in chunks:
+                self._read(memory, offset, min(memory.nbytes, end - offset))
+                offset += memory.nbytes
         except LoaderError as error:
             raise self._file.fetcher.fail(error) from error.__cause__
 

@@ -57,7 +57,9 @@ class RemoteSource:
     def read_options(self, num_connections: int) -> ReadOptions:
         """How the pipeline reads it: digests are compared where the bytes arrive, and may have to be fetched again."""
         # Without ranges the bytes come in order, so they are read in order.
-        return ReadOptions(num_threads=num_connections if self.has_ranges else 1, verify=False, page_cache=False)
+        return ReadOptions(
+            num_threads=num_connections if self.has_ranges else 1, chunks_per_read=1, verify=False, page_cache=False
+        )
 
     def cancel(self, wanted: Cancel | None) -> Cancel:
         """Make a wish to stop also wake up whoever waits for the network."""

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 import torch
 from safetensors import safe_open
 
 from loaders import checkpoint
 from loaders.memory.pool import Pool
-from loaders.reading.pipeline import ReadOptions
+from loaders.reading.pipeline import DEFAULT_THREADS, ReadOptions
+from loaders.rehearsal import rehearse
 from scripts.load.contestants import Files
 from scripts.load.rounds import State, bring_about
 
 
 def ablation(files: Files, pool: Pool, num_rounds: int) -> dict[str, list[float]]:
     """Load with one more part each time; seconds per load in this process, from a disk that nothing has cached."""
-    one = ReadOptions(num_threads=1, direct=False, page_cache=False, verify=False)
-    direct = ReadOptions(num_threads=1, direct=True, page_cache=False, verify=False)
-    threads = ReadOptions(direct=True, page_cache=False, verify=False)
+    one = ReadOptions(num_threads=1, chunks_per_read=1, direct=False, page_cache=False, verify=False)
+    direct = replace(one, direct=True)
+    threads = replace(direct, num_threads=DEFAULT_THREADS)
+    digests = replace(threads, verify=True)
+    product = ReadOptions(page_cache=False)
     steps = {
         "tensor by tensor": lambda: _tensor_by_tensor(files),
         "+ bulk": lambda: _load(files, None, one),
         "+ direct": lambda: _load(files, None, direct),
         "+ threads": lambda: _load(files, None, threads),
         "+ resident pool": lambda: _load(files, pool, threads),
-        "+ digests, in the pipeline": lambda: _load(files, pool, ReadOptions(page_cache=False)),
+        "+ digests, in the pipeline": lambda: _load(files, pool, digests),
+        "+ several chunks a read": lambda: _load(files, pool, product),
+        "a whole model, a chunk a read": lambda: _load(files, pool, digests, with_model=True),
+        "a whole model, several chunks a read": lambda: _load(files, pool, product, with_model=True),
     }
+    rehearse([files.converted])
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(num_rounds):
         for name, step in steps.items():
@@ -45,7 +53,7 @@ def _tensor_by_tensor(files: Files) -> None:
             opened.get_tensor(name).clone()
 
 
-def _load(files: Files, pool: Pool | None, options: ReadOptions) -> None:
-    with checkpoint.load(files.converted, files.device, pool=pool, options=options):
+def _load(files: Files, pool: Pool | None, options: ReadOptions, *, with_model: bool = False) -> None:
+    with checkpoint.load(files.converted, files.device, pool=pool, options=options, with_model=with_model):
         if files.device != "cpu":
             torch.cuda.synchronize()

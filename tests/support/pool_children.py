@@ -61,19 +61,20 @@ def fill(folder: Path, key: str, num_chunks: int, kill_at: int | None = None) ->
     with open_pool(folder) as pool, leased(pool, key, num_chunks) as lease:
         reached()
         while not lease.is_complete:
-            index = lease.claim()
-            if index is None:
+            claimed = lease.claim(2)
+            if not claimed:
                 lease.wait(0.02)
                 continue
             reached()
-            half = CHUNK_BYTES // 2
-            lease.chunk(index)[:half] = pattern(key, index)[:half]
-            reached()
-            lease.chunk(index)[half:] = pattern(key, index)[half:]
-            lease.filled(index)
-            with (folder.parent / f"{key}.log").open("a") as log:
-                log.write(f"{index}\n")
-            reached()
+            for index in claimed:
+                half = CHUNK_BYTES // 2
+                lease.chunk(index)[:half] = pattern(key, index)[:half]
+                reached()
+                lease.chunk(index)[half:] = pattern(key, index)[half:]
+                lease.filled(index)
+                with (folder.parent / f"{key}.log").open("a") as log:
+                    log.write(f"{index}\n")
+                reached()
 
 
 def hammer(folder: Path, seed: int, num_rounds: int) -> None:
@@ -97,14 +98,15 @@ def hammer(folder: Path, seed: int, num_rounds: int) -> None:
 
 def _fill_some(lease: ContentLease, chance: random.Random) -> None:
     while not lease.is_complete and chance.random() < 0.95:
-        index = lease.claim()
-        if index is None:
+        claimed = lease.claim(chance.randrange(1, 4))
+        if not claimed:
             lease.wait(0.01)
-        elif chance.random() < 0.1:
-            lease.give_back(index)
-        else:
-            lease.chunk(index)[:] = pattern(lease.key, index)
-            lease.filled(index)
+        for index in claimed:
+            if chance.random() < 0.1:
+                lease.give_back(index)
+            else:
+                lease.chunk(index)[:] = pattern(lease.key, index)
+                lease.filled(index)
 
 
 def hold(folder: Path, ready: Path) -> None:

@@ -43,7 +43,7 @@ class PeerSupplier:
         failpoint("fetch.chunk", chunk)
         begin = chunk * CHUNK_BYTES
         num_bytes = min(CHUNK_BYTES, self.manifest.content.partitions[rank].num_bytes - begin)
-        self._readers[rank].read(buffer.data, begin, num_bytes)
+        self._readers[rank].read([buffer.data], begin, num_bytes)
 
 
 def run(request: dict[str, Any], agent: Agent) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -67,22 +68,23 @@ class PoolMachine(RuleBasedStateMachine):
         assert lease.wait(0) == set(content.bytes_at)
         return lease
 
-    @rule(lease=leases)
-    def claim(self, lease: ContentLease) -> None:
+    @rule(lease=leases, limit=st.integers(1, 5))
+    def claim(self, lease: ContentLease, limit: int) -> None:
         content = self._of.get(lease)
         if content is None:
             return
         if content.discarded and len(content.bytes_at) < content.num_chunks:
             with pytest.raises(ContentDiscardedError):
-                lease.claim()
+                lease.claim(limit)
             return
         if content.discarded:
             return
         left = set(range(content.num_chunks)) - set(content.bytes_at) - set(content.claims)
-        index = lease.claim()
-        assert index == min(left, default=None)
-        if index is not None:
-            content.claims[index] = lease
+        first = min(left, default=0)
+        claimed = lease.claim(limit)
+        # The first there are, up to the first one that somebody has.
+        assert list(claimed) == list(takewhile(left.__contains__, range(first, first + limit)))
+        content.claims |= dict.fromkeys(claimed, lease)
 
     @rule(lease=leases, fill=st.booleans())
     def end_a_claim(self, lease: ContentLease, *, fill: bool) -> None:
