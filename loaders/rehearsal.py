@@ -17,23 +17,39 @@ from loaders.errors import LoaderError
 from loaders.format.geometry import MODEL_DIRECTORY
 from loaders.restore import check_tensors
 
-#: Kinds that are rehearsed, half a second of one core each, which jobs may want as well.
-_MAX_KINDS = 4
+#: Kinds that are rehearsed, half a second of one core each, and some 10 MB of code that stays.
+_MAX_KINDS = 16
 
 
-def rehearse(paths: Iterable[Path]) -> None:
-    """Do it for one checkpoint of each of the first kinds; what is wrong with one is said when it is loaded."""
-    done: set[str] = set()
-    for path in paths:
-        if len(done) == _MAX_KINDS:
-            return
+class Rehearsal:
+    """Knows which kinds of models this process has rehearsed; used by one thread."""
+
+    def __init__(self) -> None:
+        self._seen: set[Path] = set()
+        self._kinds: set[str] = set()
+
+    def look(self, paths: Iterable[Path]) -> bool:
+        """Rehearse the first checkpoint of a new kind, if there is one; what is wrong with it, its load will say.
+
+        Each path is looked at once. Returns whether there was one, and there may be another.
+        """
+        for path in paths:
+            if path not in self._seen:
+                self._seen.add(path)
+                if len(self._kinds) < _MAX_KINDS and self._rehearse(path):
+                    return True
+        return False
+
+    def _rehearse(self, path: Path) -> bool:
         files = path / MODEL_DIRECTORY
         try:
             directory = CheckpointDirectory(files if files.is_dir() else path)
             kind = str(directory.parse_json(CONFIG, directory.require_text(CONFIG)).get("model_type"))
-            if kind not in done:
-                done.add(kind)
-                # As far as a load goes until it finds that every tensor is missing.
-                check_tensors(read_config(directory), {}, torch.bfloat16)
+            if kind in self._kinds:
+                return False
+            self._kinds.add(kind)
+            # As far as a load goes until it finds that every tensor is missing.
+            check_tensors(read_config(directory), {}, torch.bfloat16)
         except LoaderError:
-            continue
+            return False
+        return True

@@ -60,9 +60,9 @@ def _ours(path: Path, files: Files, *, resident_pool: bool, with_model: bool = F
 
 def _import_model(files: Files) -> None:
     """Import the model's code, as a worker does before its first load; tensors without a model have none."""
-    from loaders.rehearsal import rehearse  # noqa: PLC0415
+    from loaders.rehearsal import Rehearsal  # noqa: PLC0415
 
-    rehearse([files.directory])
+    Rehearsal().look([files.directory])
 
 
 def _torch_load(files: Files, *, mapped: bool) -> Load:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loaders.rehearsal import rehearse
+from loaders.rehearsal import Rehearsal
 from loaders.remote.source import RemoteSource
 from sllm_tasks.engines.loading import loader_errors
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
@@ -33,11 +33,11 @@ class Checkpoints:
         self._folder = folder
         self._secret = secret
         self._find_urls = find_urls
+        self._rehearsal = Rehearsal()
 
-    def rehearse(self) -> None:
-        """Do beforehand what the first load of each kind of model on the node's SSD would do besides reading."""
-        if self._folder.is_dir():
-            rehearse(self._folder.iterdir())
+    def rehearse(self) -> bool:
+        """Do beforehand what the first load of a kind of model would do besides reading, if the SSD has a new kind."""
+        return self._folder.is_dir() and self._rehearsal.look(sorted(self._folder.iterdir()))
 
     @contextmanager
     def open(self, digest: str) -> Iterator[OpenedCheckpoint]:

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: The engine that is imported before the first job asks for it.
 _COMMON_ENGINE = "steploop"
+#: How often to look for kinds of models that are new on the node.
+_REHEARSE_S = 2.0
 #: How long handed-over jobs may take to write their last tokens.
 _HAND_OVER_S = 10.0
 
@@ -70,6 +72,7 @@ class GpuWorker:
         self._moves = Moves(services.live, self._gpu.id, source, target)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
         self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_closed(self._gpu.id, stopping))
+        self._rehearsal = ServiceThread("rehearsal", self._rehearse)
         self._leaving = threading.Event()
 
     def start(self) -> None:
@@ -79,6 +82,7 @@ class GpuWorker:
         self._loop.start()
         self._heartbeat.start()
         self._moves.start()
+        self._janitor.start()
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         logger.info("gpu %s is up: %s, %d bytes", self._gpu.id, self._gpu.device, self._gpu.capacity_bytes)
 
@@ -119,6 +123,7 @@ class GpuWorker:
             logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
         self._executor.stop()
         self._moves.stop()
+        self._rehearsal.stop()
         self._janitor.stop()
         self._heartbeat.stop()
         self._loop.stop()
@@ -141,7 +146,18 @@ class GpuWorker:
         if self._gpu.device != "cpu":
             support = warm_up(torch.device(self._gpu.device))
             logger.info("kernels on %s: %s %s", self._gpu.device, support.backend, support.reason)
-        self._checkpoints.rehearse()
+        self._rehearsal.start()
+
+    def _rehearse(self, stopping: threading.Event) -> None:
+        """Rehearse kinds of models as they come to the node, while no job wants the core."""
+        more = True
+        while not stopping.wait(0 if more else _REHEARSE_S):
+            try:
+                more = not self._runs.all() and self._checkpoints.rehearse()
+            except Exception:
+                # The code of models may fail in ways of its own; whoever loads such a one is told.
+                logger.warning("a kind of model could not be rehearsed", exc_info=True)
+                more = False
 
     def _leave(self) -> None:
         self._gpu = replace(self._gpu, state=GpuState.DRAINING)

@@ -20,5 +20,9 @@ def test_junk_on_a_queue_is_counted_and_dropped(arena: Arena) -> None:
     arena.meet(messages.junk_on_queues).require()
 
 
+def test_a_closed_replica_is_freed_though_the_message_for_it_is_lost(arena: Arena) -> None:
+    arena.meet(messages.unloads_lost).require()
+
+
 def test_a_job_that_kills_three_workers_is_poison_and_takes_no_other_job_with_it(arena: Arena) -> None:
     arena.meet(messages.poison).require()

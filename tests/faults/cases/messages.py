@@ -10,7 +10,7 @@ from sllm_tasks.cluster import GpuId
 from sllm_tasks.dispatch import RUN_JOB
 from sllm_tasks.services import Services
 from sllm_tasks.signing import Trigger
-from tests.faults.cases.common import QUESTIONS, REST, start
+from tests.faults.cases.common import FIRST, QUESTIONS, REST, start
 from tests.support.cluster import Cluster
 from tests.support.load import Load, Question
 from tests.support.processes import wait_until
@@ -96,3 +96,14 @@ def poison(cluster: Cluster, load: Load) -> None:
     load.submit(QUESTIONS, num_watched=6)
     wait_until(lambda: cluster.has_fired("decode.token"), "three workers have died of it", 120)
     time.sleep(1)
+
+
+def unloads_lost(cluster: Cluster, load: Load) -> None:
+    """A replica is closed, and the message that its worker is to free it never comes."""
+    load.submit(FIRST)
+    assert not load.wait_ended(120), "some jobs have not ended"
+    fleet = cluster.live.fleet
+    closed = [replica_id for gpu in _GPUS for replica_id in fleet.replicas_on(gpu) if fleet.unload_replica(replica_id)]
+    assert closed, "no replica was idle"
+    wait_until(lambda: not any(fleet.replicas(closed)), "their workers free them all the same")
+    load.submit(REST)

@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loaders.checkpoint import load
-from loaders.rehearsal import rehearse
+from loaders.rehearsal import Rehearsal
 from scripts.architectures import write_tiny
 
 _PROGRAM = """
 import sys
 from pathlib import Path
-from loaders.rehearsal import rehearse
+from loaders.rehearsal import Rehearsal
+rehearsal = Rehearsal()
 for folder in sys.argv[1:]:
-    rehearse(Path(folder).iterdir())
+    while rehearsal.look(Path(folder).iterdir()):
+        pass
     print("transformers.models.gptj.modeling_gptj" in sys.modules)
 """
 
@@ -43,7 +45,7 @@ def test_a_load_and_a_rehearsal_at_the_same_time_leave_each_other_alone(tmp_path
 
     def rehearse_often() -> None:
         for _ in range(20):
-            rehearse([tmp_path])
+            Rehearsal().look([tmp_path])
 
     with ThreadPoolExecutor(1) as other:
         rehearsals = other.submit(rehearse_often)
@@ -51,3 +53,15 @@ def test_a_load_and_a_rehearsal_at_the_same_time_leave_each_other_alone(tmp_path
             with load(tmp_path, with_model=True) as loaded:
                 assert loaded.model().num_parameters() > 0
         rehearsals.result()
+
+
+def test_each_kind_is_rehearsed_once_one_at_a_time_and_later_ones_when_they_come(tmp_path: Path) -> None:
+    rehearsal = Rehearsal()
+    for name, kind in (("a", "opt"), ("b", "opt"), ("c", "gpt2")):
+        write_tiny(tmp_path / name, kind)
+    paths = [tmp_path / name for name in "abc"]
+    assert [rehearsal.look(paths) for _ in range(3)] == [True, True, False]
+    write_tiny(tmp_path / "d", "gpt_neox")
+    write_tiny(tmp_path / "e", "opt")
+    later = [tmp_path / name for name in "edabc"]
+    assert [rehearsal.look(later) for _ in range(2)] == [True, False]

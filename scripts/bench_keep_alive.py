@@ -1,0 +1,174 @@
+"""Compare keep-alive on a live cluster: fixed times, and `auto` with its loads by forecast, under the same arrivals.
+
+Every pattern of arrivals is played for each keep-alive by a model of its own, at the same time on one gpu that has room
+for all of them, so that nothing but keep-alive removes a replica. A start is cold when its job waited for a load; what
+is held is the time from the load of a replica to its removal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate, takewhile
+from pathlib import Path
+from statistics import fmean
+
+from sqlalchemy import select
+
+from scripts.bench_report import Report, Row, add_report_argument, finish
+from scripts.demo_checkpoints import make_opt
+from scripts.live_cluster import LiveCluster
+from sllm_tasks.client import AsyncClient, Client
+from sllm_tasks.config import load_settings
+from sllm_tasks.jobs import StartKind
+from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.livestate import LiveState
+from sllm_tasks.replay import replay
+from sllm_tasks.traces.records import Trace, TraceRequest
+
+#: Seconds, or `auto`.
+_KEEP_ALIVES: tuple[float | str, ...] = (2.0, 30.0, "auto")
+_PERIOD_S, _PAIR_PERIOD_S, _PAIR_GAP_S, _MEAN_GAP_S = 15.0, 40.0, 3.0, 20.0
+#: Between models that have the same arrivals, so that their loads are not in each other's way.
+_APART_S = 1.3
+_GPU_BYTES = 2_000_000_000
+_TIMEOUT_S = 60.0
+_LOOK_S = 0.1
+
+
+def arrivals(pattern: str, duration_s: float) -> list[float]:
+    """When the jobs of a pattern come."""
+    match pattern:
+        case "clockwork":
+            return [number * _PERIOD_S for number in range(int(duration_s / _PERIOD_S))]
+        case "pairs":
+            begins = [number * _PAIR_PERIOD_S for number in range(int(duration_s / _PAIR_PERIOD_S))]
+            return [begin + gap for begin in begins for gap in (0.0, _PAIR_GAP_S)]
+        case _:
+            chance = random.Random(pattern)
+            gaps = (chance.expovariate(1 / _MEAN_GAP_S) for _ in range(int(duration_s)))
+            return list(takewhile(lambda at_s: at_s < duration_s, accumulate(gaps)))
+
+
+_PATTERNS = ("clockwork", "pairs", "random")
+
+
+def _model(pattern: str, keep_alive: float | str) -> str:
+    return f"{pattern}-{keep_alive if keep_alive == 'auto' else f'{keep_alive:g}s'}"
+
+
+def make_trace(duration_s: float) -> Trace:
+    """All patterns for all keep-alives."""
+    requests = []
+    for pattern in _PATTERNS:
+        for place, keep_alive in enumerate(_KEEP_ALIVES):
+            times_s = [at_s + place * _APART_S for at_s in arrivals(pattern, duration_s)]
+            model = _model(pattern, keep_alive)
+            requests += [TraceRequest(arrival_s=at_s, model=model, input_tokens=8, output_tokens=8) for at_s in times_s]
+    end_s = duration_s + len(_KEEP_ALIVES) * _APART_S
+    return Trace(name="keep-alive", duration_s=end_s, requests=tuple(sorted(requests, key=lambda each: each.arrival_s)))
+
+
+@contextmanager
+def held(live: LiveState) -> Iterator[Counter[str]]:
+    """Count the seconds that replicas of each model are there."""
+    seconds: Counter[str] = Counter()
+    stopping = threading.Event()
+
+    def look() -> None:
+        last_s = time.monotonic()
+        while not stopping.wait(_LOOK_S):
+            now_s = time.monotonic()
+            ids = [replica_id for gpu in live.fleet.gpus() for replica_id in live.fleet.replicas_on(gpu.id)]
+            for order in live.fleet.replicas(ids):
+                if order is not None:
+                    seconds[order.replica.model] += now_s - last_s
+            last_s = now_s
+
+    thread = threading.Thread(target=look, name="look")
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def _deploy(cluster: LiveCluster, folder: Path) -> None:
+    source = str(make_opt(folder / "opt", num_layers=12))
+    with Client(cluster.url, cluster.api_key) as client:
+        for pattern in _PATTERNS:
+            for keep_alive in _KEEP_ALIVES:
+                operation = client.deploy(
+                    _model(pattern, keep_alive), source, max_jobs=2, context=64, keep_alive_s=keep_alive
+                )
+                client.wait_for(operation, timeout=600)
+
+
+def _starts(ledger: Database) -> dict[str, list[tuple[float, bool]]]:
+    """Startup time and whether it was cold, of each model's jobs in their order."""
+    query = select(JobRow.model, JobRow.created_at, JobRow.started_at, JobRow.assignment).order_by(JobRow.id)
+    found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    with ledger.reading() as session:
+        for model, created_at, started_at, assignment in session.execute(query):
+            if started_at is None:
+                raise SystemExit(f"a job of {model} has not started")
+            is_cold = (assignment or {}).get("start_kind") != StartKind.WARM
+            found[model].append(((started_at - created_at).total_seconds(), is_cold))
+    return found
+
+
+def measure(cluster: LiveCluster, duration_s: float) -> Report:
+    """Play the trace and sum up by keep-alive."""
+    settings, _ = load_settings(environ={"SLLM_HOME": str(cluster.home)})
+    trace = make_trace(duration_s)
+
+    async def play() -> None:
+        async with AsyncClient(cluster.url, cluster.api_key) as client:
+            replayed = await replay(client, trace, timeout_s=_TIMEOUT_S)
+        if replayed.finished < 1:
+            raise SystemExit(f"only {replayed.finished:.1%} of the jobs succeeded")
+
+    with LiveState(settings.live_url) as live, held(live) as seconds:
+        asyncio.run(play())
+    # What workers report last is committed a moment later.
+    time.sleep(3)
+    ledger = Database(settings.ledger_url)
+    starts = _starts(ledger)
+    ledger.close()
+    rows, figures = [], {}
+    for pattern in (*_PATTERNS, ""):
+        for keep_alive in _KEEP_ALIVES:
+            names = [_model(each, keep_alive) for each in ([pattern] if pattern else _PATTERNS)]
+            found = [start for name in names for start in starts[name]]
+            name = names[0] if pattern else _model("all", keep_alive)
+            if pattern:
+                rows.append(Row(f"{name}: startup", "s", tuple(startup_s for startup_s, _ in found)))
+            figures[f"{name}_cold_share"] = fmean(is_cold for _, is_cold in found)
+            figures[f"{name}_held_s"] = sum(seconds[each] for each in names)
+    return Report(settings={"seconds": duration_s, "jobs": len(trace.requests)}, rows=rows, figures=figures)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_report_argument(parser)
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long jobs come (default: 300)")
+    arguments = parser.parse_args()
+    environ = {"SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES)}
+    with tempfile.TemporaryDirectory(prefix="sllm-bench-") as folder, LiveCluster(environ) as cluster:
+        _deploy(cluster, Path(folder))
+        report = measure(cluster, arguments.seconds)
+    finish(report, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
