@@ -50,8 +50,8 @@ def main() -> int:
 def _back_memory(num_bytes: int) -> None:
     """Touch memory and free it, so that the host of a virtual machine has it ready for the load.
 
-    All that is free, up to `num_bytes`: which of the free pages a load gets is the kernel's choice. In huge pages where
-    it can, as most loaders use them; small ones are cut from those.
+    The kernel hands out first what was freed last. In huge pages where it can, as most loaders use them; small ones are
+    cut from those.
     """
     num_bytes = min(num_bytes, _free_bytes() - _SPARED_BYTES)
     if num_bytes > 0:

@@ -15,9 +15,9 @@ from loaders.prefetch import prefetch
 from scripts.load.contestants import POOLED, READS, Files
 
 _TIMEOUT_S = 600
-#: More than a machine has whose memory a host hands out page by page; a larger one would take minutes to touch. With
-#: the files in memory too, three times their size has to do: touching all of the memory would drive them out.
-_BACKED_BYTES = 32 << 30
+#: Memory that is touched and freed before the clock, in units of the files: for the page cache, for a copy, and as much
+#: again. More would drive the loaders' own code out of the page cache, and a host takes back what stays free.
+_BACKED_TIMES = 3
 
 
 class State(StrEnum):
@@ -25,7 +25,7 @@ class State(StrEnum):
 
     #: Nothing of the files; the memory of the process is as the machine gives it.
     FOUND = "cold, memory as found"
-    #: Nothing of the files; the process has touched and freed the machine's free memory.
+    #: Nothing of the files; the process has touched and freed more memory than it needs.
     BACKED = "cold, memory host-backed"
     #: The files are in the page cache, and in the node's pool for those who have it.
     WARM = "warm"
@@ -68,7 +68,7 @@ def load_once(contestant: str, files: Files, state: State) -> Sample:
     request = {
         "contestant": contestant,
         "files": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(files).items()},
-        "backed_bytes": {State.FOUND: 0, State.BACKED: _BACKED_BYTES, State.WARM: 3 * num_bytes}[state],
+        "backed_bytes": 0 if state is State.FOUND else _BACKED_TIMES * num_bytes,
         "cached": [str(path) for path in READS[contestant](files)] if state is State.WARM else [],
     }
     done = subprocess.run(
