@@ -1,7 +1,7 @@
 """One load in a fresh process: `python -m scripts.load.one_load REQUEST`; prints the times as JSON.
 
 REQUEST is JSON: contestant, files, how much of the free memory to touch and free before the clock (0: as found), and
-what to have in the page cache.
+what to have in the node's pool and in the page cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from loaders.memory.mapping import Mapping
+from loaders.memory.pool import Pool
+from loaders.prefetch import prefetch
 from scripts.load.contestants import CONTESTANTS, Files, Tensors
 
 _PAGE = 4096
@@ -28,6 +30,7 @@ def main() -> int:
     files = Files(**{name: Path(value) if name in paths else value for name, value in request["files"].items()})
     load = CONTESTANTS[request["contestant"]](files)
     _back_memory(request["backed_bytes"])
+    _pool(request["pooled"], files)
     _cache(request["cached"])
     started_s = time.monotonic()
     tensors = load()
@@ -57,6 +60,15 @@ def _back_memory(num_bytes: int) -> None:
     if num_bytes > 0:
         with Mapping.anonymous(num_bytes) as memory:
             memory.populate(0, memory.num_bytes)
+
+
+def _pool(path: str, files: Files) -> None:
+    """Read a checkpoint into the node's pool once more: a host may have taken back what nobody has touched for long."""
+    if path:
+        with Pool.open(files.pool, files.pool_bytes) as pool:
+            for content in pool.contents():
+                pool.free(content.key)
+            prefetch(Path(path), pool)
 
 
 def _cache(paths: list[str]) -> None:

@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from loaders.memory.pool import Pool
-from loaders.prefetch import prefetch
 from scripts.load.contestants import POOLED, READS, Files
 
 _TIMEOUT_S = 600
@@ -43,14 +42,12 @@ class Sample:
 
 
 def bring_about(state: State, contestant: str, files: Files, pool: Pool | None, ceiling: Ceiling | None = None) -> None:
-    """Empty the page cache and the pool, or fill the pool; the page cache is filled by the process of the load.
+    """Empty the page cache and the pool; the process of the load fills them where they are to be warm.
 
     With a ceiling, cold files are read by it first: the host of a virtual machine may keep what was read last, and who
     comes behind somebody with the same file would have it faster.
     """
     if state is State.WARM:
-        if pool is not None and contestant in POOLED:
-            prefetch(POOLED[contestant](files), pool)
         return
     for path in READS[contestant](files):
         with path.open("rb") as file:
@@ -70,6 +67,7 @@ def load_once(contestant: str, files: Files, state: State) -> Sample:
         "files": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(files).items()},
         "backed_bytes": 0 if state is State.FOUND else _BACKED_TIMES * num_bytes,
         "cached": [str(path) for path in READS[contestant](files)] if state is State.WARM else [],
+        "pooled": str(POOLED[contestant](files)) if state is State.WARM and contestant in POOLED else "",
     }
     done = subprocess.run(
         [sys.executable, "-m", "scripts.load.one_load", json.dumps(request)],
