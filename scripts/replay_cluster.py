@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import fmean, median
+from typing import Self
 
 from sqlalchemy import select
 
@@ -16,7 +17,8 @@ from scripts.demo_checkpoints import make_opt
 from scripts.live_cluster import LiveCluster
 from sllm_tasks.client import AsyncClient, Client
 from sllm_tasks.cluster import GpuId, NodeInfo
-from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.database import Database
@@ -49,12 +51,22 @@ _LOAD_PATHS = {AssignmentPath.LOAD_DRAM, AssignmentPath.LOAD_SSD, AssignmentPath
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the router said of a load and its first token when it decided for it, and what it was."""
+    """How long something was said to take before it was known, and what it took."""
 
     predicted_s: float
     low_s: float
     high_s: float
     actual_s: float
+
+    @classmethod
+    def of(cls, said: Estimate, actual_s: float) -> Self:
+        """Compare an estimate with what came."""
+        return cls(predicted_s=said.seconds, low_s=said.low_s, high_s=said.high_s, actual_s=actual_s)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it took a time within the interval."""
+        return self.low_s <= self.actual_s <= self.high_s
 
     @property
     def error_s(self) -> float:
@@ -138,8 +150,21 @@ class ReplayCluster:
         run = Simulation(scenario, _live_system(measured.load_start_s)).run()
         return tuple(job.startup_s for job in run.jobs)
 
-    def predictions(self, since: datetime) -> list[Prediction]:
-        """What the router predicted for loads since then."""
+    def loads(self, since: datetime) -> list[Prediction]:
+        """What the ledger's loads until then tell of each load to a gpu since then, as the router's estimates do."""
+        with self._ledger.reading() as session:
+            timed = load_facts(session, since=self.now - timedelta(hours=1), limit=10_000)
+        estimates, found = LearnedEstimates(), []
+        for each in timed:
+            if isinstance(fact := each.fact, LoadFact):
+                if fact.to_gpu and each.at >= since:
+                    said = estimates.loading(fact.node, fact.tier, fact.num_bytes, queued_bytes=fact.queued_bytes)
+                    found.append(Prediction.of(said, fact.seconds))
+                estimates.learn(fact)
+        return found
+
+    def starts(self, since: datetime) -> list[Prediction]:
+        """What the router predicted since then from its decision for a load to the first token."""
         query = select(DecisionRow.choice, DecisionRow.actual_s).where(
             DecisionRow.at >= since, DecisionRow.path.in_(_LOAD_PATHS), DecisionRow.actual_s.is_not(None)
         )

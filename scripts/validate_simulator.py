@@ -2,8 +2,8 @@
 
 A first, shorter trace teaches the estimators. Then, three times: the cluster plays the trace; the simulator, with the
 router's own policy, plays it on hardware that is what the estimators had learned from the ledger before. So every
-simulation is a forecast. Between replays the cluster idles until nothing is loaded. What the router itself predicted
-for each load is compared with what came as well.
+simulation is a forecast. Between replays the cluster idles until nothing is loaded. What was predicted for each load,
+and what the router predicted for each start behind one, is compared with what came as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import fmean, median
 
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.live_cluster import LiveCluster
-from scripts.replay_cluster import GPU_BYTES, KEEP_ALIVE_S, MODELS, ReplayCluster
+from scripts.replay_cluster import GPU_BYTES, KEEP_ALIVE_S, MODELS, Prediction, ReplayCluster
 from sllm_tasks.config import load_settings
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
@@ -86,7 +86,7 @@ def _run(bench: ReplayCluster, *, num_replays: int) -> Report:
         live_s = tuple(job.startup_s for job in replayed.jobs if job.startup_s is not None)
         forecasts.append(Forecast(live_s=live_s, simulated_s=simulated_s))
         print(f"replay {number + 1}: live {Percentiles.of(live_s)}\n  simulated {Percentiles.of(simulated_s)}")
-    predictions = bench.predictions(begun)
+    loads, starts = bench.loads(begun), bench.starts(begun)
     return Report(
         settings={
             "requests": _NUM_REQUESTS,
@@ -100,17 +100,27 @@ def _run(bench: ReplayCluster, *, num_replays: int) -> Report:
         rows=[
             *_rows(forecasts),
             Row("share of the cores busy", "", tuple(busy)),
-            Row("loads: actual start", "s", tuple(each.actual_s for each in predictions)),
-            Row("loads: predicted start", "s", tuple(each.predicted_s for each in predictions)),
+            Row("loads: actual", "s", tuple(each.actual_s for each in loads)),
+            Row("loads: predicted", "s", tuple(each.predicted_s for each in loads)),
+            Row("starts behind a load: actual", "s", tuple(each.actual_s for each in starts)),
+            Row("starts behind a load: predicted", "s", tuple(each.predicted_s for each in starts)),
         ],
         figures={
             "simulator_error_mean": median(forecast.error("mean_s") for forecast in forecasts),
             "simulator_error_p95": median(forecast.error("p95_s") for forecast in forecasts),
-            "load_error_ms": median(each.error_s for each in predictions) * 1_000,
-            "load_error_share": median(each.error_s / each.actual_s for each in predictions),
-            "interval_coverage": fmean(each.low_s <= each.actual_s <= each.high_s for each in predictions),
+            **_errors("load", loads),
+            **_errors("start", starts),
         },
     )
+
+
+def _errors(name: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """How wrong predictions were in the median, and how many were within their intervals of 80 %."""
+    return {
+        f"{name}_error_ms": median(each.error_s for each in predictions) * 1_000,
+        f"{name}_error_share": median(each.error_s / each.actual_s for each in predictions),
+        f"{name}_interval_coverage": fmean(each.is_inside for each in predictions),
+    }
 
 
 def _rows(forecasts: Sequence[Forecast]) -> Iterator[Row]:
