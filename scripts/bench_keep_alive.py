@@ -29,6 +29,7 @@ from sllm_tasks.client import AsyncClient, Client
 from sllm_tasks.config import load_settings
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.encoding import to_ms
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.replay import replay
@@ -114,15 +115,13 @@ def _deploy(cluster: LiveCluster, folder: Path) -> None:
 
 
 def _starts(ledger: Database) -> dict[str, list[tuple[float, bool]]]:
-    """Startup time and whether it was cold, of each model's jobs in their order."""
-    query = select(JobRow.model, JobRow.created_at, JobRow.started_at, JobRow.assignment).order_by(JobRow.id)
+    """Time until its prefill began, and whether it was cold, of each model's jobs in their order."""
+    query = select(JobRow.model, JobRow.created_at, JobRow.timings_ms, JobRow.assignment).order_by(JobRow.id)
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     with ledger.reading() as session:
-        for model, created_at, started_at, assignment in session.execute(query):
-            if started_at is None:
-                raise SystemExit(f"a job of {model} has not started")
+        for model, created_at, timings, assignment in session.execute(query):
             is_cold = (assignment or {}).get("start_kind") != StartKind.WARM
-            found[model].append(((started_at - created_at).total_seconds(), is_cold))
+            found[model].append(((timings["prefill_ms"] - to_ms(created_at)) / 1_000, is_cold))
     return found
 
 
@@ -150,9 +149,9 @@ def measure(cluster: LiveCluster, duration_s: float) -> Report:
             names = [_model(each, keep_alive) for each in ([pattern] if pattern else _PATTERNS)]
             found = [start for name in names for start in starts[name]]
             name = names[0] if pattern else _model("all", keep_alive)
-            if pattern:
-                rows.append(Row(f"{name}: startup", "s", tuple(startup_s for startup_s, _ in found)))
+            rows.append(Row(f"{name}: startup", "s", tuple(startup_s for startup_s, _ in found)))
             figures[f"{name}_cold_share"] = fmean(is_cold for _, is_cold in found)
+            figures[f"{name}_mean_startup_s"] = fmean(startup_s for startup_s, _ in found)
             figures[f"{name}_held_s"] = sum(seconds[each] for each in names)
     return Report(settings={"seconds": duration_s, "jobs": len(trace.requests)}, rows=rows, figures=figures)
 
