@@ -7,6 +7,7 @@ done before (medians of 5 loads each; the ranges overlap).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -45,11 +46,12 @@ class Rehearsal:
         try:
             directory = CheckpointDirectory(files if files.is_dir() else path)
             kind = str(directory.parse_json(CONFIG, directory.require_text(CONFIG)).get("model_type"))
-            if kind in self._kinds:
-                return False
-            self._kinds.add(kind)
-            # As far as a load goes until it finds that every tensor is missing.
-            check_tensors(read_config(directory), {}, torch.bfloat16)
         except LoaderError:
             return False
+        if kind in self._kinds:
+            return False
+        self._kinds.add(kind)
+        # As far as a load goes until it finds that every tensor is missing.
+        with suppress(LoaderError):
+            check_tensors(read_config(directory), {}, torch.bfloat16)
         return True
