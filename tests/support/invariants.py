@@ -123,7 +123,7 @@ def _wrong_stream(watcher: Watcher, record: JobRecord) -> list[str]:
 
 
 def _follows(before: Event, after: Event) -> bool:
-    """Whether an id has grown, or is the one before: what is made from the ledger has none, and clients keep the last."""
+    """Whether an id has grown; what is made from the ledger has none, and clients keep the last one for it."""
     if after.kind in {"snapshot", "completed"} and after.id == before.id:
         return True
     return _order(before.id) < _order(after.id)
