@@ -15,7 +15,7 @@ from scripts.load.contestants import POOLED, READS, Files
 
 _TIMEOUT_S = 600
 #: Memory that is touched and freed before the clock, in units of the files: for the page cache, for a copy, and as much
-#: again. More would drive the loaders' own code out of the page cache, and a host takes back what stays free.
+#: again. More may drive the loaders' own code out of the page cache, and a host takes back what stays free.
 _BACKED_TIMES = 3
 
 
