@@ -33,6 +33,5 @@ def digest_words(words: NDArray[np.uint64], seed: int) -> int:
         keys ^= block
         keys *= np.uint64(FACTOR_1)
         keys ^= keys >> np.uint64(32)
-        keys *= np.uint64(FACTOR_2)
         total += int(keys.sum(dtype=np.uint64))
-    return total & ((1 << 64) - 1)
+    return total * FACTOR_2 & ((1 << 64) - 1)

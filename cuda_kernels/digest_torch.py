@@ -32,5 +32,4 @@ def _sum_words(words: torch.Tensor, keys: torch.Tensor, first: int, seed: int) -
     mixed ^= words
     mixed *= signed(FACTOR_1)
     mixed ^= shift_right(mixed, 32)
-    mixed *= signed(FACTOR_2)
-    return mixed.sum()
+    return mixed.sum() * signed(FACTOR_2)

@@ -31,9 +31,9 @@ _ZERO = np.uint64(0)
 
 @device_function
 def _mix(word: np.uint64, index: int, seed: np.uint64) -> np.uint64:
-    """fold((word ^ (index * STEP + seed)) * FACTOR_1) * FACTOR_2, where fold(x) = x ^ (x >> 32)."""
+    """fold((word ^ (index * STEP + seed)) * FACTOR_1), where fold(x) = x ^ (x >> 32)."""
     mixed = (word ^ (np.uint64(index) * _STEP + seed)) * _FACTOR_1
-    return (mixed ^ (mixed >> _HALF)) * _FACTOR_2
+    return mixed ^ (mixed >> _HALF)
 
 
 def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as arguments
@@ -46,7 +46,7 @@ def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as argume
     blocks_per_chunk: int,
     digests: Array,
 ) -> None:
-    """digests[chunk] += sum of the mixed words of the chunk."""
+    """digests[chunk] += sum of the mixed words of the chunk * FACTOR_2."""
     chunk = cuda.blockIdx.x // blocks_per_chunk
     begin = chunk * chunk_bytes
     length = min(chunk_bytes, num_bytes - begin)
@@ -72,7 +72,7 @@ def _digest(  # noqa: PLR0913, PLR0917 - a kernel has what it works on as argume
         total += _mix(_tail_word(memory, begin + 8 * count, length % 8), count, chunk_seed)
     total = _sum_of_block(total)
     if cuda.threadIdx.x == 0:
-        cuda.atomic.add(digests, chunk, total)
+        cuda.atomic.add(digests, chunk, total * _FACTOR_2)
 
 
 @device_function
