@@ -8,16 +8,20 @@ from typing import Final
 
 from tokenizers import Tokenizer
 
+from sllm_tasks.errors import ModelUnusableError
 from sllm_tasks.ledger import inventory
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.tables import CheckpointRow
+from sllm_tasks.tokenization import Tokenizers
 from webapp.catalog import ServedModel
 from webapp.chat_template import ChatTemplate, special_tokens
 from webapp.errors import ContextLengthError, PromptError, TokenizerMissingError
 from webapp.schemas.jobs import JobInput
 
-#: Checkpoints whose tokenizers are kept; a tokenizer takes some 10 MB.
+#: Checkpoints whose prompts are known how to be made; many of them share a tokenizer.
 _MAX_KEPT: Final = 64
+#: Tokenizers that are kept besides those of such checkpoints.
+_MAX_TOKENIZERS: Final = 16
 #: From this length on a prompt is first compared with the longest that could fit, because tokenising takes time.
 _LONG_PROMPT: Final = 256 * 1024
 
@@ -67,6 +71,7 @@ class PromptBuilder:
         # Guards the table; held while a tokenizer is parsed, so that two requests do not parse it twice.
         self._lock = threading.Lock()
         self._files: dict[str, PromptFiles] = {}
+        self._tokenizers = Tokenizers(_MAX_TOKENIZERS)
 
     def prompt_ids(self, model: ServedModel, job_input: JobInput) -> tuple[int, ...]:
         """Token ids of what a user sent; raises PromptError, ContextLengthError or TokenizerMissingError."""
@@ -86,25 +91,15 @@ class PromptBuilder:
                     row = inventory.get_checkpoint(session, digest)
                 if len(self._files) >= _MAX_KEPT:
                     del self._files[next(iter(self._files))]
-                self._files[digest] = _parse(row)
+                self._files[digest] = self._parse(row)
             return self._files[digest]
 
-
-def _parse(row: CheckpointRow) -> PromptFiles:
-    if row.tokenizer is None:
-        raise TokenizerMissingError("this model has no tokenizer")
-    tokenizer = parse_tokenizer(row.tokenizer)
-    template = ChatTemplate(row.chat_template, special_tokens(row.tokenizer_config)) if row.chat_template else None
-    return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template)
-
-
-def parse_tokenizer(text: str) -> Tokenizer:
-    """Read a tokenizer.json; raises TokenizerMissingError if it cannot be used."""
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
-        raise TokenizerMissingError("the tokenizer of this model cannot be read") from error
-    # Some files ask for cutting and filling up, for training; a prompt is taken as it is.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    def _parse(self, row: CheckpointRow) -> PromptFiles:
+        if row.tokenizer is None:
+            raise TokenizerMissingError("this model has no tokenizer")
+        try:
+            tokenizer = self._tokenizers.parse(row.tokenizer.encode())
+        except ModelUnusableError as error:
+            raise TokenizerMissingError(str(error)) from error
+        template = ChatTemplate(row.chat_template, special_tokens(row.tokenizer_config)) if row.chat_template else None
+        return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template)

@@ -27,8 +27,8 @@ DEFAULT_THREADS = 8
 #: Side by side in the file, these are one read, 30 ms of the disk's time at 2 GB/s. The readers need the interpreter
 #: less often, while the model is built: the disk then waited 0.01 s in place of 0.19 s, over a load of 2.6 GB.
 _CHUNKS_PER_READ = 4
-#: Each digests 5 to 8 GB/s. They are not the readers: those were done with a chunk all at the same time, and the disk
-#: waited while they shared the cores (ADR 41; how much that costs is not settled).
+#: Each digests as fast as it reads memory. They are not the readers: those were done with a chunk all at the same time,
+#: and the disk waited while they shared the cores (ADR 41; how much that costs is not settled).
 _MAX_CHECKERS = 4
 #: How long one thread without anything to do sleeps: short against the 6 ms that a chunk takes at 2.5 GB/s.
 _IDLE_S = 0.001

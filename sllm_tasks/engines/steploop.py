@@ -1,6 +1,7 @@
 """The default engine: continuous batching over `model.forward`, for any causal language model of transformers.
 
-Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job.
+Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job; one
+that has produced first tokens ends there, for them to be handed out at once, and the next one only decodes.
 A job's prompt goes through the model alone, so what happens to it there (no memory, say) happens to it alone.
 """
 
@@ -59,6 +60,8 @@ class StepLoopEngine:
         # Only the engine's thread: jobs whose prompts are partly in the model; one at most, but for aborted ones.
         self._arriving: list[StepJob] = []
         self._pace = ReadingPace()
+        # Whether the last step ended with first tokens, which have not been decoded any further.
+        self._has_started = False
 
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
@@ -116,9 +119,19 @@ class StepLoopEngine:
         for job in [job for job in self._arriving if job.aborted]:
             self._stop_arriving(self._loaded, job)
         began_s = time.monotonic()
-        events = self._prefill_step(self._loaded) + self._decode_step(self._loaded)
+        events = self._step(self._loaded)
         self._pace.end_step(time.monotonic() - began_s)
         return events
+
+    def _step(self, loaded: _Loaded) -> list[EngineEvent]:
+        """First tokens go out before anything is decoded; what runs is decoded before anybody else starts."""
+        if self._has_started and self._rows:
+            self._has_started = False
+            self._pace.begin_step(0, others_decode=True)
+            return self._decode_step(loaded)
+        events = self._prefill_step(loaded)
+        self._has_started = any(isinstance(event, EngineToken) for event in events)
+        return events if self._has_started else events + self._decode_step(loaded)
 
     @property
     def has_work(self) -> bool:

@@ -28,6 +28,8 @@ class ReplicaOrder:
     #: Where its bytes come from, None for one that nobody decided about; what has come of them so far.
     start_kind: StartKind | None = None
     loaded_bytes: int = 0
+    #: Cluster time in ms at which so many were: of its begin at first, None before that.
+    noted_ms: int | None = None
     #: What it promises, once it is loaded.
     equality: EqualityClass | None = None
 
@@ -168,6 +170,11 @@ class FleetStore:
         with translated():
             return bool(self._scripts["replica_ready"](args=[replica_id, *_equality_args(equality)]) == b"ok")
 
+    def begin_load(self, replica_id: str) -> None:
+        """Note that a worker has begun to load a replica."""
+        with translated():
+            self._scripts["begin_load"](args=[replica_id])
+
     def note_load(self, replica_id: str, load: LoadState) -> None:
         """Tell the jobs that wait for a replica how far its load is."""
         with translated():
@@ -292,6 +299,7 @@ def _order(replica_id: str, values: dict[bytes, bytes]) -> ReplicaOrder | None:
         replica=replica,
         start_kind=StartKind(text(values[b"start_kind"])) if b"start_kind" in values else None,
         loaded_bytes=number(values.get(b"loaded_bytes")) or 0,
+        noted_ms=number(values.get(b"noted_ms")),
         equality=equality_class(
             text(values.get(b"exactness")), text(values.get(b"fingerprint")), text(values.get(b"downgrade"))
         ),

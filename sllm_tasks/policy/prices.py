@@ -30,7 +30,7 @@ class Prices:
         for load in self.view.loads.get(node, ()):
             if not _are_apart(load.gpus, gpus):
                 # A worker loads one replica after the other.
-                before += self.estimates.loading(node, load.tier, load.remaining_bytes)
+                before += self._left(load)
             elif load.tier is tier and tier is not Tier.DRAM and load.remaining_bytes <= num_bytes:
                 # The node's disk or link serves the smaller rest first; DRAM has a way to each gpu.
                 queued_bytes += load.remaining_bytes
@@ -54,11 +54,11 @@ class Prices:
         own = next((load for load in loads if load.replica_id == replica.id), None)
         if own is None:
             return ZERO
-        rest = self.estimates.loading(own.node, own.tier, own.remaining_bytes)
+        rest = self._left(own)
         for load in loads:
             smaller = load.tier is own.tier is not Tier.DRAM and load.remaining_bytes < own.remaining_bytes
             if load.replica_id != own.replica_id and smaller and _are_apart(load.gpus, own.gpus):
-                rest += self.estimates.loading(load.node, load.tier, load.remaining_bytes)
+                rest += self._left(load)
         return rest + self._loads_before(own, loads)
 
     def eviction_s(self, replica: Replica) -> float:
@@ -133,8 +133,12 @@ class Prices:
             if load.replica_id == own.replica_id:
                 break
             if not _are_apart(load.gpus, own.gpus):
-                before += self.estimates.loading(load.node, load.tier, load.remaining_bytes)
+                before += self._left(load)
         return before
+
+    def _left(self, load: LoadUnderWay) -> Estimate:
+        """Time that a load still takes when no other one is in its way."""
+        return self.estimates.loading(load.node, load.tier, load.remaining_bytes).less(load.age_s)
 
 
 def _are_apart(some: tuple[GpuId, ...], others: tuple[GpuId, ...]) -> bool:

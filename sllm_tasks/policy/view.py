@@ -71,8 +71,10 @@ class LoadUnderWay:
     gpus: tuple[GpuId, ...]
     #: The slowest one on its way.
     tier: Tier
-    #: Still to come.
+    #: Still to come, when that was noted.
     remaining_bytes: int
+    #: Time since then; 0 for a load that has not begun.
+    age_s: float = 0.0
 
     @property
     def node(self) -> str:

@@ -74,7 +74,7 @@ class Snapshot:
             replicas=self._replicas,
             nodes=dict(self._nodes),
             models=dict(self._models),
-            loads=self._loads(),
+            loads=self._loads(now_ms),
         )
 
     @property
@@ -144,7 +144,7 @@ class Snapshot:
         self._nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
         self._nodes_read_ms = now_ms
 
-    def _loads(self) -> dict[str, tuple[LoadUnderWay, ...]]:
+    def _loads(self, now_ms: int) -> dict[str, tuple[LoadUnderWay, ...]]:
         """Loads by node, in the order in which they were decided."""
         found: dict[str, tuple[LoadUnderWay, ...]] = {}
         for order in sorted(self._loading.values(), key=lambda order: (order.replica.idle_since_ms, order.replica.id)):
@@ -156,6 +156,7 @@ class Snapshot:
                 gpus=replica.gpus,
                 tier=tier,
                 remaining_bytes=max(0, whole - order.loaded_bytes),
+                age_s=0.0 if order.noted_ms is None else max(0, now_ms - order.noted_ms) / 1_000,
             )
             found[load.node] = (*found.get(load.node, ()), load)
         return found

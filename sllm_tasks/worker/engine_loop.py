@@ -111,13 +111,15 @@ class EngineLoop:
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             engines = self._take_notes()
-            changed = self._let_go()
+            self._emit(self._let_go())
             for engine in engines:
                 if engine.has_work:
                     failpoint("decode.step")
-                    changed += self._handle(engine.poll())
-            if changed:
-                self._emitter.emit(changed)
+                    self._emit(self._handle(engine.poll()))
+
+    def _emit(self, changed: list[JobRun]) -> None:
+        if changed:
+            self._emitter.emit(changed)
 
     def _take_notes(self) -> list[Engine]:
         with self._condition:

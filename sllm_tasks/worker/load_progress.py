@@ -36,6 +36,13 @@ class LoadProgress:
         # None: the engine has read no checkpoint.
         self._report: LoadReport | None = None
 
+    def begin(self) -> None:
+        """Tell the router that it begins: whoever joins it waits for the rest only."""
+        try:
+            self._live.fleet.begin_load(self._replica.id)
+        except UnavailableError as error:
+            logger.debug("nobody hears that a load begins: %s", error)
+
     def note(self, progress: Progress) -> None:
         """Pass on how far it is, now and then."""
         now_s = time.monotonic()

@@ -136,12 +136,13 @@ class ReplicaTable:
 
     def _load(self, order: ReplicaOrder, cancel: threading.Event) -> LoadedReplica:
         progress = LoadProgress(self._live, order.replica)
+        progress.begin()
         failpoint("load.start", subject=order.replica.model)
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
         devices = self._neighbours.devices(order.replica)
         with self._checkpoints.open(order.replica.checkpoint) as opened:
-            tokenizer = Tokenizer.from_file(str(opened.path / "model" / "tokenizer.json"))
+            tokenizer = self._checkpoints.tokenizer(opened.path)
             engine.load(opened.path, devices, limits, self._loader(opened, devices, progress, cancel))
         try:
             failpoint("load.end", subject=order.replica.model)

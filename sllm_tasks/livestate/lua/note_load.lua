@@ -3,7 +3,7 @@
 local id, progress = ARGV[1], ARGV[2]
 local r = redis.call('HMGET', replica_key(id), 'state', 'gpus')
 if r[1] ~= 'loading' then return end
-redis.call('HSET', replica_key(id), 'loaded_bytes', ARGV[3])
+redis.call('HSET', replica_key(id), 'loaded_bytes', ARGV[3], 'noted_ms', now_ms())
 changed('replica', id)
 for _, job in ipairs(redis.call('SMEMBERS', gpu_key(string.match(r[2], '[^,]+')) .. ':jobs')) do
   if redis.call('HGET', job_key(job), 'replica') == id then

@@ -314,6 +314,22 @@ def test_a_reason_to_wait_makes_no_record_of_an_unknown_job(world: World) -> Non
     assert world.live.jobs.view("job_1") is None
 
 
+def test_the_begin_of_a_load_is_noted_while_the_replica_is_wanted(world: World) -> None:
+    world.add_gpu()
+    world.live.jobs.create(job_spec("first"))
+    world.apply("first", "replica_1", _new())
+    order = world.live.fleet.replica("replica_1")
+    assert order is not None
+    assert order.noted_ms is None
+    before_ms = world.live.now_ms()
+    world.live.fleet.begin_load("replica_1")
+    order = world.live.fleet.replica("replica_1")
+    assert order is not None
+    assert before_ms <= (order.noted_ms or 0) <= world.live.now_ms()
+    world.live.fleet.begin_load("gone")
+    assert world.live.fleet.replica("gone") is None
+
+
 def test_jobs_hear_how_far_the_load_of_their_replica_is(world: World) -> None:
     world.add_gpu()
     for job_id in ("first", "second", "elsewhere"):

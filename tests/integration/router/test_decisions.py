@@ -28,6 +28,7 @@ from sllm_tasks.router.running import with_running_jobs
 from sllm_tasks.router.snapshot import Snapshot
 from tests.integration.livestate.world import GPU, SHAPE, SUCCEEDED, WORKER, job_spec, replica_order
 from tests.integration.router.conftest import RouterWorld
+from tests.support.processes import wait_until
 
 _GB = 10**9
 
@@ -167,6 +168,9 @@ def test_a_load_under_way_is_seen_with_what_is_left_of_it(routed: RouterWorld) -
     snapshot = Snapshot(routed.live, routed.ledger)
     (load,) = snapshot.view().loads[GPU.node]
     assert (load.gpus, load.tier, load.remaining_bytes) == ((GPU,), Tier.SSD, 1)
+    assert load.age_s == 0, "nobody has begun it"
+    routed.live.fleet.begin_load(load.replica_id)
+    wait_until(lambda: snapshot.view().loads[GPU.node][0].age_s > 0, "some time of the load")
     state = LoadState(done_bytes=1, total_bytes=1, bytes_per_s=1, remaining_ms=0)
     routed.live.fleet.note_load(load.replica_id, state)
     (load,) = snapshot.view().loads[GPU.node]

@@ -101,8 +101,18 @@ def test_a_prompt_is_read_in_pieces_while_others_decode(engine: StepLoopEngine) 
     engine.submit(request("short", prompt(4)))
     engine.poll()
     engine.submit(request("long", prompt(100)))
-    seen = [{event.job_id for event in engine.poll()} for _ in range(4)]
-    assert seen == [{"short"}, {"short"}, {"short"}, {"short", "long"}]
+    seen = [{event.job_id for event in engine.poll()} for _ in range(6)]
+    assert seen == [{"short"}, {"short"}, {"short"}, {"short"}, {"long"}, {"short", "long"}]
+
+
+def test_first_tokens_are_handed_out_before_anything_is_decoded(engine: StepLoopEngine) -> None:
+    engine.submit(request("first", prompt(4)))
+    engine.submit(request("beside", prompt(4)))
+    assert [(event.job_id, event.index) for event in engine.poll()] == [("first", 0), ("beside", 0)]
+    engine.submit(request("late", prompt(4)))
+    # Whoever comes next waits for one step of those that run.
+    assert [(event.job_id, event.index) for event in engine.poll()] == [("first", 1), ("beside", 1)]
+    assert [(event.job_id, event.index) for event in engine.poll()] == [("late", 0)]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -239,8 +249,8 @@ def test_stats_and_snapshot_tell_what_the_engine_holds(engine: StepLoopEngine) -
     first = engine.poll()
     stats = engine.stats()
     assert (stats.num_running, stats.num_waiting, stats.max_kv_tokens) == (4, 2, 480)
-    # Prompt, first token from the prefill, which the decode step has fed.
-    assert stats.num_kv_tokens == 4 * 6
+    # Prompts; the first tokens are fed by the next step.
+    assert stats.num_kv_tokens == 4 * 5
     assert engine.snapshot()["0"] == prompt(5) + tuple(event.token_id for event in first if event.job_id == "0")
     assert engine.snapshot()["5"] == prompt(5)
 

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from webapp.catalog import SamplingDefaults, sampling_defaults
 from webapp.chat_template import ChatTemplate
-from webapp.errors import ContextLengthError, PromptError, TokenizerMissingError
-from webapp.prompts import PromptFiles, parse_tokenizer
+from webapp.errors import ContextLengthError, PromptError
+from webapp.prompts import PromptFiles
 from webapp.schemas.jobs import ChatMessage, JobInput
 
 
@@ -22,19 +22,6 @@ def _tokenizer() -> Tokenizer:
 
 def _files(template: str | None = None) -> PromptFiles:
     return PromptFiles(_tokenizer(), 5, ChatTemplate(template, {}) if template else None)
-
-
-def test_a_tokenizer_that_cuts_and_pads_for_training_does_neither_here() -> None:
-    trained = _tokenizer()
-    trained.enable_truncation(2)
-    trained.enable_padding(length=8)
-    assert parse_tokenizer(trained.to_str()).encode("one two one").ids == [0, 1, 0]
-
-
-@pytest.mark.parametrize("text", ["", "{}", "null", '{"model": 1}'])
-def test_a_tokenizer_that_cannot_be_read_is_missing(text: str) -> None:
-    with pytest.raises(TokenizerMissingError):
-        parse_tokenizer(text)
 
 
 def test_messages_need_a_template() -> None:
