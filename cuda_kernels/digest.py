@@ -22,7 +22,8 @@ _HALF = np.uint64(32)
 def _sum_words(words: NDArray[np.uint64], seed: np.uint64) -> np.uint64:
     total = np.uint64(0)
     key = seed
-    # By number, and with one factor behind the sum: the compiler then takes eight words at once (50 GB/s against 9).
+    # By number, and with one factor behind the sum: the compiler takes eight words at once (9 GB/s before, 27 to 43
+    # after, of 256 and of 1 MB, with AVX-512).
     for i in range(len(words)):
         mixed = (words[i] ^ key) * _FACTOR_1
         total += mixed ^ (mixed >> _HALF)
