@@ -29,6 +29,7 @@ from celery import Celery
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.demo_checkpoints import make_tiny
 from scripts.live_cluster import LiveCluster
+from scripts.waiting import wait_until
 from sllm_tasks.app import celery_settings
 from sllm_tasks.bootstrap import DEFAULT_TENANT
 from sllm_tasks.client import Client
@@ -94,7 +95,7 @@ def routed_web(cluster: LiveCluster) -> Iterator[str]:
         )
     url = cluster.url.replace(f":{port}", f":{port + 1}")
     try:
-        _until(lambda: _listens(url), "the second web process")
+        wait_until(lambda: _listens(url), "the second web process")
         yield url
     finally:
         process.terminate()
@@ -108,14 +109,6 @@ def _listens(url: str) -> bool:
         return connection.getresponse().status == 200
     except OSError:
         return False
-
-
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
-        time.sleep(0.02)
 
 
 class PlainCelery:
@@ -139,7 +132,7 @@ class PlainCelery:
         before = self._count()
         started = time.monotonic_ns()
         self._app.send_task("plain", args=[started], queue=_PEER_QUEUE, ignore_result=True)
-        _until(lambda: self._count() > before, "a plain Celery task")
+        wait_until(lambda: self._count() > before, "a plain Celery task")
         first, second = self._marks.read_text().splitlines()[before].split()
         return (int(second) - int(first)) / 1e6
 
@@ -213,9 +206,9 @@ def measure_throughput(cluster: LiveCluster, ledger: Database, marks: Path, num_
         thread.start()
     for thread in threads:
         thread.join()
-    _until(lambda: _num_active(ledger) == 0, "the end of all jobs")
+    wait_until(lambda: _num_active(ledger) == 0, "the end of all jobs")
     # The mark of an end is made a moment after its commit.
-    _until(lambda: all("job.ended" in job for job in _marks_of(marks, ids)), "the marks of all ends")
+    wait_until(lambda: all("job.ended" in job for job in _marks_of(marks, ids)), "the marks of all ends")
     jobs = _marks_of(marks, ids)
     first, last = min(job["post.received"] for job in jobs), max(job["job.ended"] for job in jobs)
     return len(jobs) / ((last - first) / 1e9)

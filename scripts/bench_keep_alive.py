@@ -25,6 +25,7 @@ from sqlalchemy import select
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.demo_checkpoints import make_opt
 from scripts.live_cluster import LiveCluster
+from scripts.waiting import wait_for_reports
 from sllm_tasks.client import AsyncClient, Client
 from sllm_tasks.config import load_settings
 from sllm_tasks.jobs import StartKind
@@ -138,8 +139,7 @@ def measure(cluster: LiveCluster, duration_s: float) -> Report:
 
     with LiveState(settings.live_url) as live, held(live) as seconds:
         asyncio.run(play())
-    # What workers report last is committed a moment later.
-    time.sleep(3)
+        wait_for_reports(live)
     ledger = Database(settings.ledger_url)
     starts = _starts(ledger)
     ledger.close()

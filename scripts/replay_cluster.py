@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy import select
 
 from scripts.demo_checkpoints import make_opt
 from scripts.live_cluster import LiveCluster
+from scripts.waiting import wait_for_reports, wait_until
 from sllm_tasks.client import AsyncClient, Client
 from sllm_tasks.cluster import GpuId, NodeInfo
 from sllm_tasks.estimators.estimate import Estimate
@@ -97,11 +97,11 @@ class ReplayCluster:
             ]
             for operation in operations:
                 client.wait_for(operation, timeout=600)
-        _until(lambda: all(len(node.checkpoints) == len(MODELS) for node in self._nodes()), "copies on both nodes")
+        wait_until(lambda: all(len(node.checkpoints) == len(MODELS) for node in self._nodes()), "copies on both nodes")
 
     def empty(self) -> None:
         """Wait until nothing is loaded."""
-        _until(lambda: not any(map(self._live.fleet.replicas_on, self._gpus())), "an idle cluster")
+        wait_until(lambda: not any(map(self._live.fleet.replicas_on, self._gpus())), "an idle cluster")
 
     def play(self, trace: Trace) -> Replayed:
         """Play a trace."""
@@ -113,8 +113,7 @@ class ReplayCluster:
         replayed = asyncio.run(play())
         if replayed.finished < 1:
             raise SystemExit(f"only {replayed.finished:.1%} of the jobs succeeded")
-        # What workers report last is committed a moment later.
-        time.sleep(3)
+        wait_for_reports(self._live)
         return replayed
 
     def simulate(self, trace: Trace) -> tuple[float, ...]:
@@ -227,11 +226,3 @@ def _live_system(load_start_s: float) -> System:
         keep_alive_s=KEEP_ALIVE_S,
         resumes=True,
     )
-
-
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
-        time.sleep(0.2)

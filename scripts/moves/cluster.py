@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from redis import Redis
 
 from scripts.live_cluster import LiveCluster
 from scripts.moves.checkpoints import make_llama_to_time
+from scripts.waiting import wait_until
 from sllm_tasks.client import Client, Job, calls
 from sllm_tasks.client.records import Token
 from sllm_tasks.cluster import NodeInfo, ReplicaState
@@ -44,7 +45,7 @@ class Reader:
 
     def wait_for(self, num_tokens: int) -> None:
         """Wait until so many tokens have come."""
-        until(lambda: len(self.came_s) >= num_tokens, f"token {num_tokens} of {self.job.id}")
+        wait_until(lambda: len(self.came_s) >= num_tokens, f"token {num_tokens} of {self.job.id}")
 
     def join(self) -> None:
         """Wait for the job's last event."""
@@ -114,16 +115,18 @@ class MovingCluster:
             nodes = self.nodes()
             return len(nodes) == self.settings.nodes and all(checkpoint in node.checkpoints for node in nodes)
 
-        until(is_everywhere, f"{model} on all nodes", timeout_s=300)
+        wait_until(is_everywhere, f"{model} on all nodes", timeout_s=300)
 
     def load_both(self) -> None:
         """Have a replica on either node: a job makes the first, its move the second."""
         job = self.submit(prompt_tokens=8, max_tokens=_LONG)
-        until(lambda: self.view(job).num_tokens > 0, "the first replica")
+        wait_until(lambda: self.view(job).num_tokens > 0, "the first replica")
         self.client.run(calls.start_migration(job.id))
-        until(lambda: self._num_ready() == len(self.live.fleet.gpus()), "the second replica")
+        wait_until(lambda: self._num_ready() == len(self.live.fleet.gpus()), "the second replica")
         job.cancel()
-        until(lambda: all(not self.live.jobs.of_gpu(gpu.id) for gpu in self.live.fleet.gpus()), "the end of that job")
+        wait_until(
+            lambda: all(not self.live.jobs.of_gpu(gpu.id) for gpu in self.live.fleet.gpus()), "the end of that job"
+        )
 
     def _num_ready(self) -> int:
         fleet = self.live.fleet
@@ -158,12 +161,3 @@ def open_cluster(environ: Mapping[str, str]) -> Iterator[MovingCluster]:
         stack.callback(services.close)
         redis = stack.enter_context(Redis.from_url(settings.live_url))
         yield MovingCluster(cluster, client, services, redis)
-
-
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
-    """Wait until something is so; SystemExit when it takes too long."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
-        time.sleep(0.005)

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from scripts.bench_report import Report, Row
-from scripts.moves.cluster import MovingCluster, Reader, moving_cluster, until
+from scripts.moves.cluster import MovingCluster, Reader, moving_cluster
+from scripts.waiting import wait_until
 from sllm_tasks.client import calls
 from sllm_tasks.cluster import GpuId
 from sllm_tasks.jobs import JobStatus
@@ -47,7 +48,7 @@ def _empty(
     began_s = time.monotonic()
     with ExitStack() as stack:
         leave(cluster, gpu, stack)
-        until(lambda: not cluster.live.jobs.of_gpu(gpu), f"{gpu} is empty")
+        wait_until(lambda: not cluster.live.jobs.of_gpu(gpu), f"{gpu} is empty")
         taken_s = time.monotonic() - began_s
         for reader in readers:
             reader.join()

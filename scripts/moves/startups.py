@@ -17,8 +17,9 @@ from statistics import median
 from scripts.bench_report import Report, Row
 from scripts.moves.checkpoints import make_llama_to_time
 from scripts.moves.cluster import MODEL as RUNNING
-from scripts.moves.cluster import MovingCluster, Reader, make_source, open_cluster, until
+from scripts.moves.cluster import MovingCluster, Reader, make_source, open_cluster
 from scripts.moves.ways import place, take_back
+from scripts.waiting import wait_until
 from sllm_tasks.client import Job, calls
 from sllm_tasks.cluster import GpuId, ModelInfo
 from sllm_tasks.ids import new_id
@@ -109,7 +110,7 @@ class _Scene:
     def play(self, policy: Policy) -> tuple[float, float]:
         """Return B's startup, and the longest pause that A's reader saw from then on; seconds."""
         cluster, fleet = self.cluster, self.cluster.live.fleet
-        until(lambda: not any(fleet.replicas_on(gpu.id) for gpu in fleet.gpus()), "an idle cluster")
+        wait_until(lambda: not any(fleet.replicas_on(gpu.id) for gpu in fleet.gpus()), "an idle cluster")
         self._have_checkpoints()
         with self._paused():
             a = cluster.submit(prompt_tokens=_PROMPT_TOKENS, max_tokens=_TOKENS)
@@ -148,7 +149,7 @@ class _Scene:
     def _wait_for_the_end(self, a: Job, b: Job, a_reader: Reader) -> None:
         replica_id = self.cluster.view(a).replica_id
         a_reader.join()
-        until(lambda: not self.cluster.live.jobs.of_gpu(self._busy), "A's place")
+        wait_until(lambda: not self.cluster.live.jobs.of_gpu(self._busy), "A's place")
         self._place(b, self._busy, StartKind.COLD_DRAM, victim=replica_id)
 
     def _preempt(self, a: Job, b: Job, a_reader: Reader) -> None:
@@ -173,7 +174,7 @@ class _Scene:
                 node = next(node for node in self.cluster.nodes() if node.name == gpu.node)
                 return (checkpoint in node.kept_in_dram) if tier == "dram" else (checkpoint not in node.in_dram)
 
-            until(is_so, f"{_STARTED} on {gpu.node} in {tier}")
+            wait_until(is_so, f"{_STARTED} on {gpu.node} in {tier}")
 
         have(self._busy, "dram")
         if any(checkpoint in node.in_dram for node in self.cluster.nodes() if node.name == self._idle.node):

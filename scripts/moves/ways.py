@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scripts.moves.cluster import MovingCluster, until
+from scripts.moves.cluster import MovingCluster
+from scripts.waiting import wait_until
 from sllm_tasks.client import Job, calls
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.livestate.jobs import Claim
@@ -49,7 +50,7 @@ def move(cluster: MovingCluster, job: Job, way: Way) -> Moved | None:
         cluster.services.dispatcher.route()
     else:
         place(cluster, job, target)
-    until(lambda: cluster.view(job).num_tokens > num_tokens, f"{job.id} goes on")
+    wait_until(lambda: cluster.view(job).num_tokens > num_tokens, f"{job.id} goes on")
     return Moved(index=num_tokens, began_ms=began_ms, ended_ms=cluster.live.now_ms())
 
 
@@ -60,7 +61,7 @@ def _migrate(cluster: MovingCluster, job: Job, began_ms: int) -> Moved | None:
         found = cluster.live.migrations.get(migration_id)
         return found if found is not None and found.state.is_terminal else None
 
-    until(lambda: ended() is not None, f"the end of {migration_id}")
+    wait_until(lambda: ended() is not None, f"the end of {migration_id}")
     migration = ended()
     if migration is None or migration.state is not MigrationState.SUCCEEDED:
         print(f"{job.id} did not move: {migration and migration.error}", flush=True)
