@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from loaders.remote.folder import DownloadFolder
 from loaders.remote.layout import RemoteLayout, find_layout
 from loaders.remote.range_file import RangeFile
 from loaders.remote.retries import RetryPolicy
+from loaders.remote.scratch import scratch_folder
 from loaders.remote.skeleton import write_skeleton
 from loaders.remote.transport import Transport
 from loaders.remote.transports import open_transport
@@ -99,7 +99,7 @@ def open_through(
     with ExitStack() as resources:
         fetcher = resources.enter_context(Fetcher(transport, policy))
         if folder is None:
-            path = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="sllm-remote-")))
+            path = resources.enter_context(scratch_folder())
         else:
             folder.prepare()
             path = folder.checkpoint
