@@ -26,8 +26,7 @@ class State(StrEnum):
     FOUND = "cold, memory as found"
     #: Nothing of the files; the process has touched and freed more memory than it needs.
     BACKED = "cold, memory host-backed"
-    #: The files are in the page cache, and in the node's pool for those who have it. Memory as found: what has just
-    #: been freed, a host takes back while the clock runs, and reading a byte of each page then took up to 0.9 s longer.
+    #: The files are in the page cache, and in the node's pool for those who have it; memory as found.
     WARM = "warm"
 
 
