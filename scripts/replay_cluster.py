@@ -45,6 +45,8 @@ _CONTEXT = 512
 #: Two of the models fit on a gpu, so that others have to go for most loads.
 GPU_BYTES = 200_000_000
 KEEP_ALIVE_S = 15.0
+#: Simulations of one trace, which differ in what is drawn.
+_NUM_RUNS = 9
 _TIMEOUT_S = 120.0
 _LOAD_PATHS = {AssignmentPath.LOAD_DRAM, AssignmentPath.LOAD_SSD, AssignmentPath.LOAD_REMOTE}
 
@@ -117,7 +119,10 @@ class ReplayCluster:
         return replayed
 
     def simulate(self, trace: Trace) -> tuple[float, ...]:
-        """Simulate a trace on what the ledger has taught by now; startup times in seconds."""
+        """Simulate a trace on what the ledger has taught by now; startup times in seconds, of several runs together.
+
+        How late each load is, is drawn, and some thirty draws of one run say little.
+        """
         facts = self._facts()
         prompts = [fact.prompt_tokens for fact in facts if isinstance(fact, JobFact)]
         with self._ledger.reading() as session:
@@ -146,8 +151,9 @@ class ReplayCluster:
             load_ratios=estimates.load_ratios(),
             facts=facts,
         )
-        run = Simulation(scenario, _live_system(measured.load_start_s)).run()
-        return tuple(job.startup_s for job in run.jobs)
+        system = _live_system(measured.load_start_s)
+        runs = [Simulation(replace(scenario, seed=seed), system).run() for seed in range(_NUM_RUNS)]
+        return tuple(job.startup_s for run in runs for job in run.jobs)
 
     def loads(self, since: datetime) -> list[Prediction]:
         """What the ledger's loads until then tell of each load to a gpu since then, as the router's estimates do."""
