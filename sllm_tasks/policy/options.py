@@ -64,9 +64,7 @@ class Options:
         loading = [replica for replica in self.serving() if replica.has_room and replica.state is ReplicaState.LOADING]
         return [
             self._candidate(
-                Assignment(path=self._path_of(replica), replica_id=replica.id),
-                self.prices.rest_of_load(replica),
-                num_beside=replica.num_jobs,
+                Assignment(path=self._path_of(replica), replica_id=replica.id), self.prices.rest_of_load(replica)
             )
             for replica in sorted(loading, key=lambda replica: replica.id)
         ]
@@ -167,12 +165,10 @@ class Options:
             return self.prices.view.replicas[assignment.replica_id].leader.node
         return assignment.gpus[0].node if assignment.gpus else ""
 
-    def _candidate(
-        self, assignment: Assignment, ready: Estimate, others_s: float = 0.0, num_beside: int = 0
-    ) -> Candidate:
-        """Make an option; jobs that wait beside this one have their prompts read in the same step, all taken alike."""
-        prompt_tokens = self.job.prompt_tokens * (1 + num_beside)
-        first_token = self.prices.estimates.first_token(self.model.name, prompt_tokens, node=self._node_of(assignment))
+    def _candidate(self, assignment: Assignment, ready: Estimate, others_s: float = 0.0) -> Candidate:
+        first_token = self.prices.estimates.first_token(
+            self.model.name, self.job.prompt_tokens, node=self._node_of(assignment)
+        )
         return Candidate(assignment=assignment, start=ready + first_token, others_s=others_s)
 
 

@@ -214,9 +214,9 @@ def test_a_load_that_is_joined_is_called_what_it_is() -> None:
     assert (choice.path, choice.replica_id) == (AssignmentPath.LOAD_DRAM, "loading")
 
 
-def joining(num_jobs: int, age_s: float, *, before_s: float | None = None) -> float:
+def joining(age_s: float, *, before_s: float | None = None) -> float:
     """The predicted start of a job of `m` that joins a load of 10 s, behind one of 5 s if that is said to go on."""
-    loading = make_replica("loading", _A0, _M, state=ReplicaState.LOADING, num_jobs=num_jobs)
+    loading = make_replica("loading", _A0, _M, state=ReplicaState.LOADING, num_jobs=1)
     loads = [replace(under_way("loading", _A0, 10), age_s=age_s)]
     if before_s is not None:
         loads.insert(0, replace(under_way("before", _A0, 5), age_s=before_s))
@@ -228,14 +228,10 @@ def joining(num_jobs: int, age_s: float, *, before_s: float | None = None) -> fl
 
 
 def test_who_joins_a_load_waits_for_the_rest_of_it() -> None:
-    assert joining(0, age_s=0) == pytest.approx(10.1, rel=0.01)
-    assert joining(0, age_s=4) == pytest.approx(6.1, rel=0.01)
-    assert joining(0, age_s=60) == pytest.approx(0.1, rel=0.01)
-    assert joining(0, age_s=0, before_s=3) == pytest.approx(12.1, rel=0.01)
-
-
-def test_prompts_that_wait_for_the_same_load_are_read_together() -> None:
-    assert joining(1, age_s=60) > joining(0, age_s=60)
+    assert joining(age_s=0) == pytest.approx(10.1, rel=0.01)
+    assert joining(age_s=4) == pytest.approx(6.1, rel=0.01)
+    assert joining(age_s=60) == pytest.approx(0.1, rel=0.01)
+    assert joining(age_s=0, before_s=3) == pytest.approx(12.1, rel=0.01)
 
 
 def test_only_the_best_few_candidates_are_kept() -> None:
