@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from random import Random
@@ -121,23 +120,19 @@ class Simulation:
         replica.jobs[job.id] = job
         job.replica = replica
         if replica.state is ReplicaState.READY:
-            self._start([job], replica)
+            self._start(job, replica)
 
-    def _start(self, jobs: Sequence[SimJob], replica: SimReplica) -> None:
-        """Let jobs begin or go on; their prompts are read in one step, at whose end all first tokens come."""
+    def _start(self, job: SimJob, replica: SimReplica) -> None:
         now_s = self._clock.now_s
-        for job in jobs:
-            self._waiting.started(job)
-            if job.started_s is None:
-                job.started_s = now_s
-            elif job.stopped_s is not None:
-                job.paused_s += now_s - job.stopped_s
-            job.stopped_s = None
-            self._decoding.start(job, replica)
-        fresh = [job for job in jobs if job.work_done < job.prefill_work]
-        prefill_s = sum(job.prefill_work - job.work_done for job in fresh) * self._decoding.step_s(replica)
-        for job in fresh:
-            job.first_token_s = now_s + prefill_s
+        self._waiting.started(job)
+        if job.started_s is None:
+            job.started_s = now_s
+        elif job.stopped_s is not None:
+            job.paused_s += now_s - job.stopped_s
+        job.stopped_s = None
+        self._decoding.start(job, replica)
+        if job.work_done < job.prefill_work:
+            job.first_token_s = now_s + (job.prefill_work - job.work_done) * self._decoding.step_s(replica)
 
     def _finish(self, job: SimJob) -> None:
         now_s = self._clock.now_s
@@ -197,7 +192,7 @@ class Simulation:
             self._leave(job)
         target.jobs[job.id] = job
         job.replica = target
-        self._start([job], target)
+        self._start(job, target)
 
     # Replicas: from their load to their end.
 
@@ -228,7 +223,8 @@ class Simulation:
     def _ready(self, replica: SimReplica) -> None:
         replica.state = ReplicaState.READY
         replica.ready_s = replica.idle_since_s = self._clock.now_s
-        self._start(list(replica.jobs.values()), replica)
+        for job in list(replica.jobs.values()):
+            self._start(job, replica)
         self._moving.target_ready(replica)
         if not replica.num_jobs:
             self._life.idle(replica)
