@@ -18,7 +18,7 @@ from webapp.chat_template import ChatTemplate, special_tokens
 from webapp.errors import ContextLengthError, PromptError, TokenizerMissingError
 from webapp.schemas.jobs import JobInput
 
-#: Checkpoints whose prompts are known how to be made; many of them share a tokenizer.
+#: Checkpoints whose chat templates and tokenizers are kept; many of them share a tokenizer.
 _MAX_KEPT: Final = 64
 #: Tokenizers that are kept besides those of such checkpoints.
 _MAX_TOKENIZERS: Final = 16
