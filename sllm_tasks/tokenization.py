@@ -1,7 +1,7 @@
 """Tokenizers that came with checkpoints, parsed once however many checkpoints share one.
 
-Parsing one of 128,000 tokens takes half a second or more, holds the interpreter, and leaves 50 to 100 MB (measured with
-a made one of 11 MB on two cores); every load and every fine-tuned model would pay for it again.
+Parsing a made one of 128,000 tokens (11 MB) took about a second on two busy cores, with the interpreter held, and left
+45 to 96 MB; every load and every fine-tuned model would pay for it again.
 """
 
 from __future__ import annotations
