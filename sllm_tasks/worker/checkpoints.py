@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -13,12 +13,17 @@ from tokenizers import Tokenizer
 from loaders.rehearsal import Rehearsal
 from loaders.remote.source import RemoteSource
 from sllm_tasks.engines.loading import loader_errors
-from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, StaleError
 from sllm_tasks.peers.source import open_from_peers
 from sllm_tasks.tokenization import Tokenizers
 
 #: Different tokenizers that a worker keeps.
 _MAX_TOKENIZERS = 8
+#: What a load ends with whose copy was removed meanwhile: here, here but for what was open already, on another node.
+_MAYBE_GONE = frozenset({ErrorCode.CHECKPOINT_MISSING, ErrorCode.TOKENIZER_MISSING, ErrorCode.UNAVAILABLE})
+#: A node's report says within a second that a copy is gone, or is not believed any more (HEARTBEAT_LIFE_MS).
+_REPORTED_IN_S = 8.0
+_LOOK_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +39,17 @@ class OpenedCheckpoint:
 class Checkpoints:
     """Finds the checkpoints of replicas."""
 
-    def __init__(self, folder: Path, secret: str, find_urls: Callable[[str], Sequence[str]]) -> None:
-        """`find_urls` tells where the agents of other nodes are that have a checkpoint."""
+    def __init__(
+        self, node: str, folder: Path, secret: str, find_copies: Callable[[str], Mapping[str, str | None]]
+    ) -> None:
+        """`find_copies` tells which nodes report a checkpoint, this one too, and where agents are that serve it.
+
+        It may raise UnavailableError, and so may `open` then.
+        """
+        self._node = node
         self._folder = folder
         self._secret = secret
-        self._find_urls = find_urls
+        self._find_copies = find_copies
         self._rehearsal = Rehearsal()
         self._tokenizers = Tokenizers(_MAX_TOKENIZERS)
         # Whose tokenizers were parsed before anybody asked.
@@ -72,15 +83,47 @@ class Checkpoints:
     def open(self, digest: str) -> Iterator[OpenedCheckpoint]:
         """Open a checkpoint by its digest.
 
-        Raises ModelUnusableError, and StaleError when those who have it do not answer: they may be found elsewhere.
+        Raises ModelUnusableError, and StaleError when it may be found elsewhere: those who have it do not answer, or a
+        copy is gone that was still reported.
         """
         path = self._folder / digest
-        if path.is_dir():
-            yield OpenedCheckpoint(path=path)
-            return
-        find_urls = partial(self._find_urls, digest)
-        if not find_urls():
+        is_here = path.is_dir()
+        try:
+            with nullcontext(OpenedCheckpoint(path=path)) if is_here else self._from_others(digest) as opened:
+                yield opened
+        except ModelUnusableError as error:
+            if error.code in _MAYBE_GONE and self._was_reported_wrongly(digest, is_here=is_here):
+                message = f"a copy of checkpoint {digest} was gone before its node's report said so: {error}"
+                raise StaleError(message) from error
+            raise
+
+    @contextmanager
+    def _from_others(self, digest: str) -> Iterator[OpenedCheckpoint]:
+        if not self._agents_with(digest):
             message = f"checkpoint {digest} is neither on this node nor on another one that lives"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        with loader_errors(), open_from_peers(digest, self._secret, find_urls) as remote:
+        with loader_errors(), open_from_peers(digest, self._secret, lambda: self._agents_with(digest)) as remote:
             yield OpenedCheckpoint(path=remote.path, remote=remote)
+
+    def _agents_with(self, digest: str) -> list[str]:
+        """Where the agents of other nodes are that have a checkpoint."""
+        return _agents(self._find_copies(digest), but=self._node)
+
+    def _was_reported_wrongly(self, digest: str, *, is_here: bool) -> bool:
+        """Wait until nodes report other copies than now: sooner, the router would send the job here again.
+
+        False if they stay with it: then what they have is damaged.
+        """
+        reported = self._find_copies(digest)
+        if self._node not in reported and (is_here or not _agents(reported, but=self._node)):
+            return True
+        deadline_s = time.monotonic() + _REPORTED_IN_S
+        while time.monotonic() < deadline_s:
+            time.sleep(_LOOK_AGAIN_S)
+            if self._find_copies(digest) != reported:
+                return True
+        return False
+
+
+def _agents(copies: Mapping[str, str | None], *, but: str) -> list[str]:
+    return [url for node, url in copies.items() if node != but and url is not None]

@@ -64,7 +64,7 @@ class GpuWorker:
         self._memory = NodeMemory(settings, device)
         neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
         secret = cluster_secret(settings)
-        self._checkpoints = Checkpoints(settings.node_home / "checkpoints", secret, self._agents_with)
+        self._checkpoints = Checkpoints(self._gpu.id.node, settings.node_home / "checkpoints", secret, self._copies_of)
         self._replicas = ReplicaTable(services.live, self._loop, self._checkpoints, self._memory, neighbours)
         source = Source(services.live, self._runs, self._loop.wake)
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs, source)
@@ -134,11 +134,10 @@ class GpuWorker:
         except UnavailableError as error:
             logger.warning("left without signing off: %s", error)
 
-    def _agents_with(self, digest: str) -> list[str]:
-        """Where the agents of other nodes are that have a checkpoint."""
-        live, here = self._services.live, self._gpu.id.node
-        nodes = [node for node in live.fleet.nodes(live.now_ms()) if digest in node.checkpoints and node.name != here]
-        return [node.url for node in nodes if node.url is not None]
+    def _copies_of(self, digest: str) -> dict[str, str | None]:
+        """Which nodes report a checkpoint, and where their agents are."""
+        live = self._services.live
+        return {node.name: node.url for node in live.fleet.nodes(live.now_ms()) if digest in node.checkpoints}
 
     def _warm_up(self) -> None:
         """What the first load would have to wait for: libraries, the models' code, and on a GPU its kernels."""

@@ -76,7 +76,7 @@ class Node:
     def load(
         self, digest: str, find_urls: Callable[[], list[str]], cancel: threading.Event | None = None
     ) -> LoadedCheckpoint:
-        checkpoints = Checkpoints(self._folder, SECRET, lambda _: find_urls())
+        checkpoints = Checkpoints("here", self._folder, SECRET, lambda _: {url: url for url in find_urls()})
         with checkpoints.open(digest) as opened:
             return self._memory.load(
                 opened, ("cpu",), with_model=False, on_progress=lambda _: None, cancel=cancel or threading.Event()
@@ -138,10 +138,16 @@ def test_a_load_that_nobody_can_complete_gives_everything_back_and_may_begin_els
         assert is_right(loaded)
 
 
-def test_a_checkpoint_that_no_node_has_is_missing(node: Node, agent: str) -> None:
-    with pytest.raises(ModelUnusableError, match="neither on this node") as caught:
-        node.load("0" * 64, list)
-    assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
+def test_another_node_that_reports_what_it_does_not_serve_is_not_asked_again_and_again(
+    node: Node, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sllm_tasks.worker.checkpoints._REPORTED_IN_S", 0.3)
     with pytest.raises(ModelUnusableError, match="404") as caught:
         node.load("0" * 64, lambda: [agent])
     assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_a_copy_that_another_node_has_lost_a_moment_ago_is_looked_for_elsewhere(node: Node, agent: str) -> None:
+    reports = iter([[agent]] * 5)
+    with pytest.raises(StaleError, match="404"):
+        node.load("0" * 64, lambda: next(reports, []))

@@ -170,7 +170,9 @@ def test_a_target_without_memory_leaves_the_job_where_it_is(cluster: Cluster, en
 def test_a_target_without_the_checkpoint_leaves_the_job_where_it_is(cluster: Cluster) -> None:
     cluster.start_job()
     shutil.rmtree(cluster.homes[TARGET])
-    migration = cluster.migration(cluster.move())
+    migration_id = cluster.move()
+    cluster.live.fleet.beat_node(NodeInfo(name=TARGET.node, checkpoints=frozenset()), cluster.live.now_ms())
+    migration = cluster.migration(migration_id)
     assert migration.state is MigrationState.FAILED
     cluster.assert_whole()
 

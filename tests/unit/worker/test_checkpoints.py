@@ -1,13 +1,18 @@
-"""What a worker does with the checkpoints of its node before anybody asks for them."""
+"""What a worker does with the checkpoints of its node before anybody asks for them, and when they are gone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models
 
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, StaleError
+from sllm_tasks.worker import checkpoints as module
 from sllm_tasks.worker.checkpoints import Checkpoints
+
+DIGEST = "0" * 64
 
 
 def test_the_tokenizer_of_a_new_checkpoint_is_parsed_before_it_is_asked_for(
@@ -23,9 +28,55 @@ def test_the_tokenizer_of_a_new_checkpoint_is_parsed_before_it_is_asked_for(
         (tmp_path / name / "model").mkdir(parents=True)
         (tmp_path / name / "model" / "tokenizer.json").write_bytes(content)
     (tmp_path / "without").mkdir()
-    checkpoints = Checkpoints(tmp_path, "secret", lambda _: ())
+    checkpoints = Checkpoints("here", tmp_path, "secret", lambda _: {})
     while checkpoints.rehearse():
         pass
     assert parsed == [content], "both have the same, and it is parsed once"
     checkpoints.tokenizer(tmp_path / "tuned")
     assert parsed == [content]
+
+
+class Reports:
+    """What nodes say that they have, from one look to the next; the last of it for good."""
+
+    def __init__(self, *said: dict[str, str | None]) -> None:
+        self._said: Iterator[dict[str, str | None]] = iter(said)
+        self._last = said[-1]
+
+    def __call__(self, digest: str) -> dict[str, str | None]:
+        assert digest == DIGEST
+        return next(self._said, self._last)
+
+
+def test_what_no_node_reports_any_more_starts_again_elsewhere(tmp_path: Path) -> None:
+    checkpoints = Checkpoints("here", tmp_path, "secret", Reports({}))
+    with pytest.raises(StaleError, match="neither on this node"), checkpoints.open(DIGEST):
+        pass
+
+
+def test_a_copy_that_is_gone_before_its_report_starts_again_when_the_report_has_come(tmp_path: Path) -> None:
+    reports = Reports({"here": None}, {"here": None}, {"here": None}, {})
+    checkpoints = Checkpoints("here", tmp_path, "secret", reports)
+    with pytest.raises(StaleError, match="before its node's report"), checkpoints.open(DIGEST):
+        pass
+    assert reports(DIGEST) == {}
+
+
+@pytest.mark.parametrize(
+    "code", [ErrorCode.CHECKPOINT_MISSING, ErrorCode.TOKENIZER_MISSING, ErrorCode.CHECKPOINT_CORRUPT]
+)
+def test_a_copy_that_goes_while_it_is_read_starts_again_unless_it_was_damaged(tmp_path: Path, code: ErrorCode) -> None:
+    (tmp_path / DIGEST).mkdir()
+    checkpoints = Checkpoints("here", tmp_path, "secret", Reports({"here": None}, {"other": "http://other"}))
+    raises = ModelUnusableError if code is ErrorCode.CHECKPOINT_CORRUPT else StaleError
+    with pytest.raises(raises), checkpoints.open(DIGEST):
+        raise ModelUnusableError(code, "there is no such file")
+
+
+def test_a_copy_that_its_node_goes_on_to_report_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REPORTED_IN_S", 0.3)
+    (tmp_path / DIGEST).mkdir()
+    checkpoints = Checkpoints("here", tmp_path, "secret", Reports({"here": None}))
+    with pytest.raises(ModelUnusableError, match="no such file") as caught, checkpoints.open(DIGEST):
+        raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, "there is no such file")
+    assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
