@@ -11,7 +11,7 @@ from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.ids import first_id
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import from_ms, to_ms
-from sllm_tasks.ledger.facts import TimedFact, arrival_facts, job_facts, load_facts, migration_facts
+from sllm_tasks.ledger.facts import TimedFact, arrival_facts, job_facts, load_facts, migration_facts, start_facts
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Learning:
             found = load_facts(session, since=since, limit=_MAX_FACTS)
             found += job_facts(session, since=since, limit=_MAX_FACTS)
             found += migration_facts(session, since=since, limit=_MAX_FACTS)
+            found += start_facts(session, since=since, limit=_MAX_FACTS)
             arrivals = arrival_facts(session, after_id=last_job, limit=_MAX_FACTS)
         for timed in (*found, *arrivals):
             self._learn(timed)

@@ -125,7 +125,10 @@ class Engine(Protocol):
         """Forget a job by the next step; unknown ids are ignored."""
 
     def poll(self) -> list[EngineEvent]:
-        """Perform at most one step; an empty list when there is nothing to do. Never blocks for longer than a step."""
+        """Perform at most one step; an empty list when there is nothing to do. Never blocks for longer than a step.
+
+        A step may pause at a first token: the next call goes on with it.
+        """
 
     @property
     def has_work(self) -> bool:

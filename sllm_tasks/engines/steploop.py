@@ -1,7 +1,7 @@
 """The default engine: continuous batching over `model.forward`, for any causal language model of transformers.
 
-Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job; one
-that has produced first tokens ends there, for them to be handed out at once, and the next one only decodes.
+Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job. It
+pauses after each first token, which is handed out at once.
 A job's prompt goes through the model alone, so what happens to it there (no memory, say) happens to it alone.
 """
 
@@ -47,6 +47,15 @@ class _Loaded:
     limits: EngineLimits
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step that has begun: a poll goes on with it until it has decoded."""
+
+    #: Prompt tokens that may still be fed.
+    budget: int
+    seconds: float = 0.0
+
+
 class StepLoopEngine:
     """See the module's docstring, and `base` for the protocol and its threading rule."""
 
@@ -60,8 +69,8 @@ class StepLoopEngine:
         # Only the engine's thread: jobs whose prompts are partly in the model; one at most, but for aborted ones.
         self._arriving: list[StepJob] = []
         self._pace = ReadingPace()
-        # Whether the last step ended with first tokens, which have not been decoded any further.
-        self._has_started = False
+        # Only the engine's thread: the step that paused after a first token.
+        self._paused: _Step | None = None
 
     def load(
         self, checkpoint: Path, devices: tuple[str, ...], limits: EngineLimits, load: CheckpointLoader | None = None
@@ -111,27 +120,30 @@ class StepLoopEngine:
             job.aborted = True
 
     def poll(self) -> list[EngineEvent]:
-        """Perform one step."""
+        """Perform one step, or go on with it, to the next first token."""
         if self._loaded is None:
             return []
         for job in [job for job in self._rows if job.aborted]:
             self._leave(job)
         for job in [job for job in self._arriving if job.aborted]:
             self._stop_arriving(self._loaded, job)
+        # With nobody to decode for, the rest of a step that paused is no less than a whole one.
+        step = self._paused if self._rows else None
+        step = step or self._begin_step(self._loaded.limits.prefill_tokens_per_step)
         began_s = time.monotonic()
-        events = self._step(self._loaded)
-        self._pace.end_step(time.monotonic() - began_s)
+        events = self._prefill_step(self._loaded, step)
+        has_started = any(isinstance(event, EngineToken) for event in events)
+        if not has_started:
+            events += self._decode_step(self._loaded)
+        step.seconds += time.monotonic() - began_s
+        self._paused = step if has_started else None
+        if not has_started:
+            self._pace.end_step(step.seconds)
         return events
 
-    def _step(self, loaded: _Loaded) -> list[EngineEvent]:
-        """First tokens go out before anything is decoded; what runs is decoded before anybody else starts."""
-        if self._has_started and self._rows:
-            self._has_started = False
-            self._pace.begin_step(0, others_decode=True)
-            return self._decode_step(loaded)
-        events = self._prefill_step(loaded)
-        self._has_started = any(isinstance(event, EngineToken) for event in events)
-        return events if self._has_started else events + self._decode_step(loaded)
+    def _begin_step(self, budget: int) -> _Step:
+        self._pace.begin_step(budget, others_decode=bool(self._rows))
+        return _Step(budget)
 
     @property
     def has_work(self) -> bool:
@@ -172,6 +184,7 @@ class StepLoopEngine:
             self._jobs.clear()
         self._rows.clear()
         self._arriving.clear()
+        self._paused = None
         self._loaded = None
         release_memory()
 
@@ -185,23 +198,21 @@ class StepLoopEngine:
         with self._lock:
             return [job for job in self._jobs.values() if id(job) not in running]
 
-    def _prefill_step(self, loaded: _Loaded) -> list[EngineEvent]:
-        """Spend the step's budget on waiting jobs, first come first served."""
+    def _prefill_step(self, loaded: _Loaded, step: _Step) -> list[EngineEvent]:
+        """Spend the step's budget on waiting jobs, first come first served, until one of them has its first token."""
         events: list[EngineEvent] = []
-        budget = loaded.limits.prefill_tokens_per_step
-        self._pace.begin_step(budget, others_decode=bool(self._rows))
         for job in self._waiting():
-            if budget <= 0:
+            if step.budget <= 0 or any(isinstance(event, EngineToken) for event in events):
                 break
             if job.prefill is None and len(self._rows) + len(self._arriving) >= loaded.limits.max_jobs:
                 # What is here already goes on, whoever waits before it.
                 continue
-            num_tokens = min(budget, job.num_unread)
+            num_tokens = min(step.budget, job.num_unread)
             if job.is_read_only:
                 num_tokens = min(num_tokens, self._pace.left)
                 self._pace.left -= num_tokens
             if num_tokens > 0:
-                budget -= num_tokens
+                step.budget -= num_tokens
                 events += self._prefill(loaded, job, num_tokens)
             events += self._answer(job)
         return events

@@ -20,6 +20,9 @@ class Estimates(Protocol):
     def first_token(self, model: str, prompt_tokens: int, *, node: str = "") -> Estimate:
         """Time from the moment a job reaches a loaded replica to its first token; on any node unless one is named."""
 
+    def start(self, path: str, total: Estimate) -> Estimate:
+        """Time from a decision to the first token, given the sum of its parts and how the job is to start."""
+
     def token_time(self, model: str, batch: int, *, node: str = "") -> Estimate:
         """Time from one token of a job to its next while so many jobs are decoded together; nodes as above."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sllm_tasks.cluster import Tier
+from sllm_tasks.estimators.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,17 @@ class MigrationFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartFact:
+    """A job had its first token after a decision that had an estimate of that."""
+
+    #: How it was to start.
+    path: str
+    #: The sum of the estimates of its parts.
+    total: Estimate
+    actual_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalFact:
     """A job was submitted; times of one model may come in any order."""
 
@@ -59,4 +71,4 @@ class ArrivalFact:
     at_s: float
 
 
-Fact = LoadFact | JobFact | MigrationFact | ArrivalFact
+Fact = LoadFact | JobFact | MigrationFact | StartFact | ArrivalFact

@@ -9,9 +9,10 @@ from sllm_tasks.cluster import Tier
 from sllm_tasks.estimators.decoding import TokenTimes
 from sllm_tasks.estimators.demand import Demand
 from sllm_tasks.estimators.estimate import Estimate
-from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact, StartFact
 from sllm_tasks.estimators.loading import LoadTimes
 from sllm_tasks.estimators.quiet import QuietTimes
+from sllm_tasks.estimators.starts import StartTimes
 
 
 class LearnedEstimates:
@@ -20,6 +21,7 @@ class LearnedEstimates:
     def __init__(self, facts: Iterable[Fact] = ()) -> None:
         self._loads = LoadTimes()
         self._tokens = TokenTimes()
+        self._starts = StartTimes()
         self._demand = Demand()
         self._quiet = QuietTimes()
         for fact in facts:
@@ -34,6 +36,8 @@ class LearnedEstimates:
                 self._tokens.learn_job(fact)
             case MigrationFact():
                 self._tokens.learn_migration(fact)
+            case StartFact():
+                self._starts.learn(fact)
             case ArrivalFact():
                 self._demand.learn(fact.model, fact.at_s)
                 self._quiet.learn(fact.model, fact.at_s)
@@ -51,6 +55,10 @@ class LearnedEstimates:
     def first_token(self, model: str, prompt_tokens: int, *, node: str = "") -> Estimate:
         """See `Estimates.first_token`."""
         return self._tokens.first_token(model, prompt_tokens, node)
+
+    def start(self, path: str, total: Estimate) -> Estimate:
+        """See `Estimates.start`."""
+        return self._starts.corrected(path, total)
 
     def token_time(self, model: str, batch: int, *, node: str = "") -> Estimate:
         """See `Estimates.token_time`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite
+from math import isfinite
 from statistics import median
 
-from sllm_tasks.estimators.estimate import COVERAGE, Estimate
+from sllm_tasks.estimators.estimate import Estimate, middle
 
 #: Measurements that a line is drawn through: enough for a median to be steady, few enough to follow a slow drift.
 _NUM_SAMPLES = 32
@@ -122,10 +122,8 @@ def _scaled(prior: Line, samples: Sequence[tuple[float, float]]) -> Line:
 
 
 def _factors(errors: Sequence[float]) -> tuple[float, float]:
-    """Where the middle 80 % of new errors will lie, judging by the last ones: the quantiles of conformal prediction."""
+    """The interval of a line, as factors."""
     if len(errors) < _MIN_ERRORS:
         return _FEW
-    ranked, outside = sorted(errors), (1 - COVERAGE) / 2
-    low = ranked[max(0, floor(outside * (len(ranked) + 1)) - 1)]
-    high = ranked[min(len(ranked), ceil((1 - outside) * (len(ranked) + 1))) - 1]
+    low, high = middle(errors)
     return min(1.0, low), max(1.0, high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -11,17 +13,20 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import Tier
-from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact, StartFact
 from sllm_tasks.ids import first_id
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.encoding import to_ms
 from sllm_tasks.ledger.loads import MeasuredLoad, recent_loads
-from sllm_tasks.ledger.tables import JobRow, MigrationRoundRow, MigrationRow, ModelRow
+from sllm_tasks.ledger.tables import DecisionRow, JobRow, MigrationRoundRow, MigrationRow, ModelRow
 from sllm_tasks.migration.states import MigrationState
 
 #: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
 #: that ran for longer are few.
 _LONGEST_RUN = timedelta(minutes=10)
+#: Jobs whose prompts were read one after the other end within about so long of each other.
+_BESIDE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +62,23 @@ def job_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFac
         JobRow.timings_ms,
         JobRow.assignment,
         JobRow.ended_at,
-    ).where(JobRow.id >= first_id("job", to_ms(since - _LONGEST_RUN)), JobRow.ended_at >= since)
+    ).where(JobRow.id >= first_id("job", to_ms(since - _LONGEST_RUN)), JobRow.ended_at >= since - _BESIDE)
+    rows = session.execute(query.order_by(JobRow.id.desc()).limit(limit)).all()
+    first_tokens: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        if isinstance(first_ms := (row.timings_ms or {}).get("first_token_ms"), int):
+            insort(first_tokens[_place(row.model, row.assignment)], first_ms)
     found = []
-    for row in session.execute(query.order_by(JobRow.id.desc()).limit(limit)):
-        fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, row.timings_ms or {})
+    for row in rows:
+        if row.ended_at is None or row.ended_at < since:
+            continue
+        times = _read_alone(row.timings_ms or {}, first_tokens[_place(row.model, row.assignment)])
+        fact = _job_fact(row.model, row.prompt_tokens, row.completion_tokens or 0, times)
         if row.attempt > 1:
             # Between its tokens lies the time in which nobody had it.
             fact = replace(fact, token_s=None)
         node = str((row.assignment or {}).get("node") or "")
-        found.append(TimedFact(row_id=row.id, at=row.ended_at or since, fact=replace(fact, node=node)))
+        found.append(TimedFact(row_id=row.id, at=row.ended_at, fact=replace(fact, node=node)))
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 
@@ -93,6 +106,22 @@ def migration_facts(session: Session, *, since: datetime, limit: int) -> list[Ti
         seconds = (row.ended_at - row.first_at).total_seconds() + row.first_s
         fact = MigrationFact(model=row.model, batch=row.batch or 1, num_tokens=row.num_tokens, seconds=seconds)
         found.append(TimedFact(row_id=row.id, at=row.ended_at, fact=fact))
+    return sorted(found, key=lambda timed: (timed.at, timed.row_id))
+
+
+def start_facts(session: Session, *, since: datetime, limit: int) -> list[TimedFact]:
+    """The decisions whose jobs ended since then, oldest first; at most `limit`, the latest decisions."""
+    query = (
+        select(DecisionRow.id, DecisionRow.path, DecisionRow.choice, DecisionRow.actual_s, JobRow.ended_at)
+        .join(JobRow, JobRow.id == DecisionRow.job_id)
+        .where(DecisionRow.at >= since - _LONGEST_RUN, DecisionRow.actual_s.is_not(None), JobRow.ended_at >= since)
+    )
+    found = []
+    for row in session.execute(query.order_by(DecisionRow.id.desc()).limit(limit)):
+        total = row.choice.get("total")
+        if isinstance(total, Mapping):
+            fact = StartFact(path=row.path, total=Estimate(**total), actual_s=row.actual_s)
+            found.append(TimedFact(row_id=row.id, at=row.ended_at, fact=fact))
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 
@@ -142,6 +171,23 @@ def _bytes_before(load: MeasuredLoad, earlier: Iterable[MeasuredLoad]) -> int:
             waited_s = min(other.seconds, (other.at - begin).total_seconds())
             num_bytes += other.num_bytes * waited_s / other.seconds
     return int(num_bytes)
+
+
+def _place(model: str, assignment: JsonObject | None) -> str:
+    """Where a job ran: jobs of one model on one gpu had the same replica."""
+    return f"{model} {(assignment or {}).get('node')} {(assignment or {}).get('gpus')}"
+
+
+def _read_alone(times: JsonObject, first_tokens: Sequence[int]) -> JsonObject:
+    """Begin a job's prefill with the last first token before its own on its replica: prompts are read one by one.
+
+    `first_tokens` are in order.
+    """
+    begin_ms, end_ms = times.get("prefill_ms"), times.get("first_token_ms")
+    if not (isinstance(begin_ms, int) and isinstance(end_ms, int)):
+        return times
+    before = first_tokens[: bisect_left(first_tokens, end_ms)]
+    return {**times, "prefill_ms": max([begin_ms, *before[-1:]])}
 
 
 def _job_fact(model: str, prompt_tokens: int, completion_tokens: int, times: JsonObject) -> JobFact:

@@ -60,15 +60,18 @@ class Candidate:
     """Something that could be done, with its price."""
 
     assignment: Assignment
-    #: Until the job's first token.
+    #: Until the job's first token: the sum of its parts, and that corrected by how earlier starts came.
+    total: Estimate
     start: Estimate
+    #: What of the sum the prompts take that are read before the job's own, of jobs that wait for the same load.
+    before_s: float = 0.0
     #: What it costs others: reloads of what is evicted, pauses of what is moved.
     others_s: float = 0.0
 
     @property
     def price_s(self) -> float:
-        """What the policy compares."""
-        return self.start.seconds + self.others_s
+        """What the policy compares: without prompts that are read before, for which loads would cost more (ADR 43)."""
+        return self.total.seconds - self.before_s + self.others_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,11 @@ class Decision:
     unknown: tuple[str, ...] = ()
 
     @property
+    def chosen(self) -> Candidate | None:
+        """The option that was chosen, None for a wait without a forecast."""
+        return next((candidate for candidate in self.candidates if candidate.assignment == self.choice), None)
+
+    @property
     def start(self) -> Estimate | None:
         """The predicted time until the job's first token, None for a wait without a forecast."""
-        chosen = [candidate.start for candidate in self.candidates if candidate.assignment == self.choice]
-        return chosen[0] if chosen else None
+        return None if self.chosen is None else self.chosen.start

@@ -64,7 +64,9 @@ class Options:
         loading = [replica for replica in self.serving() if replica.has_room and replica.state is ReplicaState.LOADING]
         return [
             self._candidate(
-                Assignment(path=self._path_of(replica), replica_id=replica.id), self.prices.rest_of_load(replica)
+                Assignment(path=self._path_of(replica), replica_id=replica.id),
+                self.prices.rest_of_load(replica),
+                num_before=replica.num_jobs,
             )
             for replica in sorted(loading, key=lambda replica: replica.id)
         ]
@@ -165,11 +167,22 @@ class Options:
             return self.prices.view.replicas[assignment.replica_id].leader.node
         return assignment.gpus[0].node if assignment.gpus else ""
 
-    def _candidate(self, assignment: Assignment, ready: Estimate, others_s: float = 0.0) -> Candidate:
-        first_token = self.prices.estimates.first_token(
-            self.model.name, self.job.prompt_tokens, node=self._node_of(assignment)
+    def _candidate(
+        self, assignment: Assignment, ready: Estimate, others_s: float = 0.0, num_before: int = 0
+    ) -> Candidate:
+        """Make an option; so many prompts are to be read before the job's own, all taken alike."""
+        if not self.prices.settings.reads_in_turn:
+            num_before = 0
+        prompt_tokens, node = self.job.prompt_tokens, self._node_of(assignment)
+        first_token = self.prices.estimates.first_token(self.model.name, prompt_tokens, node=node)
+        total = ready + first_token.times(1 + num_before)
+        return Candidate(
+            assignment=assignment,
+            total=total,
+            start=self.prices.estimates.start(assignment.path, total),
+            before_s=first_token.seconds * num_before,
+            others_s=others_s,
         )
-        return Candidate(assignment=assignment, start=ready + first_token, others_s=others_s)
 
 
 def _is_slower(place: Place, tiers: dict[str, Tier]) -> bool:

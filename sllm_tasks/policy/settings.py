@@ -15,6 +15,8 @@ class PolicySettings:
     share_gpus: bool = True
     #: Load on nodes that would have to fetch the checkpoint first.
     load_remote: bool = True
+    #: Engines read the prompts of jobs that wait for one load one after the other, as ours does.
+    reads_in_turn: bool = True
     #: Another replica of a model is loaded if its price is below this share of what the present ones offer: a little
     #: gain is not worth the memory.
     worth: float = 0.8

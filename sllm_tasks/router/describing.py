@@ -10,8 +10,12 @@ from sllm_tasks.policy.decision import Assignment, Candidate, Decision
 
 def describe_choice(decision: Decision) -> dict[str, Any]:
     """Say what is done, and when the job's first token is expected if that is known."""
-    start = decision.start
-    return {**_assignment(decision.choice), "start": None if start is None else _estimate(start)}
+    chosen = decision.chosen
+    return {
+        **_assignment(decision.choice),
+        "start": None if chosen is None else _estimate(chosen.start),
+        "total": None if chosen is None else _estimate(chosen.total),
+    }
 
 
 def describe_candidates(decision: Decision) -> list[dict[str, Any]]:
@@ -23,6 +27,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {
         **_assignment(candidate.assignment),
         "start": _estimate(candidate.start),
+        "total": _estimate(candidate.total),
+        "before_s": round(candidate.before_s, 4),
         "others_s": round(candidate.others_s, 4),
         "price_s": round(candidate.price_s, 4),
     }

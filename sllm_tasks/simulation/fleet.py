@@ -52,6 +52,8 @@ class SimJob:
     path: str = ""
     decided_s: float = 0.0
     predicted: Estimate | None = None
+    #: The sum of estimates that the prediction was made of.
+    total: Estimate | None = None
 
     def as_waiting(self, deadline_s: float) -> WaitingJob:
         """The job as a policy sees it."""

@@ -7,7 +7,7 @@ from itertools import count
 from random import Random
 
 from sllm_tasks.cluster import GpuId, ReplicaState
-from sllm_tasks.estimators.facts import ArrivalFact, JobFact
+from sllm_tasks.estimators.facts import ArrivalFact, JobFact, StartFact
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.policy.decision import Move
 from sllm_tasks.simulation.clock import Clock
@@ -150,6 +150,9 @@ class Simulation:
                 node=job.replica.node.name,
             )
             self._estimates.learn(fact)
+            if job.total is not None and not job.paused_s:
+                actual_s = job.first_token_s - job.decided_s
+                self._estimates.learn(StartFact(path=job.path, total=job.total, actual_s=actual_s))
         self._leave(job)
 
     def _leave(self, job: SimJob) -> None:
@@ -257,7 +260,9 @@ class Simulation:
 
     def _carry_out(self, job: SimJob, order: Order) -> None:
         choice = order.decision.choice
+        chosen = order.decision.chosen
         job.path, job.decided_s, job.predicted = choice.path.value, self._clock.now_s, order.decision.start
+        job.total = None if chosen is None else chosen.total
         for replica_id in order.preempted:
             preempted = self.fleet.replicas[replica_id]
             for other in list(preempted.jobs.values()):

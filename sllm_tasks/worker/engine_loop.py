@@ -28,6 +28,8 @@ class _Decoding:
     run: JobRun
     engine: Engine
     assembler: TextAssembler
+    #: Whether it has a token of this engine.
+    has_started: bool = False
 
 
 @dataclass(slots=True)
@@ -113,9 +115,20 @@ class EngineLoop:
             engines = self._take_notes()
             self._emit(self._let_go())
             for engine in engines:
-                if engine.has_work:
-                    failpoint("decode.step")
-                    self._emit(self._handle(engine.poll()))
+                self._step(engine)
+
+    def _step(self, engine: Engine) -> None:
+        """Let an engine make a step; it may pause at first tokens, for them to be handed out at once."""
+        has_started = True
+        while has_started and engine.has_work:
+            failpoint("decode.step")
+            events = engine.poll()
+            has_started = any(self._is_start(event) for event in events)
+            self._emit(self._handle(events))
+
+    def _is_start(self, event: EngineEvent) -> bool:
+        decoding = self._decoding.get(event.job_id)
+        return isinstance(event, EngineToken) and decoding is not None and not decoding.has_started
 
     def _emit(self, changed: list[JobRun]) -> None:
         if changed:
@@ -234,6 +247,7 @@ class EngineLoop:
     def _add(self, decoding: _Decoding, token: EngineToken) -> None:
         failpoint("decode.token", token.index, decoding.run.job_id)
         run = decoding.run
+        decoding.has_started = True
         step = decoding.assembler.push(token.token_id, final=token.finish_reason is not None)
         run.tokens.append(
             TokenRecord(

@@ -30,7 +30,7 @@ class _Option:
     preempted: tuple[str, ...] = ()
 
     def as_order(self) -> Order:
-        candidate = Candidate(assignment=self.assignment, start=self.start)
+        candidate = Candidate(assignment=self.assignment, total=self.start, start=self.start)
         return Order(decision=Decision(choice=self.assignment, candidates=(candidate,)), preempted=self.preempted)
 
 

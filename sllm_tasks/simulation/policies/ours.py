@@ -33,7 +33,8 @@ class Ours:
 
 
 def _make(seed: int) -> Ours:  # noqa: ARG001 - one signature for all systems
-    return Ours(PolicySettings())
+    # Simulated replicas read prompts side by side: `simulation.decoding`.
+    return Ours(PolicySettings(reads_in_turn=False))
 
 
 OURS: Final = System(

@@ -102,17 +102,20 @@ def test_a_prompt_is_read_in_pieces_while_others_decode(engine: StepLoopEngine) 
     engine.poll()
     engine.submit(request("long", prompt(100)))
     seen = [{event.job_id for event in engine.poll()} for _ in range(6)]
-    assert seen == [{"short"}, {"short"}, {"short"}, {"short"}, {"long"}, {"short", "long"}]
+    assert seen == [{"short"}, {"short"}, {"short"}, {"long"}, {"short", "long"}, {"short", "long"}]
 
 
-def test_first_tokens_are_handed_out_before_anything_is_decoded(engine: StepLoopEngine) -> None:
+def test_each_first_token_is_handed_out_before_anything_else_is_read_or_decoded(engine: StepLoopEngine) -> None:
     engine.submit(request("first", prompt(4)))
     engine.submit(request("beside", prompt(4)))
-    assert [(event.job_id, event.index) for event in engine.poll()] == [("first", 0), ("beside", 0)]
+    engine.submit(request("long", prompt(40)))
+    polls = [[(event.job_id, event.index) for event in engine.poll()] for _ in range(4)]
+    # The budget of a step is 32 tokens, however many first tokens it pauses at.
+    assert polls == [[("first", 0)], [("beside", 0)], [("first", 1), ("beside", 1)], [("long", 0)]]
+    # Whoever comes next waits for those that run only when the step's budget is spent.
     engine.submit(request("late", prompt(4)))
-    # Whoever comes next waits for one step of those that run.
-    assert [(event.job_id, event.index) for event in engine.poll()] == [("first", 1), ("beside", 1)]
-    assert [(event.job_id, event.index) for event in engine.poll()] == [("late", 0)]
+    polls = [[(event.job_id, event.index) for event in engine.poll()] for _ in range(2)]
+    assert polls == [[("late", 0)], [("first", 2), ("beside", 2), ("long", 1), ("late", 1)]]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -246,7 +249,7 @@ def test_log_probabilities_are_those_of_the_model(engine: StepLoopEngine, tiny: 
 def test_stats_and_snapshot_tell_what_the_engine_holds(engine: StepLoopEngine) -> None:
     for index in range(6):
         engine.submit(request(str(index), prompt(5)))
-    first = engine.poll()
+    first = [event for _ in range(4) for event in engine.poll()]
     stats = engine.stats()
     assert (stats.num_running, stats.num_waiting, stats.max_kv_tokens) == (4, 2, 480)
     # Prompts; the first tokens are fed by the next step.

@@ -9,10 +9,11 @@ import pytest
 
 from sllm_tasks.cluster import Tier
 from sllm_tasks.estimators.estimate import Estimate
-from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact
+from sllm_tasks.estimators.facts import ArrivalFact, Fact, JobFact, LoadFact, MigrationFact, StartFact
 from sllm_tasks.estimators.learned import LearnedEstimates
 
 _GB = 10**9
+_TOTAL = Estimate(seconds=1.0, low_s=0.9, high_s=1.2)
 
 
 def load(node: str = "a", tier: Tier = Tier.SSD, gb: int = 10, seconds: float = 5.0, *, to_gpu: bool = True) -> Fact:
@@ -44,6 +45,7 @@ def random_facts(seed: int, num: int) -> list[Fact]:
                     job(model, size, size, first_token_s=random.random(), token_s=random.random(), batch=size % 8 + 1),
                     ArrivalFact(model=model, at_s=index + random.random()),
                     MigrationFact(model=model, batch=size % 8 + 1, num_tokens=size, seconds=random.random()),
+                    StartFact(path="load_ssd", total=_TOTAL, actual_s=random.uniform(0.5, 4)),
                 ]
             )
         )
@@ -59,6 +61,7 @@ def answers(estimates: LearnedEstimates) -> list[object]:
             estimates.loading("b", Tier.DRAM, 10 * _GB),
             estimates.loading("c", Tier.SSD, 10 * _GB),
             estimates.first_token(model, 77),
+            estimates.start("load_ssd", _TOTAL),
             estimates.token_time(model, 3),
             estimates.migration(model, 2, 300),
             estimates.tokens_left(model, 10, 200),
@@ -98,6 +101,27 @@ def test_what_a_calibration_found_counts_until_something_is_loaded() -> None:
 def test_tiers_are_learned_apart() -> None:
     estimates = LearnedEstimates([load(tier=Tier.SSD, seconds=5.0), load(tier=Tier.DRAM, seconds=0.5)])
     assert estimates.loading("a", Tier.DRAM, 10 * _GB).seconds == pytest.approx(0.5)
+
+
+def test_the_interval_of_a_start_is_what_four_in_five_starts_of_its_kind_came_in() -> None:
+    random, inside = Random(7), 0
+    estimates = LearnedEstimates()
+    for index in range(2_000):
+        seconds = random.uniform(0.1, 10)
+        # Much less sure than the parts are, and mostly late.
+        total = Estimate(seconds=seconds, low_s=0.95 * seconds, high_s=1.1 * seconds)
+        actual_s = seconds * random.lognormvariate(0.3, 0.5)
+        told = estimates.start("load_ssd", total)
+        assert told.seconds == total.seconds
+        inside += index >= 100 and told.low_s <= actual_s <= told.high_s
+        estimates.learn(StartFact(path="load_ssd", total=total, actual_s=actual_s))
+    assert inside / 1_900 == pytest.approx(0.8, abs=0.04)
+    assert estimates.start("wait", _TOTAL) == _TOTAL
+
+
+def test_a_start_whose_time_was_known_teaches_nothing() -> None:
+    known = StartFact(path="warm", total=Estimate.exactly(1.0), actual_s=3.0)
+    assert LearnedEstimates([known] * 20).start("warm", _TOTAL) == _TOTAL
 
 
 def test_a_larger_batch_takes_longer_for_each_token() -> None:

@@ -214,24 +214,29 @@ def test_a_load_that_is_joined_is_called_what_it_is() -> None:
     assert (choice.path, choice.replica_id) == (AssignmentPath.LOAD_DRAM, "loading")
 
 
-def joining(age_s: float, *, before_s: float | None = None) -> float:
-    """The predicted start of a job of `m` that joins a load of 10 s, behind one of 5 s if that is said to go on."""
-    loading = make_replica("loading", _A0, _M, state=ReplicaState.LOADING, num_jobs=1)
+def joining(num_jobs: int, age_s: float, *, before_s: float | None = None) -> Candidate:
+    """The option of a job of `m` to join a load of 10 s, behind one of 5 s if that is said to go on."""
+    loading = make_replica("loading", _A0, replace(_M, max_jobs=8), state=ReplicaState.LOADING, num_jobs=num_jobs)
     loads = [replace(under_way("loading", _A0, 10), age_s=age_s)]
     if before_s is not None:
         loads.insert(0, replace(under_way("before", _A0, 5), age_s=before_s))
     view = replace(make_view(loading, models=[_M], gpus=[_A0]), loads={"a": tuple(loads)})
-    decision = decide(view)
-    assert decision.start is not None
-    assert decision.choice.replica_id == "loading"
-    return decision.start.seconds
+    (candidate,) = decide(view).candidates
+    assert candidate.assignment.replica_id == "loading"
+    return candidate
 
 
 def test_who_joins_a_load_waits_for_the_rest_of_it() -> None:
-    assert joining(age_s=0) == pytest.approx(10.1, rel=0.01)
-    assert joining(age_s=4) == pytest.approx(6.1, rel=0.01)
-    assert joining(age_s=60) == pytest.approx(0.1, rel=0.01)
-    assert joining(age_s=0, before_s=3) == pytest.approx(12.1, rel=0.01)
+    assert joining(0, age_s=0).start.seconds == pytest.approx(10.1, rel=0.01)
+    assert joining(0, age_s=4).start.seconds == pytest.approx(6.1, rel=0.01)
+    assert joining(0, age_s=60).start.seconds == pytest.approx(0.1, rel=0.01)
+    assert joining(0, age_s=0, before_s=3).start.seconds == pytest.approx(12.1, rel=0.01)
+
+
+def test_prompts_that_are_read_before_are_predicted_and_not_compared() -> None:
+    alone, third = joining(0, age_s=4), joining(2, age_s=4)
+    assert third.start.seconds == pytest.approx(6.3, rel=0.01)
+    assert third.price_s == pytest.approx(alone.price_s)
 
 
 def test_only_the_best_few_candidates_are_kept() -> None:
