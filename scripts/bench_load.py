@@ -27,7 +27,7 @@ from loaders.reading.pipeline import DEFAULT_THREADS
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.load.ablation import ablation
 from scripts.load.checkpoints import CHECKPOINTS, make
-from scripts.load.contestants import Files
+from scripts.load.contestants import READS, Files
 from scripts.load.decoding import decode_during_load
 from scripts.load.rounds import Ceiling, State, bring_about, load_once
 
@@ -45,7 +45,7 @@ def main() -> int:
     arguments = _arguments()
     folder = arguments.folder or Path(tempfile.gettempdir()) / "sllm-bench-load"
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(CHECKPOINTS) if arguments.full else ["opt-1.3b"]
+    names = arguments.checkpoint or (list(CHECKPOINTS) if arguments.full else ["opt-1.3b"])
     rows: list[Row] = []
     figures: dict[str, float] = {}
     kinds = set()
@@ -54,9 +54,8 @@ def main() -> int:
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"no ceiling: {error}; a C compiler is needed", file=sys.stderr)
         ceiling = None
-    for name in names:
-        files = make(name, folder, peers=arguments.full, pool_bytes=0, device=arguments.device)
-        files = _with_pool(files)
+    made = {name: make(name, folder, peers=arguments.full, pool_bytes=0, device=arguments.device) for name in names}
+    for name, files in ((name, _with_pool(files)) for name, files in made.items()):
         remove_pool(files.pool)
         with Pool.open(files.pool, files.pool_bytes) as pool:
             pool.prepare()
@@ -65,7 +64,7 @@ def main() -> int:
                 samples = ablation(files, pool, arguments.rounds)
             else:
                 samples = _compare(files, pool, ceiling, arguments)
-                if name == names[0]:
+                if name == "opt-1.3b":
                     figures |= _figures(samples)
                     if not arguments.state:
                         figures["decode_during_load"] = decode_during_load(files, pool, arguments.rounds)
@@ -89,6 +88,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every contestant (default: 5)")
     parser.add_argument("--full", action="store_true", help="all peers and all checkpoints, not only the main ones")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        choices=list(CHECKPOINTS),
+        help="what is loaded; may be given again (default: opt-1.3b, with --full all of them)",
+    )
     parser.add_argument(
         "--state",
         action="append",
@@ -114,6 +119,8 @@ def _with_pool(files: Files) -> Files:
 def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, arguments: argparse.Namespace) -> Samples:
     """Load with everybody in every state, the order turning by one from round to round."""
     contestants = [*_OURS, *_PEERS, *(("ours, packed", *_MORE_PEERS) if arguments.full else ())]
+    # What cannot be written in somebody's form is not there.
+    contestants = [name for name in contestants if all(path.is_file() for path in READS[name](files))]
     samples: Samples = defaultdict(list)
     checksums: dict[str, set[int]] = defaultdict(set)
     for state in State:

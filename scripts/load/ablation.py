@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -44,6 +45,8 @@ def ablation(files: Files, pool: Pool, num_rounds: int) -> dict[str, list[float]
             started_s = time.monotonic()
             step()
             samples[name].append(time.monotonic() - started_s)
+            # Models refer to themselves in circles, and hold what they have of the pool.
+            gc.collect()
     return samples
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -110,6 +111,13 @@ def _read(files: Files) -> dict[str, torch.Tensor]:
 def _tensorize(files: Files) -> None:
     from tensorizer import TensorSerializer  # noqa: PLC0415 - an optional peer
 
-    serializer = TensorSerializer(str(files.tensorized))
-    serializer.write_state_dict(_read(files))
-    serializer.close()
+    partial = files.tensorized.with_suffix(".partial")
+    try:
+        serializer = TensorSerializer(str(partial))
+        serializer.write_state_dict(_read(files))
+        serializer.close()
+    except RuntimeError as error:
+        print(f"tensorizer is left out: it does not write {files.directory.parent.name}: {error}", file=sys.stderr)
+        partial.unlink()
+    else:
+        partial.rename(files.tensorized)

@@ -1,7 +1,7 @@
 """The default engine: continuous batching over `model.forward`, for any causal language model of transformers.
 
 Each step feeds up to `prefill_tokens_per_step` prompt tokens of waiting jobs, then one token of every running job. It
-pauses after each first token, which is handed out at once.
+pauses at each first token, which is handed out at once.
 A job's prompt goes through the model alone, so what happens to it there (no memory, say) happens to it alone.
 """
 
@@ -132,12 +132,11 @@ class StepLoopEngine:
         step = step or self._begin_step(self._loaded.limits.prefill_tokens_per_step)
         began_s = time.monotonic()
         events = self._prefill_step(self._loaded, step)
-        has_started = any(isinstance(event, EngineToken) for event in events)
-        if not has_started:
+        self._paused = step if any(isinstance(event, EngineToken) for event in events) else None
+        if self._paused is None:
             events += self._decode_step(self._loaded)
         step.seconds += time.monotonic() - began_s
-        self._paused = step if has_started else None
-        if not has_started:
+        if self._paused is None:
             self._pace.end_step(step.seconds)
         return events
 

@@ -60,7 +60,7 @@ class Candidate:
     """Something that could be done, with its price."""
 
     assignment: Assignment
-    #: Until the job's first token: the sum of its parts, and that corrected by how earlier starts came.
+    #: Until the job's first token: the sum of its parts, and that with an interval that earlier starts have corrected.
     total: Estimate
     start: Estimate
     #: What of the sum the prompts take that are read before the job's own, of jobs that wait for the same load.
