@@ -16,7 +16,7 @@ from sllm_tasks.jobs import Exactness, engine_at
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import CheckpointRow, ModelRow
-from sllm_tasks.ledger.writes import insert_if_absent, took_place
+from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class StoredCheckpoint:
     @property
     def came_from_url(self) -> bool:
         """Whether it was imported from a URL, not from a directory of some node."""
-        return "://" in self.source and not self.source.startswith("/")
+        return _is_url(self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +106,21 @@ class DeployedModel:
 
 
 def add_checkpoint(session: Session, new: NewCheckpoint) -> bool:
-    """Record a checkpoint; False if one with this digest, hence this content, is recorded already."""
-    return insert_if_absent(session, CheckpointRow, asdict(new))
+    """Record a checkpoint; False if one with this digest, hence this content, is recorded already.
+
+    Of where that came from, the last URL is kept: every node can import it from there again.
+    """
+    is_new = insert_if_absent(session, CheckpointRow, asdict(new))
+    if not is_new and _is_url(new.source):
+        session.execute(
+            update(CheckpointRow).where(CheckpointRow.digest == new.digest).values(source=new.source),
+            execution_options=AS_READ,
+        )
+    return is_new
+
+
+def _is_url(source: str) -> bool:
+    return "://" in source and not source.startswith("/")
 
 
 def get_checkpoint(session: Session, digest: str) -> CheckpointRow:

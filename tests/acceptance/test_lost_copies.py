@@ -28,7 +28,7 @@ def is_loaded(cluster: Cluster, digest: str) -> bool:
 
 
 def test_a_job_waits_until_what_no_node_has_is_imported_again(cluster: Cluster, tmp_path: Path) -> None:
-    source = make_tiny(tmp_path / "source", seed=41)
+    source = make_tiny(tmp_path / "source", seed=47)
     with FileServer(tmp_path) as server:
         operation = cluster.client.deploy(_MODEL, f"{server.url}/source", max_jobs=2, context=64, keep_alive_s=1)
         cluster.client.wait_for(operation, timeout=60)

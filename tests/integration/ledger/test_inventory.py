@@ -40,6 +40,15 @@ def test_a_checkpoint_is_recorded_once_and_comes_back_with_its_files(database: D
             inventory.get_checkpoint(session, "sha256:unknown")
 
 
+def test_a_checkpoint_that_came_from_a_url_too_can_come_from_there_again(database: Database) -> None:
+    with database.transaction() as session:
+        for source in ("/models/m", "https://one/m", "https://two/m", "/models/copy"):
+            inventory.add_checkpoint(session, replace(make_checkpoint(), source=source))
+    with database.reading() as session:
+        (checkpoint,) = inventory.list_checkpoints(session)
+        assert (checkpoint.source, checkpoint.came_from_url) == ("https://two/m", True)
+
+
 def test_a_model_takes_jobs_only_once_it_is_deployed(database: Database) -> None:
     with database.transaction() as session:
         inventory.add_checkpoint(session, make_checkpoint())
