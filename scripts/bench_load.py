@@ -55,7 +55,8 @@ def main() -> int:
         print(f"no ceiling: {error}; a C compiler is needed", file=sys.stderr)
         ceiling = None
     made = {name: make(name, folder, peers=arguments.full, pool_bytes=0, device=arguments.device) for name in names}
-    for name, files in ((name, _with_pool(files)) for name, files in made.items()):
+    for name, without_pool in made.items():
+        files = _with_pool(without_pool)
         remove_pool(files.pool)
         with Pool.open(files.pool, files.pool_bytes) as pool:
             pool.prepare()

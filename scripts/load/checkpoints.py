@@ -109,15 +109,15 @@ def _read(files: Files) -> dict[str, torch.Tensor]:
 
 
 def _tensorize(files: Files) -> None:
-    from tensorizer import TensorSerializer  # noqa: PLC0415 - an optional peer
-
     partial = files.tensorized.with_suffix(".partial")
     try:
+        from tensorizer import TensorSerializer  # noqa: PLC0415 - an optional peer
+
         serializer = TensorSerializer(str(partial))
         serializer.write_state_dict(_read(files))
         serializer.close()
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         print(f"tensorizer is left out: it does not write {files.directory.parent.name}: {error}", file=sys.stderr)
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     else:
         partial.rename(files.tensorized)

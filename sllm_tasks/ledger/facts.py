@@ -25,8 +25,9 @@ from sllm_tasks.migration.states import MigrationState
 #: Of jobs that end now, those are read that were submitted up to so long before: there is no index by end, and those
 #: that ran for longer are few.
 _LONGEST_RUN = timedelta(minutes=10)
-#: Jobs whose prompts were read one after the other end within about so long of each other.
-_BESIDE = timedelta(seconds=30)
+#: Jobs that ended so much earlier are looked at as well: their prompts may have been read before the others'. Short,
+#: since each look reads all of them.
+_BESIDE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

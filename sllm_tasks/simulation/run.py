@@ -261,8 +261,8 @@ class Simulation:
     def _carry_out(self, job: SimJob, order: Order) -> None:
         choice = order.decision.choice
         chosen = order.decision.chosen
-        job.path, job.decided_s, job.predicted = choice.path.value, self._clock.now_s, order.decision.start
-        job.total = None if chosen is None else chosen.total
+        job.path, job.decided_s = choice.path.value, self._clock.now_s
+        job.predicted, job.total = (None, None) if chosen is None else (chosen.start, chosen.total)
         for replica_id in order.preempted:
             preempted = self.fleet.replicas[replica_id]
             for other in list(preempted.jobs.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -80,11 +81,11 @@ class Checkpoints:
             raise ModelUnusableError(ErrorCode.TOKENIZER_MISSING, f"the tokenizer cannot be read: {error}") from error
 
     @contextmanager
-    def open(self, digest: str) -> Iterator[OpenedCheckpoint]:
+    def open(self, digest: str, cancel: threading.Event) -> Iterator[OpenedCheckpoint]:
         """Open a checkpoint by its digest.
 
         Raises ModelUnusableError, and StaleError when it may be found elsewhere: those who have it do not answer, or a
-        copy is gone that was still reported.
+        copy is gone that was still reported. Then it waits for the report, unless nobody wants the load any more.
         """
         path = self._folder / digest
         is_here = path.is_dir()
@@ -92,7 +93,7 @@ class Checkpoints:
             with nullcontext(OpenedCheckpoint(path=path)) if is_here else self._from_others(digest) as opened:
                 yield opened
         except ModelUnusableError as error:
-            if error.code in _MAYBE_GONE and self._was_reported_wrongly(digest, is_here=is_here):
+            if error.code in _MAYBE_GONE and self._was_reported_wrongly(digest, cancel, is_here=is_here):
                 message = f"a copy of checkpoint {digest} was gone before its node's report said so: {error}"
                 raise StaleError(message) from error
             raise
@@ -109,7 +110,7 @@ class Checkpoints:
         """Where the agents of other nodes are that have a checkpoint."""
         return _agents(self._find_copies(digest), but=self._node)
 
-    def _was_reported_wrongly(self, digest: str, *, is_here: bool) -> bool:
+    def _was_reported_wrongly(self, digest: str, cancel: threading.Event, *, is_here: bool) -> bool:
         """Wait until nodes report other copies than now: sooner, the router would send the job here again.
 
         False if they stay with it: then what they have is damaged.
@@ -119,8 +120,7 @@ class Checkpoints:
             return True
         deadline_s = time.monotonic() + _REPORTED_IN_S
         while time.monotonic() < deadline_s:
-            time.sleep(_LOOK_AGAIN_S)
-            if self._find_copies(digest) != reported:
+            if cancel.wait(_LOOK_AGAIN_S) or self._find_copies(digest) != reported:
                 return True
         return False
 

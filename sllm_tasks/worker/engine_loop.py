@@ -119,12 +119,13 @@ class EngineLoop:
 
     def _step(self, engine: Engine) -> None:
         """Let an engine make a step; it may pause at first tokens, for them to be handed out at once."""
-        has_started = True
-        while has_started and engine.has_work:
+        while engine.has_work:
             failpoint("decode.step")
             events = engine.poll()
-            has_started = any(self._is_start(event) for event in events)
+            may_have_paused = any(self._is_start(event) for event in events)
             self._emit(self._handle(events))
+            if not may_have_paused:
+                return
 
     def _is_start(self, event: EngineEvent) -> bool:
         decoding = self._decoding.get(event.job_id)

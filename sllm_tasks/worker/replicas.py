@@ -141,7 +141,7 @@ class ReplicaTable:
         engine = create_engine(order.replica.engine)
         limits = EngineLimits(max_jobs=order.replica.max_jobs, context=order.replica.context)
         devices = self._neighbours.devices(order.replica)
-        with self._checkpoints.open(order.replica.checkpoint) as opened:
+        with self._checkpoints.open(order.replica.checkpoint, cancel) as opened:
             tokenizer = self._checkpoints.tokenizer(opened.path)
             engine.load(opened.path, devices, limits, self._loader(opened, devices, progress, cancel))
         try:

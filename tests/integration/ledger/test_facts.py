@@ -34,7 +34,7 @@ def test_a_prompt_that_waited_for_others_of_its_replica_was_read_after_them(data
     with database.transaction() as session:
         first = end(session, prefill_ms=0, first_token_ms=100)
         # Told before: those that ended a while ago are looked at, and not told again.
-        between = end(session, prefill_ms=5, first_token_ms=150, ended_s=-10)
+        between = end(session, prefill_ms=5, first_token_ms=150, ended_s=-4)
         last = end(session, prefill_ms=10, first_token_ms=230)
         later = end(session, prefill_ms=300, first_token_ms=340)
         elsewhere = end(session, prefill_ms=10, first_token_ms=240, gpu=1)

@@ -77,10 +77,9 @@ class Node:
         self, digest: str, find_urls: Callable[[], list[str]], cancel: threading.Event | None = None
     ) -> LoadedCheckpoint:
         checkpoints = Checkpoints("here", self._folder, SECRET, lambda _: {url: url for url in find_urls()})
-        with checkpoints.open(digest) as opened:
-            return self._memory.load(
-                opened, ("cpu",), with_model=False, on_progress=lambda _: None, cancel=cancel or threading.Event()
-            )
+        cancel = cancel or threading.Event()
+        with checkpoints.open(digest, cancel) as opened:
+            return self._memory.load(opened, ("cpu",), with_model=False, on_progress=lambda _: None, cancel=cancel)
 
     def stop(self) -> None:
         assert list(self._folder.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,14 +51,14 @@ class Reports:
 
 def test_what_no_node_reports_any_more_starts_again_elsewhere(tmp_path: Path) -> None:
     checkpoints = Checkpoints("here", tmp_path, "secret", Reports({}))
-    with pytest.raises(StaleError, match="neither on this node"), checkpoints.open(DIGEST):
+    with pytest.raises(StaleError, match="neither on this node"), checkpoints.open(DIGEST, threading.Event()):
         pass
 
 
 def test_a_copy_that_is_gone_before_its_report_starts_again_when_the_report_has_come(tmp_path: Path) -> None:
     reports = Reports({"here": None}, {"here": None}, {"here": None}, {})
     checkpoints = Checkpoints("here", tmp_path, "secret", reports)
-    with pytest.raises(StaleError, match="before its node's report"), checkpoints.open(DIGEST):
+    with pytest.raises(StaleError, match="before its node's report"), checkpoints.open(DIGEST, threading.Event()):
         pass
     assert reports(DIGEST) == {}
 
@@ -69,7 +70,7 @@ def test_a_copy_that_goes_while_it_is_read_starts_again_unless_it_was_damaged(tm
     (tmp_path / DIGEST).mkdir()
     checkpoints = Checkpoints("here", tmp_path, "secret", Reports({"here": None}, {"other": "http://other"}))
     raises = ModelUnusableError if code is ErrorCode.CHECKPOINT_CORRUPT else StaleError
-    with pytest.raises(raises), checkpoints.open(DIGEST):
+    with pytest.raises(raises), checkpoints.open(DIGEST, threading.Event()):
         raise ModelUnusableError(code, "there is no such file")
 
 
@@ -77,6 +78,13 @@ def test_a_copy_that_its_node_goes_on_to_report_is_damaged(tmp_path: Path, monke
     monkeypatch.setattr(module, "_REPORTED_IN_S", 0.3)
     (tmp_path / DIGEST).mkdir()
     checkpoints = Checkpoints("here", tmp_path, "secret", Reports({"here": None}))
-    with pytest.raises(ModelUnusableError, match="no such file") as caught, checkpoints.open(DIGEST):
+    with pytest.raises(ModelUnusableError, match="no such file") as caught, checkpoints.open(DIGEST, threading.Event()):
         raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, "there is no such file")
     assert caught.value.code is ErrorCode.CHECKPOINT_MISSING
+
+
+def test_nobody_waits_for_the_report_of_a_copy_that_is_not_wanted_any_more(tmp_path: Path) -> None:
+    checkpoints, cancel = Checkpoints("here", tmp_path, "secret", Reports({"here": None})), threading.Event()
+    cancel.set()
+    with pytest.raises(StaleError), checkpoints.open(DIGEST, cancel):
+        pass
