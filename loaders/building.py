@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from loaders.model_files import ModelFiles, read_model_files
 from loaders.reading.pipeline import Cancel
-from loaders.restore import restore
+from loaders.restore import build, restore, settle
 from loaders.source import Source
+from loaders.templates import Template, Templates, template_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,10 @@ class Building:
     bytes (`finish`).
     """
 
-    def __init__(self, source: Source, *, with_model: bool) -> None:
-        self._source = source
+    def __init__(self, source: Source, templates: Templates | None = None, *, with_model: bool) -> None:
+        """`templates` has models that are built but for their weights, and gets this one; without, it is built anew."""
+        self.source = source
+        self._templates = templates
         self._with_model = with_model
         self._tensors: Mapping[str, torch.Tensor] = {}
         self._has_tensors = threading.Event()
@@ -85,7 +88,9 @@ class Building:
 
     def _build(self) -> None:
         try:
-            self._model_files = read_model_files(self._source)
+            key = None if self._templates is None else template_key(self.source)
+            template = None if self._templates is None else self._templates.find(key)
+            self._model_files = read_model_files(self.source) if template is None else template.files()
         except Exception as error:  # noqa: BLE001 - the edge of a thread; `finish` raises it
             self._error = error
             return
@@ -95,9 +100,17 @@ class Building:
         if self._is_abandoned:
             return
         try:
-            self._model = restore(self._model_files.config, self._tensors, self._model_files.dtype)
+            model = self._first_model(self._model_files, key) if template is None else template.fill(self._tensors)
+            self._model = settle(model, self._tensors)
         except Exception:  # noqa: BLE001 - built once more by `finish`, where it is raised
             self._model = None
+
+    def _first_model(self, files: ModelFiles, key: bytes | None) -> PreTrainedModel:
+        """Build a model, and keep it without its weights for the next load, if there is a place for it."""
+        model = build(files.config, self._tensors, files.dtype)
+        if self._templates is not None and key is not None:
+            self._templates.keep(key, Template.of(model, self._tensors, files))
+        return model
 
     def _finished_model(self) -> PreTrainedModel | None:
         if not self._with_model or self._model_files is None:

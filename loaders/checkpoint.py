@@ -28,6 +28,7 @@ from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
 from loaders.reading.plan import LoadPlan
 from loaders.restore import restore
 from loaders.source import Source, open_source
+from loaders.templates import Templates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
     *,
     pool: Pool | None = None,
     with_model: bool = False,
+    templates: Templates | None = None,
     options: ReadOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
@@ -120,34 +122,28 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
 
     `pool` is the node's DRAM tier: what it has is not read again, and what is read stays there. Without one, or when it
     is too small, the memory is this load's own. `with_model` builds the model while the bytes come, for `model()` to
-    return. `on_progress` is called some times a second from this thread; `cancel`
-    ends the load early.
+    return; `templates` has models that are built but for their weights, and gets this one. `on_progress` is called some
+    times a second from this thread; `cancel` ends the load early.
 
     Raises:
         LoaderError: The checkpoint is unsound, a disk failed, or the load was canceled; nothing is left behind.
         torch.OutOfMemoryError: The device has no room.
 
     """
+    control = LoadControl(on_progress=on_progress, cancel=cancel)
     with open_source(Path(path)) as source:
-        control = LoadControl(on_progress=on_progress, cancel=cancel)
-        return load_source(
-            source, device, pool=pool, with_model=with_model, options=options or ReadOptions(), control=control
-        )
+        building = Building(source, templates, with_model=with_model)
+        return load_source(building, device, pool=pool, options=options or ReadOptions(), control=control)
 
 
 def load_source(
-    source: Source,
-    device: str | Sequence[str],
-    *,
-    pool: Pool | None,
-    with_model: bool,
-    options: ReadOptions,
-    control: LoadControl,
+    building: Building, device: str | Sequence[str], *, pool: Pool | None, options: ReadOptions, control: LoadControl
 ) -> LoadedCheckpoint:
     """Read an open checkpoint, wherever its files are; raises what `load` raises."""
     started_s = time.monotonic()
+    source = building.source
     tensors: dict[str, torch.Tensor] = {}
-    with Building(source, with_model=with_model) as building:
+    with building:
 
         def on_tensors(made: dict[str, torch.Tensor]) -> None:
             tensors.update(made)

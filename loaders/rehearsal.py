@@ -1,7 +1,7 @@
-"""Do what a process's first load of a kind of model does besides reading: imports, and patterns that libraries compile.
+"""Do beforehand what loads do besides reading: imports, patterns that libraries compile, models to be filled in.
 
-A load needs the interpreter for it while its readers do: OPT-1.3B was ready after 1.49 s, and after 1.32 when that was
-done before (medians of 5 loads each; the ranges overlap).
+A load needs the interpreter for it while its readers do: OPT-1.3B was ready after 1.49 s, and after 1.32 when the first
+two were done before (medians of 5 loads each; the ranges overlap).
 """
 
 from __future__ import annotations
@@ -10,48 +10,43 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
-from loaders.architecture import read_config
-from loaders.directory import CONFIG, CheckpointDirectory
 from loaders.errors import LoaderError
-from loaders.format.geometry import MODEL_DIRECTORY
-from loaders.restore import check_tensors
-
-#: Kinds that are rehearsed, half a second of one core each, and some 10 MB of code that stays.
-_MAX_KINDS = 16
+from loaders.model_files import read_model_files
+from loaders.restore import build
+from loaders.source import Source, open_source
+from loaders.templates import Template, Templates, template_key
+from loaders.tensors import empty_tensors
 
 
 class Rehearsal:
-    """Knows which kinds of models this process has rehearsed; used by one thread."""
+    """Makes templates of the checkpoints of a node; used by one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
         self._seen: set[Path] = set()
+        # Of models that are no template, one of each kind is enough.
         self._kinds: set[str] = set()
 
     def look(self, paths: Iterable[Path]) -> bool:
-        """Rehearse the first checkpoint of a new kind, if there is one; what is wrong with it, its load will say.
+        """Rehearse the first checkpoint that is unlike the ones before; what is wrong with it, its load will say.
 
         Each path is looked at once. Returns whether there was one, and there may be another.
         """
         for path in paths:
-            if path not in self._seen:
+            if path not in self._seen and self._templates.has_room:
                 self._seen.add(path)
-                if len(self._kinds) < _MAX_KINDS and self._rehearse(path):
-                    return True
+                with suppress(LoaderError), open_source(path) as source:
+                    if self._rehearse(source):
+                        return True
         return False
 
-    def _rehearse(self, path: Path) -> bool:
-        files = path / MODEL_DIRECTORY
-        try:
-            directory = CheckpointDirectory(files if files.is_dir() else path)
-            kind = str(directory.parse_json(CONFIG, directory.require_text(CONFIG)).get("model_type"))
-        except LoaderError:
+    def _rehearse(self, source: Source) -> bool:
+        key, files = template_key(source), read_model_files(source)
+        if key is None or files is None or self._templates.find(key) or files.config.model_type in self._kinds:
             return False
-        if kind in self._kinds:
-            return False
-        self._kinds.add(kind)
-        # As far as a load goes until it finds that every tensor is missing.
-        with suppress(LoaderError):
-            check_tensors(read_config(directory), {}, torch.bfloat16)
+        tensors = empty_tensors(source.plan.tensors)
+        template = Template.of(build(files.config, tensors, files.dtype), tensors, files)
+        if template is None:
+            self._kinds.add(files.config.model_type)
+        self._templates.keep(key, template)
         return True

@@ -23,7 +23,7 @@ from loaders.architecture import model_class
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, CheckpointUnsupportedError
 from loaders.reading.plan import StoredTensor
 from loaders.spreading import spread
-from loaders.tensors import torch_dtype
+from loaders.tensors import empty_tensors
 
 #: transformers keeps what it is doing in globals: two threads that build models find tied weights missing.
 _building = threading.Lock()
@@ -49,21 +49,32 @@ class _NoAllocation(TorchDispatchMode):
 
 
 def restore(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
+    """Build a model over `tensors` that runs where they are; raises what `build` raises."""
+    return settle(build(config, tensors, dtype), tensors)
+
+
+def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
     """Build a model over `tensors`, without copying those that its class takes as they are.
 
-    Buffers that no checkpoint stores are computed on the CPU and follow the tensors to their devices.
+    Buffers that no checkpoint stores are computed, on the CPU. With tensors that have no memory it costs none.
+    Raises CheckpointMissingError, CheckpointCorruptError or CheckpointUnsupportedError if they do not make the model.
     """
     model, report = _from_tensors(config, tensors, dtype)
     _check_report(report)
     _unwrap(model)
     model.requires_grad_(requires_grad=False)
+    model.eval()
+    return model
+
+
+def settle(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """Make a model that was built over `tensors` run where they are: its other buffers follow them."""
     devices = {tensor.device for tensor in tensors.values()}
     if len(devices) == 1:
         model.to(devices.pop())  # type: ignore[arg-type] # its stub knows no device alone
     else:
         spread(model, cast("torch.nn.Embedding", model.get_input_embeddings()).weight.device)
     _check_materialised(model)
-    model.eval()
     return model
 
 
@@ -73,12 +84,8 @@ def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], 
     Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong, or config.json.
     """
     with _NoAllocation():  # type: ignore[no-untyped-call] # torch's constructor
-        shapes = {
-            name: torch.empty(tensor.shape, dtype=torch_dtype(tensor.dtype), device="meta")
-            for name, tensor in stored.items()
-        }
         try:
-            model, report = _from_tensors(config, shapes, dtype)
+            model, report = _from_tensors(config, empty_tensors(stored), dtype)
         except RuntimeError as error:
             # Some architectures store many small tensors that become one; they did not go together.
             raise CheckpointCorruptError(_odd_one_out(stored) or str(error)) from error

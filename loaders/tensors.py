@@ -72,6 +72,15 @@ def view_tensors(
     return named
 
 
+def empty_tensors(tensors: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor]:
+    """Make tensors of these types and shapes that have no memory; tied ones are the same object."""
+    made = {
+        tensor: torch.empty(tensor.shape, dtype=torch_dtype(tensor.dtype), device="meta")
+        for tensor in dict.fromkeys(tensors.values())
+    }
+    return {name: made[tensor] for name, tensor in tensors.items()}
+
+
 def _view(tensor: StoredTensor, storage: torch.Tensor) -> torch.Tensor:
     dtype = torch_dtype(tensor.dtype)
     if storage.data_ptr() % dtype.itemsize:

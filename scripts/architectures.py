@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformers import (
 )
 
 from loaders.checkpoint import load
+from loaders.rehearsal import Rehearsal
+from loaders.templates import Templates
 from loaders.writer.convert import convert
 
 _TOKEN_IDS = torch.arange(12)[None] % 100
@@ -109,12 +112,19 @@ def differences(path: Path, converted: Path) -> list[str]:
     convert(path, converted)
     found = []
     for form, directory in (("safetensors", path), ("converted", converted)):
-        for with_model in (False, True):
-            with load(directory, with_model=with_model) as checkpoint:
+        loaded, rehearsed = Templates(), Templates()
+        Rehearsal(rehearsed).look([directory])
+        ways = {
+            "built afterwards": partial(load, directory),
+            "built while the bytes came": partial(load, directory, with_model=True, templates=loaded),
+            "filled in after that": partial(load, directory, with_model=True, templates=loaded),
+            "filled in after a rehearsal": partial(load, directory, with_model=True, templates=rehearsed),
+        }
+        for way, load_once in ways.items():
+            with load_once() as checkpoint:
                 logits = _logits(checkpoint.model())
             if not torch.equal(logits, expected):
-                how = "built while the bytes came" if with_model else "built afterwards"
-                found.append(f"{form}, {how}: off by {(logits - expected).abs().max():.1e}")
+                found.append(f"{form}, {way}: off by {(logits - expected).abs().max():.1e}")
     return found
 
 

@@ -31,7 +31,9 @@ from scripts.load.contestants import READS, Files
 from scripts.load.decoding import decode_during_load
 from scripts.load.rounds import Ceiling, State, bring_about, load_once
 
-_OURS = ("ours", "ours, pool in the clock", "ours, direct safetensors", "ours, whole model")
+#: With the template that a worker keeps of each kind of model, and without.
+_WHOLE = ("ours, whole model", "ours, whole model built in the clock")
+_OURS = ("ours", "ours, pool in the clock", "ours, direct safetensors", *_WHOLE)
 _PEERS = ("safetensors", "torch.load", "torch.load, mmap", "runai")
 _MORE_PEERS = ("transformers", "fastsafetensors", "tensorizer")
 #: Reads go on in parallel with the others' forms of the same checkpoint: none is larger than this times the tensors.
@@ -145,14 +147,14 @@ def _compare(files: Files, pool: Pool, ceiling: Ceiling | None, arguments: argpa
                 checksums[contestant].add(sample.checksum)
     different = {name: found for name, found in checksums.items() if found != checksums["safetensors"]}
     # A model's state dict names tied weights twice, so what is added up there is more.
-    different = {name: found for name, found in different.items() if name not in {"ours, whole model", "transformers"}}
+    different = {name: found for name, found in different.items() if name not in {*_WHOLE, "transformers"}}
     if different:
         raise RuntimeError(f"not everybody loaded the same bytes: {different}, safetensors {checksums['safetensors']}")
     return samples
 
 
 def _figures(samples: Samples) -> dict[str, float]:
-    """Ratios of medians: above 1 we are faster than who is named; the last one is our share of the bytes' time.
+    """Ratios of medians: above 1 we are faster than who is named; the last two are a whole model's time in the bytes'.
 
     Those of a state that was left out are not there.
     """
@@ -171,7 +173,8 @@ def _figures(samples: Samples) -> dict[str, float]:
         "direct_over_ceiling": seconds("ceiling") / seconds("ours, direct safetensors"),
         "found_over_best_peer": min(peers, default=nan) / seconds("ours", State.FOUND),
         "warm_over_safetensors": seconds("safetensors", State.WARM) / seconds("ours", State.WARM),
-        "ready_over_bytes": seconds("ours, whole model") / seconds("ours"),
+        "ready_over_bytes": seconds("ours, whole model built in the clock") / seconds("ours"),
+        "filled_over_bytes": seconds("ours, whole model") / seconds("ours"),
     }
     return {name: value for name, value in figures.items() if not isnan(value)}
 

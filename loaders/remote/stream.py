@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from loaders.building import Building
 from loaders.checkpoint import LoadedCheckpoint, load_source
 from loaders.devices.loaded import LoadedFrom
 from loaders.memory.pool import Pool
@@ -17,6 +18,7 @@ from loaders.remote.folder import DownloadFolder
 from loaders.remote.retries import RetryPolicy
 from loaders.remote.source import DEFAULT_CONNECTIONS, RemoteSource, open_remote
 from loaders.remote.url import parse_url
+from loaders.templates import Templates
 
 
 def stream(  # noqa: PLR0913 - all but the URL have defaults that are right for almost everybody
@@ -66,16 +68,16 @@ def load_remote(  # noqa: PLR0913 - the choices of `stream`
     *,
     pool: Pool | None = None,
     with_model: bool = False,
+    templates: Templates | None = None,
     num_connections: int = DEFAULT_CONNECTIONS,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
 ) -> LoadedCheckpoint:
     """Read a remote checkpoint that is open; raises what `stream` raises."""
     loaded = load_source(
-        remote.source,
+        Building(remote.source, templates, with_model=with_model),
         device,
         pool=pool,
-        with_model=with_model,
         options=remote.read_options(num_connections),
         # The queue of the node is for its disk, which this does not read.
         control=LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel), turn=AnyTime()),

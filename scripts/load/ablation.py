@@ -14,6 +14,7 @@ from loaders import checkpoint
 from loaders.memory.pool import Pool
 from loaders.reading.pipeline import DEFAULT_THREADS, ReadOptions
 from loaders.rehearsal import Rehearsal
+from loaders.templates import Templates
 from scripts.load.contestants import Files
 from scripts.load.rounds import State, bring_about
 
@@ -36,7 +37,7 @@ def ablation(files: Files, pool: Pool, num_rounds: int) -> dict[str, list[float]
         "a whole model, a chunk a read": lambda: _load(files, pool, digests, with_model=True),
         "a whole model, several chunks a read": lambda: _load(files, pool, product, with_model=True),
     }
-    Rehearsal().look([files.converted])
+    Rehearsal(Templates()).look([files.converted])
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(num_rounds):
         for name, step in steps.items():

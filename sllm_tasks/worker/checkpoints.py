@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from loaders.rehearsal import Rehearsal
 from loaders.remote.source import RemoteSource
+from loaders.templates import Templates
 from sllm_tasks.engines.loading import loader_errors
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, StaleError
 from sllm_tasks.peers.source import open_from_peers
@@ -33,6 +34,8 @@ class OpenedCheckpoint:
 
     #: Everything but the weights is there.
     path: Path
+    #: Models of this worker that are built but for their weights.
+    templates: Templates
     #: Where the weights are; None: there as well.
     remote: RemoteSource | None = None
 
@@ -51,7 +54,8 @@ class Checkpoints:
         self._folder = folder
         self._secret = secret
         self._find_copies = find_copies
-        self._rehearsal = Rehearsal()
+        self._templates = Templates()
+        self._rehearsal = Rehearsal(self._templates)
         self._tokenizers = Tokenizers(_MAX_TOKENIZERS)
         # Whose tokenizers were parsed before anybody asked.
         self._parsed: set[Path] = set()
@@ -90,7 +94,8 @@ class Checkpoints:
         path = self._folder / digest
         is_here = path.is_dir()
         try:
-            with nullcontext(OpenedCheckpoint(path=path)) if is_here else self._from_others(digest) as opened:
+            opened = OpenedCheckpoint(path=path, templates=self._templates)
+            with nullcontext(opened) if is_here else self._from_others(digest) as opened:
                 yield opened
         except ModelUnusableError as error:
             if error.code in _MAYBE_GONE and self._was_reported_wrongly(digest, cancel, is_here=is_here):
@@ -104,7 +109,7 @@ class Checkpoints:
             message = f"checkpoint {digest} is neither on this node nor on another one that lives"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
         with loader_errors(), open_from_peers(digest, self._secret, lambda: self._agents_with(digest)) as remote:
-            yield OpenedCheckpoint(path=remote.path, remote=remote)
+            yield OpenedCheckpoint(path=remote.path, templates=self._templates, remote=remote)
 
     def _agents_with(self, digest: str) -> list[str]:
         """Where the agents of other nodes are that have a checkpoint."""

@@ -69,10 +69,22 @@ class NodeMemory:
         """Load a checkpoint, chunk by chunk as it arrives; see `loaders.checkpoint.load`."""
         if opened.remote is not None:
             return load_remote(
-                opened.remote, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
+                opened.remote,
+                devices,
+                pool=self._pool,
+                with_model=with_model,
+                templates=opened.templates,
+                on_progress=on_progress,
+                cancel=cancel,
             )
         return checkpoint.load(
-            opened.path, devices, pool=self._pool, with_model=with_model, on_progress=on_progress, cancel=cancel
+            opened.path,
+            devices,
+            pool=self._pool,
+            with_model=with_model,
+            templates=opened.templates,
+            on_progress=on_progress,
+            cancel=cancel,
         )
 
     def _prepare(self) -> None:
