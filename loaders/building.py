@@ -11,11 +11,12 @@ from typing import Self
 import torch
 from transformers import PreTrainedModel
 
+from loaders.devices.loaded import SideBySide
 from loaders.model_files import ModelFiles, read_model_files
 from loaders.reading.pipeline import Cancel
-from loaders.restore import build, restore, settle
+from loaders.restore import restore, settle
 from loaders.source import Source
-from loaders.templates import Template, Templates, template_key
+from loaders.templates import Template, Templates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Building:
         self._templates = templates
         self._with_model = with_model
         self._tensors: Mapping[str, torch.Tensor] = {}
+        self._side_by_side: SideBySide = lambda _: None
         self._has_tensors = threading.Event()
         self._is_abandoned = False
         self._model_files: ModelFiles | None = None
@@ -49,9 +51,10 @@ class Building:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._build, name="build-model", daemon=True)
 
-    def use(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def use(self, tensors: Mapping[str, torch.Tensor], side_by_side: SideBySide) -> None:
         """Build over these; their bytes need not be there."""
         self._tensors = tensors
+        self._side_by_side = side_by_side
         self._has_tensors.set()
 
     def finish(self) -> Built:
@@ -88,8 +91,7 @@ class Building:
 
     def _build(self) -> None:
         try:
-            key = None if self._templates is None else template_key(self.source)
-            template = None if self._templates is None else self._templates.find(key)
+            template = None if self._templates is None else self._templates.find(self.source)
             self._model_files = read_model_files(self.source) if template is None else template.files()
         except Exception as error:  # noqa: BLE001 - the edge of a thread; `finish` raises it
             self._error = error
@@ -100,23 +102,23 @@ class Building:
         if self._is_abandoned:
             return
         try:
-            model = self._first_model(self._model_files, key) if template is None else template.fill(self._tensors)
-            self._model = settle(model, self._tensors)
+            self._model = self._built(self._model_files) if template is None else self._filled(template)
         except Exception:  # noqa: BLE001 - built once more by `finish`, where it is raised
             self._model = None
 
-    def _first_model(self, files: ModelFiles, key: bytes | None) -> PreTrainedModel:
-        """Build a model, and keep it without its weights for the next load, if there is a place for it."""
-        model = build(files.config, self._tensors, files.dtype)
-        if self._templates is not None and key is not None:
-            self._templates.keep(key, Template.of(model, self._tensors, files))
-        return model
+    def _filled(self, template: Template) -> PreTrainedModel | None:
+        """None where the class has to join tensors: `finish` lets it, when their bytes are there."""
+        model = template.fill(self._tensors, self._side_by_side)
+        return None if model is None else settle(model, self._tensors)
+
+    def _built(self, files: ModelFiles) -> PreTrainedModel:
+        return restore(files.config, self._tensors, files.dtype)
 
     def _finished_model(self) -> PreTrainedModel | None:
         if not self._with_model or self._model_files is None:
             return None
         if self._model is None or not _shows(self._model, self._tensors):
-            return restore(self._model_files.config, self._tensors, self._model_files.dtype)
+            return self._built(self._model_files)
         return self._model
 
 

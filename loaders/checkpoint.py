@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from loaders.building import Building, Built
 from loaders.devices.cpu import load_on_cpu
 from loaders.devices.cuda import load_on_gpus
-from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors
+from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors, SideBySide
 from loaders.devices.parts import split_plan
 from loaders.errors import CheckpointMissingError, LoadCanceledError, LoaderError
 from loaders.memory.load_queue import Ticket
@@ -145,9 +145,9 @@ def load_source(
     tensors: dict[str, torch.Tensor] = {}
     with building:
 
-        def on_tensors(made: dict[str, torch.Tensor]) -> None:
+        def on_tensors(made: dict[str, torch.Tensor], side_by_side: SideBySide) -> None:
             tensors.update(made)
-            building.use(tensors)
+            building.use(tensors, side_by_side)
 
         try:
             loaded = _load_tensors(

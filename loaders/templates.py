@@ -17,10 +17,14 @@ import torch
 from transformers import PreTrainedModel
 
 from loaders.copying import copy_model
+from loaders.devices.loaded import SideBySide
 from loaders.directory import CONFIG, GENERATION_CONFIG, CheckpointDirectory
-from loaders.model_files import ModelFiles
+from loaders.joining import Joined, Joining
+from loaders.model_files import ModelFiles, read_model_files
 from loaders.reading.plan import StoredTensor
+from loaders.restore import build
 from loaders.source import Source
+from loaders.tensors import empty_tensors
 
 #: One of a model with 32 layers takes a megabyte.
 _MAX_TEMPLATES = 32
@@ -28,34 +32,57 @@ _MAX_TEMPLATES = 32
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A model without weights, and where each stored tensor belongs in it. Never run, and never changed."""
+    """A model without weights, and which stored tensors belong where in it. Never run, and never changed."""
 
     _files: ModelFiles
     _model: PreTrainedModel
-    #: The model's parameters and persistent buffers, and which stored tensor each of them is.
-    _parts: Sequence[tuple[torch.Tensor, str]]
+    #: The model's parameters and persistent buffers, and what each of them consists of.
+    _parts: Sequence[tuple[torch.Tensor, Joined]]
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], files: ModelFiles) -> Self | None:
-        """Take the weights out of a copy of a model that was built over `tensors` and has not run yet.
+    def of(cls, files: ModelFiles, stored: Mapping[str, StoredTensor]) -> Self | None:
+        """Build a model over tensors without memory.
 
-        None for a model that stores something else than these: its class computes weights from them.
+        None for one that computes some of its weights from what is stored. Raises what `build` raises.
         """
-        names = {_place(tensor): name for name, tensor in reversed(list(tensors.items()))}
-        stored = list(model.state_dict(keep_vars=True).values())
-        if any(_place(part) not in names for part in stored):
-            return None
-        empty = {id(part): _like(part, torch.empty_like(part, device="meta")) for part in stored}
-        parts = [(empty[id(part)], names[_place(part)]) for part in stored]
-        return cls(replace(files, config=deepcopy(files.config)), copy_model(model, empty), parts)
+        tensors = empty_tensors(stored)
+        with Joining(tensors) as joining:
+            model = build(files.config, tensors, files.dtype)
+        parts = [(part, joining.find(part)) for part in model.state_dict(keep_vars=True).values()]
+        known = [(part, joined) for part, joined in parts if joined is not None]
+        return cls(files, model, known) if len(known) == len(parts) else None
+
+    @property
+    def joined(self) -> list[tuple[str, ...]]:
+        """Stored tensors that the model joins: in this order, side by side, they are what it wants."""
+        return [part.names for _, part in self._parts if len(part.pieces) > 1]
 
     def files(self) -> ModelFiles:
         """What the execution files say, for the caller to keep."""
         return replace(self._files, config=deepcopy(self._files.config))
 
-    def fill(self, tensors: Mapping[str, torch.Tensor]) -> PreTrainedModel:
-        """Make a model over `tensors`, whose bytes need not be there; its other buffers are on the CPU."""
-        return copy_model(self._model, {id(part): _like(part, tensors[name]) for part, name in self._parts})
+    def fill(self, tensors: Mapping[str, torch.Tensor], side_by_side: SideBySide) -> PreTrainedModel | None:
+        """Make a model over `tensors`, whose bytes need not be there; its other buffers are on the CPU.
+
+        None when tensors that the model joins do not lie side by side.
+        """
+        parts: dict[int, torch.Tensor] = {}
+        for part, joined in self._parts:
+            tensor = _tensor(part, joined, tensors, side_by_side)
+            if tensor is None:
+                return None
+            is_parameter = isinstance(part, torch.nn.Parameter)
+            parts[id(part)] = torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
+        return copy_model(self._model, parts)
+
+
+def _tensor(
+    part: torch.Tensor, joined: Joined, tensors: Mapping[str, torch.Tensor], side_by_side: SideBySide
+) -> torch.Tensor | None:
+    if len(joined.pieces) == 1:
+        return tensors[joined.names[0]]
+    found = side_by_side(joined.names)
+    return None if found is None else found.view(part.dtype).view(joined.shape)
 
 
 class Templates:
@@ -63,30 +90,48 @@ class Templates:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_key: OrderedDict[bytes, Template] = OrderedDict()
+        # None for models that are built anew each time.
+        self._by_key: OrderedDict[bytes, Template | None] = OrderedDict()
 
-    def find(self, key: bytes | None) -> Template | None:
-        """Find the template of a key, if there is one."""
+    def find(self, source: Source) -> Template | None:
+        """Find or make the template of a checkpoint; None where there is none, or what is there makes no model."""
+        key = template_key(source)
+        if key is None:
+            return None
         with self._lock:
-            if key is None or key not in self._by_key:
-                return None
-            self._by_key.move_to_end(key)
-            return self._by_key[key]
-
-    def keep(self, key: bytes, template: Template | None) -> None:
-        """Keep a template, if there is one; which was not used for longest goes when there are too many."""
-        if template is None:
-            return
+            if key in self._by_key:
+                self._by_key.move_to_end(key)
+                return self._by_key[key]
+        template = make_template(source)
         with self._lock:
             self._by_key[key] = template
-            self._by_key.move_to_end(key)
             if len(self._by_key) > _MAX_TEMPLATES:
                 self._by_key.popitem(last=False)
+        return template
+
+    def has(self, source: Source) -> bool:
+        """Whether it is known of a checkpoint if it has one; so it is of one without a model."""
+        key = template_key(source)
+        return key is None or key in self._by_key
 
     @property
     def has_room(self) -> bool:
         """Whether another one would drive none out."""
         return len(self._by_key) < _MAX_TEMPLATES
+
+
+def make_template(source: Source) -> Template | None:
+    """Make the template of a checkpoint; None where there is none, or what is there makes no model.
+
+    Raises LoaderError for files that cannot be read.
+    """
+    files = read_model_files(source)
+    if files is None:
+        return None
+    try:
+        return Template.of(files, source.plan.tensors)
+    except Exception:  # noqa: BLE001 - the load that builds it over its tensors raises it, with its name
+        return None
 
 
 def template_key(source: Source) -> bytes | None:
@@ -112,14 +157,3 @@ def _shapes(tensors: Mapping[str, StoredTensor]) -> Iterable[str]:
     first: dict[StoredTensor, str] = {}
     for name, tensor in sorted(tensors.items(), key=lambda item: item[0]):
         yield f"{name} {tensor.dtype} {tensor.shape} {first.setdefault(tensor, name)}"
-
-
-def _place(tensor: torch.Tensor) -> tuple[object, ...]:
-    """Equal for tensors that are the same memory, and for those without memory that would be."""
-    storage = tensor.untyped_storage()._cdata  # noqa: SLF001 - `data_ptr` is 0 for all that have no memory
-    return storage, tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset()
-
-
-def _like(part: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Make a tensor a parameter, if the part that it is to be is one."""
-    return torch.nn.Parameter(tensor, requires_grad=False) if isinstance(part, torch.nn.Parameter) else tensor

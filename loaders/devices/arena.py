@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -55,7 +55,15 @@ class ImageArena:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Make every tensor."""
-        return view_tensors(self._plan.tensors, lambda offset, count: self._bytes[offset : offset + count], {})
+        return view_tensors(self._plan.tensors, self._storage_bytes, {})
+
+    def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
+        """See `loaders.devices.loaded.SideBySide`."""
+        place = self._plan.side_by_side(names)
+        return None if place is None else self._storage_bytes(*place)
+
+    def _storage_bytes(self, offset: int, num_bytes: int) -> torch.Tensor:
+        return self._bytes[offset : offset + num_bytes]
 
     def _digested_files(self) -> list[list[tuple[int, Chunk]]]:
         """Chunks with digests, file by file: only the last of a file may be short, as one launch demands."""

@@ -60,6 +60,11 @@ class Arenas:
         """Make every tensor."""
         return {name: tensor for arena in self._arenas for name, tensor in arena.tensors().items()}
 
+    def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
+        """See `loaders.devices.loaded.SideBySide`; of one device, since joined tensors are of one layer."""
+        found = (arena.side_by_side(names) for arena in self._arenas)
+        return next((tensor for tensor in found if tensor is not None), None)
+
     def _copied(self, chunks: Sequence[int], number: int) -> None:
         index = chunks[number]
         self._num_copying[index] -= 1

@@ -44,7 +44,7 @@ def _has(pool: Pool, plan: LoadPlan) -> bool:
 def _from_page_cache(plan: LoadPlan, on_tensors: OnTensors) -> Loaded:
     mapping = map_files(plan)
     image = CpuImage(plan, mapping)
-    on_tensors(image.tensors())
+    on_tensors(image.tensors(), image.side_by_side)
     for index in range(len(plan.chunks)):
         begin = index * CHUNK_BYTES
         image.accept(index, mapping.view[begin : begin + CHUNK_BYTES])
@@ -76,7 +76,7 @@ def _fill(
     on_tensors: OnTensors,
 ) -> Loaded:
     image = CpuImage(plan, mapping)
-    on_tensors(image.tensors())
+    on_tensors(image.tensors(), image.side_by_side)
     done = Pipeline(plan, memory, image, options=options, control=control).run()
     image.finish()
     return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)

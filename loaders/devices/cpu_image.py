@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from loaders.devices.unpacking import Unpacking
@@ -35,6 +37,11 @@ class CpuImage:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Make every tensor."""
         return view_tensors(self._plan.tensors, self._storage_bytes, self._unpacking.storages)
+
+    def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
+        """See `loaders.devices.loaded.SideBySide`."""
+        place = self._plan.side_by_side(names)
+        return None if place is None else self._storage_bytes(*place)
 
     def _storage_bytes(self, offset: int, num_bytes: int) -> torch.Tensor:
         if num_bytes == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,8 +19,10 @@ class LoadedFrom(StrEnum):
     REMOTE = "remote"
 
 
+#: Finds memory that is that of stored tensors, one behind the other, as bytes; None if they do not lie like that.
+SideBySide = Callable[[Sequence[str]], torch.Tensor | None]
 #: Gets the tensors as soon as they have their memory, long before that has its bytes.
-OnTensors = Callable[[dict[str, torch.Tensor]], None]
+OnTensors = Callable[[dict[str, torch.Tensor], SideBySide], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

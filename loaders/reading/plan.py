@@ -10,8 +10,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 
 from loaders.errors import CheckpointCorruptError, CheckpointUnsupportedError
+from loaders.format.dtypes import ITEMSIZE
 from loaders.format.files import OpenFile
 from loaders.format.geometry import CHUNK_BYTES, align_up
 from loaders.format.packing import Packing
@@ -49,6 +51,15 @@ class StoredTensor:
     storage_offset: int = 0
     packing: Packing | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is all of its storage, contiguous and not packed."""
+        return (
+            self.packing is None
+            and self.stride == contiguous_stride(self.shape)
+            and prod(self.shape) * ITEMSIZE[self.dtype] == self.num_bytes
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
@@ -69,6 +80,21 @@ class LoadPlan:
     def image_bytes(self) -> int:
         """Size of the image."""
         return len(self.chunks) * CHUNK_BYTES
+
+    def side_by_side(self, names: Sequence[str]) -> tuple[int, int] | None:
+        """Where in the image contiguous tensors lie, in this order and with nothing between them, and their bytes.
+
+        None if they do not, or not all of them are here.
+        """
+        tensors = [self.tensors[name] for name in names if name in self.tensors]
+        if not tensors or len(tensors) < len(names):
+            return None
+        begin = end = tensors[0].offset
+        for tensor in tensors:
+            if tensor.offset != end or tensor.dtype != tensors[0].dtype or not tensor.is_plain:
+                return None
+            end += tensor.num_bytes
+        return begin, end - begin
 
     def tensors_in(self, index: int) -> list[str]:
         """Names of the tensors that a chunk has a part of."""

@@ -15,6 +15,7 @@ from loaders.format.manifest import Content, FileRecord, Manifest, PartitionReco
 from loaders.format.validate import open_checkpoint
 from loaders.writer.chunk_run import ChunkRun, ChunkSink
 from loaders.writer.chunks import ChunkAssembler
+from loaders.writer.joins import joined_tensors
 from loaders.writer.layout import Layout, plan_layout
 from loaders.writer.measure import Cancel, measure_packings
 from loaders.writer.receive import ROOM_FOR_SMALL_FILES
@@ -62,7 +63,15 @@ def convert(  # noqa: PLR0913 - all but two have defaults that are right for alm
     destination = Path(os.path.abspath(destination))  # noqa: PTH100 - links in it are the caller's business
     with opened:
         packings = measure_packings(opened, num_threads=num_threads, cancel=cancel) if pack else {}
-        layout = plan_layout(opened.tensors, opened.storage_bytes, num_partitions=num_partitions, packings=packings)
+        names = [tensor.name for tensor in opened.tensors]
+        together = () if isinstance(source, Mapping) else joined_tensors(Path(source), names)
+        layout = plan_layout(
+            opened.tensors,
+            opened.storage_bytes,
+            num_partitions=num_partitions,
+            packings=packings,
+            together=together,
+        )
         conversion = _Conversion(opened, layout, destination, origin or opened.description)
         if os.path.lexists(destination):
             return conversion.compare(num_threads, on_progress, cancel)

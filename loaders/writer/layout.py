@@ -74,13 +74,18 @@ def plan_layout(
     *,
     num_partitions: int = 1,
     packings: Mapping[int, Packing] | None = None,
+    together: Sequence[Sequence[str]] = (),
 ) -> Layout:
     """Give every storage its place, in the order of the model's layers; the order of `tensors` means nothing.
 
-    `packings` tells which storages are to be packed. Raises CheckpointUnsupportedError for what the format cannot hold.
+    `packings` tells which storages are to be packed, `together` which tensors of a layer are to lie side by side in
+    their order. Raises CheckpointUnsupportedError for what the format cannot hold.
     """
     _check_limits(tensors, num_partitions)
-    ordered = sorted(tensors, key=lambda tensor: (group_of(tensor.name), tensor.name))
+    places = {name: (names[0], number) for names in together for number, name in enumerate(names)}
+    ordered = sorted(
+        tensors, key=lambda tensor: (group_of(tensor.name), places.get(tensor.name, (tensor.name, 0)), tensor.name)
+    )
     sharing: dict[int, list[SourceTensor]] = defaultdict(list)
     for tensor in ordered:
         sharing[tensor.storage].append(tensor)

@@ -31,8 +31,9 @@ class PlayedDevices(TorchFunctionMode):
         wanted = _take_device(named)
         result = func(*args, **named)
         if wanted is None:
-            # Rows of any device may be chosen by numbers that are on the CPU.
-            together = args[:1] if func == torch.Tensor.__getitem__ and _is_here(args[1]) else args
+            # Rows of any device may be chosen by numbers that are on the CPU; a copy is told of all other copies.
+            is_alone = func == torch.Tensor.__deepcopy__ or (func == torch.Tensor.__getitem__ and _is_here(args[1]))
+            together = args[:1] if is_alone else args
             devices = {played_device(tensor) for tensor in _tensors((together, named)) if tensor.dim() > 0}
             if len(devices) > 1 and func not in _COPIES:
                 raise RuntimeError(f"Expected all tensors to be on the same device: {func} was given {devices}")

@@ -71,7 +71,9 @@ def load(path: Path, device: str, pool: Pool | None) -> tuple[dict[str, torch.Te
     tensors: dict[str, torch.Tensor] = {}
     with open_source(path) as source:
         parts = split_plan(source.plan, [torch.device(device)], by_partition=True)
-        loaded = load_on_gpus(source.plan, parts, pool, ReadOptions(), LoadControl(), tensors.update)
+        loaded = load_on_gpus(
+            source.plan, parts, pool, ReadOptions(), LoadControl(), lambda made, _: tensors.update(made)
+        )
     return tensors, loaded
 
 

@@ -10,10 +10,14 @@ import torch
 from transformers import DynamicCache, OPTConfig, PreTrainedModel
 
 from loaders import checkpoint
+from loaders.devices.cuda import load_on_gpus
 from loaders.devices.parts import Part, split_plan
 from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import CHUNK_BYTES
+from loaders.reading.pipeline import LoadControl, ReadOptions
+from loaders.restore import settle
 from loaders.source import open_source
+from loaders.templates import make_template
 from loaders.writer.convert import convert
 from loaders.writer.layers import group_of
 from scripts.demo_checkpoints import TINY_CONFIGS, make_tiny
@@ -73,6 +77,24 @@ def test_packed_tensors_are_unpacked_where_they_are_needed(tmp_path: Path) -> No
     tiny = make_tiny(tmp_path / "tiny", dtype=torch.bfloat16)
     convert(tiny, tmp_path / "converted", num_partitions=2, pack=True)
     assert_runs_over(tmp_path / "converted", DEVICES)
+
+
+@pytest.mark.parametrize("num_partitions", [1, 2])
+def test_experts_that_lie_side_by_side_are_one_tensor_on_their_device(tmp_path: Path, num_partitions: int) -> None:
+    tiny = make_tiny(tmp_path / "tiny", "mixtral")
+    convert(tiny, tmp_path / "converted", num_partitions=num_partitions)
+    expected, made = expected_logits(tiny), []
+    with PlayedDevices(), open_source(tmp_path / "converted") as source:
+        parts = split_plan(source.plan, [torch.device(name) for name in DEVICES], by_partition=True)
+        load_on_gpus(source.plan, parts, None, ReadOptions(), LoadControl(), lambda *tensors: made.append(tensors))
+        ((tensors, side_by_side),) = made
+        model = make_template(source).fill(tensors, side_by_side)
+        settle(model, tensors)
+        for found, wanted in zip(logits(model), expected, strict=True):
+            assert torch.equal(found, wanted)
+    assert {str(played_device(part)) for name, part in model.named_parameters() if "experts" in name} == set(DEVICES)
+    memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    assert {part.untyped_storage().data_ptr() for part in model.parameters()} <= memory, "nothing was copied"
 
 
 def test_a_projection_before_the_first_layer_may_lie_with_the_last(

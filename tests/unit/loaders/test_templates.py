@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import MixtralConfig, PreTrainedModel
 
 from loaders.checkpoint import load
+from loaders.errors import CheckpointMissingError
 from loaders.rehearsal import Rehearsal
 from loaders.restore import build
 from loaders.source import open_source
-from loaders.templates import Template, Templates, template_key
-from loaders.tensors import empty_tensors
+from loaders.templates import Templates, template_key
 from loaders.writer.convert import convert
 from scripts.demo_checkpoints import TINY_CONFIGS, make_tiny
 
@@ -30,7 +31,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         kinds.append(config.model_type)
         return build(config, tensors, dtype)
 
-    for module in ("building", "rehearsal", "restore"):
+    for module in ("templates", "restore"):
         monkeypatch.setattr(f"loaders.{module}.build", note)
     return kinds
 
@@ -43,6 +44,11 @@ def _model(path: Path, templates: Templates | None) -> PreTrainedModel:
 def _key(path: Path) -> bytes | None:
     with open_source(path) as source:
         return template_key(source)
+
+
+def _has(templates: Templates, path: Path) -> bool:
+    with open_source(path) as source:
+        return templates.has(source)
 
 
 def _seen(rehearsal: Rehearsal, *paths: Path) -> int:
@@ -78,7 +84,7 @@ def test_a_known_model_is_not_built_again_in_either_form(tmp_path: Path, builds:
     assert builds == ["opt", "opt"]
 
 
-def test_the_first_load_of_a_kind_leaves_a_template(tmp_path: Path, builds: list[str]) -> None:
+def test_the_first_load_of_a_kind_makes_its_template(tmp_path: Path, builds: list[str]) -> None:
     path, templates = make_tiny(tmp_path, "llama"), Templates()
     for _ in range(3):
         _model(path, templates)
@@ -148,18 +154,51 @@ def test_tensors_without_a_model_have_none(tmp_path: Path) -> None:
         assert checkpoint.tensors
 
 
-def test_a_model_that_computes_weights_from_stored_ones_is_no_template(tmp_path: Path) -> None:
-    with open_source(make_tiny(tmp_path, "mixtral")) as source:
-        tensors = empty_tensors(source.plan.tensors)
-    with load(tmp_path) as checkpoint:
-        files = checkpoint.model_files
-        assert Template.of(build(files.config, tensors, files.dtype), tensors, files) is None
+@pytest.fixture(params=[1, 2])
+def experts(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose class joins experts, more of them than there are digits; over so many partitions."""
+    sizes = TINY_CONFIGS["mixtral"].to_dict() | {"num_local_experts": 12}
+    monkeypatch.setitem(TINY_CONFIGS, "experts", MixtralConfig(**sizes))
+    path = make_tiny(tmp_path / "experts", "experts")
+    convert(path, tmp_path / "converted", num_partitions=request.param)
+    return tmp_path / "converted"
 
 
-def test_one_such_model_of_a_kind_is_rehearsed(tmp_path: Path, builds: list[str]) -> None:
-    paths = [make_tiny(tmp_path / name, "mixtral", seed=seed) for seed, name in enumerate("abc")]
-    assert _seen(Rehearsal(Templates()), *paths) == 1
-    assert builds == ["mixtral"]
+def test_experts_are_one_tensor_where_they_lie(experts: Path) -> None:
+    with load(experts, with_model=True, templates=Templates()) as checkpoint:
+        model, stored = checkpoint.model(), [tensor.data_ptr() for tensor in checkpoint.tensors.values()]
+    joined = [part for name, part in model.named_parameters() if "experts" in name]
+    assert [part.shape[0] for part in joined] == [12] * 4
+    assert all(part.is_contiguous() for part in joined)
+    assert {part.data_ptr() for part in model.parameters()} <= set(stored)
+    expected = _model(experts, None)
+    assert expected.state_dict().keys() == model.state_dict().keys()
+    for name, part in expected.state_dict().items():
+        assert torch.equal(part, model.state_dict()[name]), name
+    assert torch.equal(model(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "packed"])
+def test_experts_that_lie_otherwise_are_joined_by_the_class(tmp_path: Path, form: str) -> None:
+    path, templates = make_tiny(tmp_path / "experts", "mixtral", dtype=torch.bfloat16), Templates()
+    expected = _model(path, None)
+    if form == "packed":
+        convert(path, tmp_path / "packed", pack=True)
+        path = tmp_path / "packed"
+    for _ in range(2):
+        assert torch.equal(_model(path, templates)(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
+
+
+def test_what_makes_no_model_is_named_by_its_load_each_time(tmp_path: Path) -> None:
+    path, templates = make_tiny(tmp_path, "llama"), Templates()
+    tensors = load_file(path / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, path / "model.safetensors")
+    assert not Rehearsal(templates).look([tmp_path / "nowhere"])
+    Rehearsal(templates).look([path])
+    for _ in range(2):
+        with pytest.raises(CheckpointMissingError, match=r"model\.norm\.weight"):
+            _model(path, templates)
 
 
 def test_the_template_that_was_not_used_for_longest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,4 +209,4 @@ def test_the_template_that_was_not_used_for_longest_goes(tmp_path: Path, monkeyp
     assert _seen(rehearsal, *paths) == 2, "none is driven out for one that nobody has asked for"
     _model(paths[0], templates)
     _model(paths[2], templates)
-    assert [templates.find(_key(path)) is not None for path in paths] == [True, False, True]
+    assert [_has(templates, path) for path in paths] == [True, False, True]

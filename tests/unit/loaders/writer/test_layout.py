@@ -51,6 +51,22 @@ def test_embeddings_come_first_then_layers_by_number_then_the_rest() -> None:
     ]
 
 
+def test_what_is_joined_lies_together_in_its_order_within_its_layer() -> None:
+    sizes = {f"layers.{layer}.{part}.{kind}": 256 for layer in range(2) for part in range(12) for kind in ("in", "out")}
+    tensors = [
+        SourceTensor(name=name, storage=number, dtype="uint8", shape=(256,), stride=(1,))
+        for number, name in enumerate(sizes)
+    ]
+    together = [
+        tuple(f"layers.{layer}.{part}.{kind}" for part in range(12)) for layer in range(2) for kind in ("out", "in")
+    ]
+    entries = plan_layout(tensors, list(sizes.values()), together=together).index.tensors
+    for number, names in enumerate(together):
+        begin = entries[names[0]].offset
+        assert [entries[name].offset for name in names] == [begin + 256 * place for place in range(12)]
+        assert begin // (24 * 256) == number // 2
+
+
 def test_experts_belong_to_their_layer() -> None:
     assert group_of("model.layers.3.mlp.experts.17.w1.weight") == group_of("model.layers.3.input_layernorm.weight")
 
