@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import (
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from loaders.writer.convert import convert
 from scripts.load.contestants import Files
@@ -29,6 +37,23 @@ def opt_1_3b(folder: Path) -> Path:
         dtype="bfloat16",
     )
     return _model(folder, OPTForCausalLM, config)
+
+
+def experts(folder: Path) -> Path:
+    """1.9 GB in 2,415 tensors: a small Qwen3-MoE in bfloat16, whose class joins the 64 experts of each layer."""
+    config = Qwen3MoeConfig(
+        hidden_size=1024,
+        intermediate_size=2048,
+        moe_intermediate_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=128,
+        num_experts=64,
+        vocab_size=4096,
+        dtype="bfloat16",
+    )
+    return _model(folder, Qwen3MoeForCausalLM, config)
 
 
 def many_small(folder: Path) -> Path:
@@ -55,7 +80,7 @@ def lora(folder: Path) -> Path:
     )
 
 
-CHECKPOINTS = {"opt-1.3b": opt_1_3b, "many-small": many_small, "lora": lora}
+CHECKPOINTS = {"opt-1.3b": opt_1_3b, "experts": experts, "many-small": many_small, "lora": lora}
 
 
 def make(name: str, folder: Path, *, peers: bool, pool_bytes: int, device: str) -> Files:
@@ -84,7 +109,7 @@ def make(name: str, folder: Path, *, peers: bool, pool_bytes: int, device: str) 
     return files
 
 
-def _model(folder: Path, model_class: type[OPTForCausalLM], config: OPTConfig) -> Path:
+def _model(folder: Path, model_class: Callable[[PreTrainedConfig], PreTrainedModel], config: PreTrainedConfig) -> Path:
     with torch.device("meta"):
         model = model_class(config).to(torch.bfloat16)
     model.to_empty(device="cpu")
