@@ -90,6 +90,8 @@ class Templates:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Two loads of a kind at once wait for one template.
+        self._making = threading.Lock()
         # None for models that are built anew each time.
         self._by_key: OrderedDict[bytes, Template | None] = OrderedDict()
 
@@ -98,16 +100,24 @@ class Templates:
         key = template_key(source)
         if key is None:
             return None
+        if key in self._by_key:
+            return self._use(key)
+        with self._making:
+            if key not in self._by_key:
+                self._keep(key, make_template(source))
+            return self._use(key)
+
+    def _use(self, key: bytes) -> Template | None:
         with self._lock:
             if key in self._by_key:
                 self._by_key.move_to_end(key)
-                return self._by_key[key]
-        template = make_template(source)
+            return self._by_key.get(key)
+
+    def _keep(self, key: bytes, template: Template | None) -> None:
         with self._lock:
             self._by_key[key] = template
             if len(self._by_key) > _MAX_TEMPLATES:
                 self._by_key.popitem(last=False)
-        return template
 
     def has(self, source: Source) -> bool:
         """Whether it is known of a checkpoint if it has one; so it is of one without a model."""

@@ -92,9 +92,9 @@ class UnpackingArena:
         return view_tensors(self._plan.tensors, self._storage, unpacked)
 
     def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
-        """None: in such a checkpoint most weights are packed, and have gaps between them."""
-        del names
-        return None
+        """See `loaders.devices.loaded.SideBySide`; packed or not, all of them lie here as they are used."""
+        found = self._plan.side_by_side(names, lambda tensor: self._places[tensor.offset, tensor.num_bytes][0])
+        return None if found is None else self._bytes[found[0] : found[0] + found[1]]
 
     def _storage(self, offset: int, num_bytes: int) -> torch.Tensor:
         place, length = self._places[offset, num_bytes]

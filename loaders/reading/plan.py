@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 
@@ -52,13 +52,15 @@ class StoredTensor:
     packing: Packing | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it is all of its storage, contiguous and not packed."""
-        return (
-            self.packing is None
-            and self.stride == contiguous_stride(self.shape)
-            and prod(self.shape) * ITEMSIZE[self.dtype] == self.num_bytes
-        )
+    def plain_bytes(self) -> int | None:
+        """Size of a contiguous tensor that is all of its storage, unpacked; None for others."""
+        num_bytes = prod(self.shape) * ITEMSIZE[self.dtype]
+        is_whole = self.packing is not None or num_bytes == self.num_bytes
+        return num_bytes if is_whole and self.stride == contiguous_stride(self.shape) else None
+
+
+def _place_in_image(tensor: StoredTensor) -> int | None:
+    return None if tensor.packing is not None else tensor.offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +83,23 @@ class LoadPlan:
         """Size of the image."""
         return len(self.chunks) * CHUNK_BYTES
 
-    def side_by_side(self, names: Sequence[str]) -> tuple[int, int] | None:
-        """Where in the image contiguous tensors lie, in this order and with nothing between them, and their bytes.
+    def side_by_side(
+        self, names: Sequence[str], place: Callable[[StoredTensor], int | None] = _place_in_image
+    ) -> tuple[int, int] | None:
+        """Where contiguous tensors lie, in this order and with nothing between them, and how many bytes they have.
 
-        None if they do not, or not all of them are here.
+        None if they do not, or not all of them are here. `place` tells where one is, unless that is in the image.
         """
         tensors = [self.tensors[name] for name in names if name in self.tensors]
-        if not tensors or len(tensors) < len(names):
+        begin = place(tensors[0]) if tensors else None
+        if begin is None or len(tensors) < len(names):
             return None
-        begin = end = tensors[0].offset
+        end = begin
         for tensor in tensors:
-            if tensor.offset != end or tensor.dtype != tensors[0].dtype or not tensor.is_plain:
+            num_bytes = tensor.plain_bytes
+            if num_bytes is None or place(tensor) != end or tensor.dtype != tensors[0].dtype:
                 return None
-            end += tensor.num_bytes
+            end += num_bytes
         return begin, end - begin
 
     def tensors_in(self, index: int) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache, OPTConfig, PreTrainedModel
+from transformers import DynamicCache, MixtralConfig, OPTConfig, PreTrainedModel
 
 from loaders import checkpoint
 from loaders.devices.cuda import load_on_gpus
@@ -79,12 +79,18 @@ def test_packed_tensors_are_unpacked_where_they_are_needed(tmp_path: Path) -> No
     assert_runs_over(tmp_path / "converted", DEVICES)
 
 
-@pytest.mark.parametrize("num_partitions", [1, 2])
-def test_experts_that_lie_side_by_side_are_one_tensor_on_their_device(tmp_path: Path, num_partitions: int) -> None:
-    tiny = make_tiny(tmp_path / "tiny", "mixtral")
-    convert(tiny, tmp_path / "converted", num_partitions=num_partitions)
+@pytest.mark.parametrize(("num_partitions", "pack"), [(1, False), (2, False), (2, True)])
+def test_experts_that_lie_side_by_side_are_one_tensor_on_their_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_partitions: int, pack: bool
+) -> None:
+    # Large enough for packing to be worth it.
+    sizes = TINY_CONFIGS["mixtral"].to_dict() | {"hidden_size": 256, "intermediate_size": 512}
+    monkeypatch.setitem(TINY_CONFIGS, "experts", MixtralConfig(**sizes))
+    tiny = make_tiny(tmp_path / "tiny", "experts", dtype=torch.bfloat16)
+    convert(tiny, tmp_path / "converted", num_partitions=num_partitions, pack=pack)
     expected, made = expected_logits(tiny), []
     with PlayedDevices(), open_source(tmp_path / "converted") as source:
+        assert pack == any(tensor.packing is not None for tensor in source.plan.tensors.values())
         parts = split_plan(source.plan, [torch.device(name) for name in DEVICES], by_partition=True)
         load_on_gpus(source.plan, parts, None, ReadOptions(), LoadControl(), lambda *tensors: made.append(tensors))
         ((tensors, side_by_side),) = made
