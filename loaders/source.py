@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loaders.collecting import collection_put_off
 from loaders.directory import CheckpointDirectory
 from loaders.format.geometry import MODEL_DIRECTORY, TENSOR_INDEX
 from loaders.format.safetensors_header import open_safetensors
@@ -32,16 +33,21 @@ def open_source(path: Path) -> Iterator[Source]:
     `path` is a directory of either form, or one .safetensors file. Raises LoaderError, saying what is wrong.
     """
     with ExitStack() as resources:
-        if (path / TENSOR_INDEX).is_file():
-            opened = resources.enter_context(open_checkpoint(path))
-            model_files = path / MODEL_DIRECTORY
-            yield Source(
-                plan=plan_checkpoint(opened),
-                directory=CheckpointDirectory(model_files) if model_files.is_dir() else None,
-                is_converted=True,
-            )
-            return
-        directory = None if path.is_file() else CheckpointDirectory(path)
-        files = (path,) if directory is None else directory.shards()
-        shards = [resources.enter_context(open_safetensors(file)) for file in files]
-        yield Source(plan=plan_safetensors(shards), directory=directory, is_converted=False)
+        with collection_put_off:
+            source = _open(path, resources)
+        yield source
+
+
+def _open(path: Path, resources: ExitStack) -> Source:
+    if (path / TENSOR_INDEX).is_file():
+        opened = resources.enter_context(open_checkpoint(path))
+        model_files = path / MODEL_DIRECTORY
+        return Source(
+            plan=plan_checkpoint(opened),
+            directory=CheckpointDirectory(model_files) if model_files.is_dir() else None,
+            is_converted=True,
+        )
+    directory = None if path.is_file() else CheckpointDirectory(path)
+    files = (path,) if directory is None else directory.shards()
+    shards = [resources.enter_context(open_safetensors(file)) for file in files]
+    return Source(plan=plan_safetensors(shards), directory=directory, is_converted=False)

@@ -8,6 +8,7 @@ from math import prod
 
 import torch
 
+from loaders.collecting import collection_put_off
 from loaders.errors import CheckpointUnsupportedError
 from loaders.format.torch_dtypes import BY_NAME
 from loaders.reading.plan import StoredTensor
@@ -61,14 +62,15 @@ def view_tensors(
     storages: dict[tuple[int, int], torch.Tensor] = {}
     made: dict[StoredTensor, torch.Tensor] = {}
     named: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        if tensor not in made:
-            place = (tensor.offset, tensor.num_bytes)
-            if place not in storages:
-                packed = tensor.packing is not None
-                storages[place] = unpacked[tensor.offset] if packed else storage_bytes(*place)
-            made[tensor] = _view(tensor, storages[place])
-        named[name] = made[tensor]
+    with collection_put_off:
+        for name, tensor in tensors.items():
+            if (found := made.get(tensor)) is None:
+                place = (tensor.offset, tensor.num_bytes)
+                if place not in storages:
+                    packed = tensor.packing is not None
+                    storages[place] = unpacked[tensor.offset] if packed else storage_bytes(*place)
+                found = made[tensor] = _view(tensor, storages[place])
+            named[name] = found
     return named
 
 
