@@ -29,9 +29,11 @@ _TIERS = {
 class LoadProgress:
     """One load, from its begin to a replica that takes jobs; called by the thread that loads."""
 
-    def __init__(self, live: LiveState, replica: Replica) -> None:
+    def __init__(self, live: LiveState, replica: Replica, freeing_s: float = 0.0) -> None:
+        """`freeing_s` is what it took before to free memory of this worker for it."""
         self._live = live
         self._replica = replica
+        self._freeing_s = freeing_s
         self._begun_s = self._told_s = time.monotonic()
         # None: the engine has read no checkpoint.
         self._report: LoadReport | None = None
@@ -69,7 +71,8 @@ class LoadProgress:
         report = self._report
         if report is None:
             return
-        replica, tier, seconds = self._replica, _TIERS[report.loaded_from], time.monotonic() - self._begun_s
+        replica, tier = self._replica, _TIERS[report.loaded_from]
+        seconds = self._freeing_s + time.monotonic() - self._begun_s
         logger.info(
             "replica %s of %s ready after %.3f s: %d bytes in %.3f s from %s",
             *(replica.id, replica.model, seconds, report.num_bytes, report.seconds, report.loaded_from),

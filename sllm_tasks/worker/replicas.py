@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -115,11 +116,13 @@ class ReplicaTable:
         try:
             with self._cancelable(replica_id) as cancel:
                 order = self._wanted(replica_id)
+                freeing_since_s = time.monotonic()
                 for closed_id in self._neighbours.closed_here(order.replica):
                     self.unload(closed_id)
+                freeing_s = time.monotonic() - freeing_since_s
                 self._neighbours.wait_for_memory(order.replica, cancel)
                 with self._loading:
-                    future.set_result(self._load(self._wanted(replica_id), cancel))
+                    future.set_result(self._load(self._wanted(replica_id), cancel, freeing_s))
         except BaseException as error:  # noqa: BLE001 - the edge of a thread; whoever waits for the future gets it
             with self._lock:
                 self._replicas.pop(replica_id, None)
@@ -134,8 +137,8 @@ class ReplicaTable:
             raise StaleError(f"replica {replica_id} is not to be loaded any more")
         return order
 
-    def _load(self, order: ReplicaOrder, cancel: threading.Event) -> LoadedReplica:
-        progress = LoadProgress(self._live, order.replica)
+    def _load(self, order: ReplicaOrder, cancel: threading.Event, freeing_s: float) -> LoadedReplica:
+        progress = LoadProgress(self._live, order.replica, freeing_s)
         progress.begin()
         failpoint("load.start", subject=order.replica.model)
         engine = create_engine(order.replica.engine)

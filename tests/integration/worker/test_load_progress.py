@@ -35,6 +35,14 @@ def test_a_load_lasts_until_its_replica_takes_jobs_not_until_its_bytes_are_there
     assert report.data["tier"] == "ssd"
 
 
+def test_freeing_the_memory_is_part_of_a_load(live: LiveState) -> None:
+    progress = LoadProgress(live, _REPLICA, freeing_s=7.0)
+    progress.loaded(LoadReport(loaded_from=LoadedFrom.POOL, num_bytes=100, read_bytes=0, seconds=0.001))
+    progress.ready()
+    (report,) = live.reports.read(limit=10, block_ms=1)
+    assert 7.0 <= report.data["seconds"] < 8.0
+
+
 def test_an_engine_that_reads_no_checkpoint_teaches_nothing_about_loads(live: LiveState) -> None:
     LoadProgress(live, _REPLICA).ready()
     assert live.reports.read(limit=10, block_ms=1) == []
