@@ -230,5 +230,6 @@ def _live_system(load_start_s: float) -> System:
         # What is in the page cache is mapped from there, and does not come into the pool.
         loader=Loader(discipline=Discipline.REMAINING, start_s=load_start_s, keeps_in_dram=False),
         keep_alive_s=KEEP_ALIVE_S,
+        reads_in_turn=True,
         resumes=True,
     )

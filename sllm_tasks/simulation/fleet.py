@@ -95,6 +95,8 @@ class SimReplica:
     created_s: float = 0.0
     idle_since_s: float = 0.0
     ready_s: float = 0.0
+    #: When the prompts will have been read of those who have their turn.
+    reading_until_s: float = 0.0
     #: Of its load.
     tier: Tier = Tier.SSD
     remaining_bytes: int = 0

@@ -123,6 +123,24 @@ class Simulation:
             self._start(job, replica)
 
     def _start(self, job: SimJob, replica: SimReplica) -> None:
+        """Let a job begin on a loaded replica, or go on there: at once, or when its prompt has its turn."""
+        now_s = self._clock.now_s
+        if not self._system.reads_in_turn or job.work_done >= job.prefill_work:
+            self._begin(job, replica)
+            return
+        begin_s = max(now_s, replica.reading_until_s)
+        replica.reading_until_s = begin_s + (job.prefill_work - job.work_done) * self._decoding.step_s(replica)
+        if begin_s == now_s:
+            self._begin(job, replica)
+        else:
+            attempt = job.attempt
+            self._clock.at(begin_s, lambda: self._begin_in_turn(job, replica, attempt))
+
+    def _begin_in_turn(self, job: SimJob, replica: SimReplica, attempt: int) -> None:
+        if job.replica is replica and job.attempt == attempt:
+            self._begin(job, replica)
+
+    def _begin(self, job: SimJob, replica: SimReplica) -> None:
         now_s = self._clock.now_s
         self._waiting.started(job)
         if job.started_s is None:

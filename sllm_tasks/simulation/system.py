@@ -68,5 +68,7 @@ class System:
     has_store: bool = True
     #: Checkpoints are placed in DRAM as far as they fit, and brought there while nobody wants the disk.
     fills_dram: bool = False
+    #: A replica reads one prompt after the other, as ours does; otherwise those of all jobs that come (ADR 43).
+    reads_in_turn: bool = False
     #: A job whose node dies goes on from its tokens; otherwise it starts anew.
     resumes: bool = False

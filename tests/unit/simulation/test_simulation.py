@@ -40,6 +40,37 @@ def test_a_warm_replica_starts_at_once() -> None:
     assert second.path == "warm"
 
 
+def test_prompts_that_take_turns_start_one_after_the_other() -> None:
+    requests = [request(0.0, input_tokens=tokens, output_tokens=1) for tokens in (1000, 500, 100)]
+    scenario = replace(scene(*requests, max_jobs=3), timeout_s=60.0)
+    runs = [
+        Simulation(scenario, replace(system_of("ours"), reads_in_turn=in_turn), checked=True).run()
+        for in_turn in (False, True)
+    ]
+    together, in_turn = ([job.startup_s for job in run.jobs] for run in runs)
+    assert together == pytest.approx([_SSD_S] * 3, abs=0.01)
+    first, second, third = in_turn
+    assert first == pytest.approx(_SSD_S, abs=0.01)
+    # A prompt of half the length is read in half the time.
+    assert second - first == pytest.approx(2 * (third - second), rel=0.1)
+    assert third > second > first
+    assert all(job.outcome is SimOutcome.FINISHED for run in runs for job in run.jobs)
+
+
+def test_a_job_whose_node_dies_before_its_turn_starts_elsewhere() -> None:
+    nodes = (node("node0"), node("node1"))
+    requests = [request(0.0, input_tokens=2000), request(0.0, input_tokens=2000), request(0.0, input_tokens=2000)]
+    scenario = scene(*requests, nodes=nodes, max_jobs=3)
+    system = replace(system_of("ours"), reads_in_turn=True)
+    calm = Simulation(scenario, system, checked=True).run()
+    first, second, _ = sorted(job.startup_s for job in calm.jobs)
+    at_s = (first + second) / 2
+    failures = tuple(NodeFailure(node=each.name, at_s=at_s, until_s=at_s + 5) for each in nodes)
+    run = Simulation(replace(scenario, failures=failures), system, checked=True).run()
+    assert len(finished(run)) == 3
+    assert max(job.startup_s for job in run.jobs) > at_s + 5
+
+
 def test_after_its_keep_alive_a_replica_loads_from_dram() -> None:
     # 2.7 s of decoding after 2.5 s of loading, kept for as long as that took.
     _, second = play(scene(request(0.0), request(60.0)), "serverlessllm").jobs
