@@ -93,9 +93,11 @@ class Joining(TorchFunctionMode):
             self._join(func, result, *args, **(kwargs or {}))
         return result
 
-    def _join(self, func: Any, result: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0, **_: Any) -> None:
+    def _join(
+        self, func: Any, result: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0, **others: Any
+    ) -> None:
         parts = [part for tensor in tensors if (part := self.find(tensor)) is not None]
-        if len(parts) < len(tensors) or result.dtype != tensors[0].dtype:
+        if others or len(parts) < len(tensors) or any(tensor.dtype != result.dtype for tensor in tensors):
             return
         dim += result.dim() if dim < 0 else 0
         joined = concatenate(parts, dim) if func is torch.cat else stack(parts) if dim == 0 else None

@@ -54,7 +54,7 @@ class Template:
 
     @property
     def joined(self) -> list[tuple[str, ...]]:
-        """Stored tensors that the model joins: in this order, side by side, they are what it wants."""
+        """Stored tensors that the model joins: side by side in this order, they are what it wants."""
         return [part.names for _, part in self._parts if len(part.pieces) > 1]
 
     def files(self) -> ModelFiles:
@@ -79,8 +79,8 @@ class Template:
 def _tensor(
     part: torch.Tensor, joined: Joined, tensors: Mapping[str, torch.Tensor], side_by_side: SideBySide
 ) -> torch.Tensor | None:
-    if len(joined.pieces) == 1:
-        return tensors[joined.names[0]]
+    if len(joined.pieces) == 1 and (tensor := tensors[joined.names[0]]).shape == joined.shape:
+        return tensor
     found = side_by_side(joined.names)
     return None if found is None else found.view(part.dtype).view(joined.shape)
 

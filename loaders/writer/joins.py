@@ -16,7 +16,7 @@ _INNER_LIST = re.compile(r"\.\d+\.(?:.*\.)?\d+\.")
 def joined_tensors(path: Path, names: Iterable[str]) -> Sequence[tuple[str, ...]]:
     """Find the tensors that the model in a directory joins, each time in the order of their bytes.
 
-    None where there is no model, or transformers cannot build it: that is found out elsewhere, and named.
+    Nothing where there is no model, or transformers cannot build it: that is found out elsewhere, and named.
     """
     if not path.is_dir() or not any(_INNER_LIST.search(name) for name in names):
         return ()

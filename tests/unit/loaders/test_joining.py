@@ -75,9 +75,10 @@ def test_what_is_changed_on_the_way_is_not_known() -> None:
             torch.cat([first, second.to(torch.float64)]),
             torch.stack([first, second]).transpose(0, 1),
             torch.cat([first[:1], second]),
+            torch.cat([first, second], axis=0),
             torch.cat([first, second], dim=1),
         ]
-    assert [joining.find(tensor) for tensor in others[:-1]] == [None] * 6
+    assert [joining.find(tensor) for tensor in others[:-1]] == [None] * 7
     assert joining.find(others[-1]) is None, "rows of two tensors take turns, and each would be cut"
     assert joining.find(first) == Joined((2, 3), (("0", 6),))
 

@@ -178,6 +178,18 @@ def test_experts_are_one_tensor_where_they_lie(experts: Path) -> None:
     assert torch.equal(model(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
 
 
+def test_one_expert_alone_has_the_shape_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = TINY_CONFIGS["mixtral"].to_dict() | {"num_local_experts": 1, "num_experts_per_tok": 1}
+    monkeypatch.setitem(TINY_CONFIGS, "expert", MixtralConfig(**sizes))
+    path = make_tiny(tmp_path / "expert", "expert")
+    convert(path, tmp_path / "converted")
+    model, expected = _model(tmp_path / "converted", Templates()), _model(path, None)
+    assert {name: part.shape for name, part in model.named_parameters()} == {
+        name: part.shape for name, part in expected.named_parameters()
+    }
+    assert torch.equal(model(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
+
+
 @pytest.mark.parametrize("form", ["safetensors", "packed"])
 def test_experts_that_lie_otherwise_are_joined_by_the_class(tmp_path: Path, form: str) -> None:
     path, templates = make_tiny(tmp_path / "experts", "mixtral", dtype=torch.bfloat16), Templates()
