@@ -37,9 +37,9 @@ class Building:
     """
 
     def __init__(self, source: Source, templates: Templates | None = None, *, with_model: bool) -> None:
-        """`templates` has models that are built but for their weights, and gets this one; without, it is built anew."""
+        """`templates` has models that are built but for their weights, and gets this one."""
         self.source = source
-        self._templates = templates
+        self._templates = templates or Templates()
         self._with_model = with_model
         self._tensors: Mapping[str, torch.Tensor] = {}
         self._side_by_side: SideBySide = lambda _: None
@@ -91,7 +91,7 @@ class Building:
 
     def _build(self) -> None:
         try:
-            template = None if self._templates is None else self._templates.find(self.source)
+            template = self._templates.find(self.source) if self._with_model else None
             self._model_files = read_model_files(self.source) if template is None else template.files()
         except Exception as error:  # noqa: BLE001 - the edge of a thread; `finish` raises it
             self._error = error

@@ -21,7 +21,7 @@ _CONTAINERS = frozenset({dict, OrderedDict, list, set})
 def copy_model(model: PreTrainedModel, parts: Mapping[int, torch.Tensor]) -> PreTrainedModel:
     """Copy a model as `copy.deepcopy` does, but for its tensors in `parts`: by their ids, what takes their places.
 
-    A sixth of the time, for what modules consist of is known: few of their attributes have anything to copy.
+    A fifth of the time, for what modules consist of is known: few of their attributes have anything to copy.
     """
     copies: dict[int, Any] = dict(parts)
     modules = list(model.modules())

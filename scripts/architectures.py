@@ -116,7 +116,7 @@ def differences(path: Path, converted: Path) -> list[str]:
         Rehearsal(rehearsed).look([directory])
         ways = {
             "built afterwards": partial(load, directory),
-            "built while the bytes came": partial(load, directory, with_model=True, templates=loaded),
+            "made while the bytes came": partial(load, directory, with_model=True, templates=loaded),
             "filled in after that": partial(load, directory, with_model=True, templates=loaded),
             "filled in after a rehearsal": partial(load, directory, with_model=True, templates=rehearsed),
         }

@@ -36,8 +36,14 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return kinds
 
 
-def _model(path: Path, templates: Templates | None) -> PreTrainedModel:
+def _model(path: Path, templates: Templates) -> PreTrainedModel:
     with load(path, with_model=True, templates=templates) as checkpoint:
+        return checkpoint.model()
+
+
+def _built(path: Path) -> PreTrainedModel:
+    """Built over its tensors, without a template."""
+    with load(path) as checkpoint:
         return checkpoint.model()
 
 
@@ -61,7 +67,7 @@ def test_a_tuned_model_is_filled_into_the_template_of_its_base(tmp_path: Path, a
     rehearsed, loaded = Templates(), Templates()
     Rehearsal(rehearsed).look([base])
     _model(base, loaded)
-    expected = _model(tuned, None)
+    expected = _built(tuned)
     for templates in (rehearsed, loaded):
         model = _model(tuned, templates)
         assert torch.equal(model(TOKEN_IDS).logits, expected(TOKEN_IDS).logits)
@@ -80,7 +86,7 @@ def test_a_known_model_is_not_built_again_in_either_form(tmp_path: Path, builds:
     for directory in (path, tmp_path / "converted", path):
         _model(directory, templates)
     assert builds == ["opt"]
-    _model(path, None)
+    _built(path)
     assert builds == ["opt", "opt"]
 
 
@@ -164,14 +170,15 @@ def experts(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return tmp_path / "converted"
 
 
-def test_experts_are_one_tensor_where_they_lie(experts: Path) -> None:
-    with load(experts, with_model=True, templates=Templates()) as checkpoint:
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_experts_are_one_tensor_where_they_lie(experts: Path, is_kept: bool) -> None:
+    with load(experts, with_model=True, templates=Templates() if is_kept else None) as checkpoint:
         model, stored = checkpoint.model(), [tensor.data_ptr() for tensor in checkpoint.tensors.values()]
     joined = [part for name, part in model.named_parameters() if "experts" in name]
     assert [part.shape[0] for part in joined] == [12] * 4
     assert all(part.is_contiguous() for part in joined)
     assert {part.data_ptr() for part in model.parameters()} <= set(stored)
-    expected = _model(experts, None)
+    expected = _built(experts)
     assert expected.state_dict().keys() == model.state_dict().keys()
     for name, part in expected.state_dict().items():
         assert torch.equal(part, model.state_dict()[name]), name
@@ -183,7 +190,7 @@ def test_one_expert_alone_has_the_shape_of_several(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(TINY_CONFIGS, "expert", MixtralConfig(**sizes))
     path = make_tiny(tmp_path / "expert", "expert")
     convert(path, tmp_path / "converted")
-    model, expected = _model(tmp_path / "converted", Templates()), _model(path, None)
+    model, expected = _model(tmp_path / "converted", Templates()), _built(path)
     assert {name: part.shape for name, part in model.named_parameters()} == {
         name: part.shape for name, part in expected.named_parameters()
     }
@@ -193,7 +200,7 @@ def test_one_expert_alone_has_the_shape_of_several(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("form", ["safetensors", "packed"])
 def test_experts_that_lie_otherwise_are_joined_by_the_class(tmp_path: Path, form: str) -> None:
     path, templates = make_tiny(tmp_path / "experts", "mixtral", dtype=torch.bfloat16), Templates()
-    expected = _model(path, None)
+    expected = _built(path)
     if form == "packed":
         convert(path, tmp_path / "packed", pack=True)
         path = tmp_path / "packed"
