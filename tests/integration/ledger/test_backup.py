@@ -66,7 +66,9 @@ def test_a_backup_is_made_while_jobs_are_accepted_and_holds_all_that_were_before
         with closing(Database(url)) as ledger:
             while not done.is_set():
                 with ledger.transaction() as session:
-                    accepted.append(add_job(session))
+                    job_id = add_job(session)
+                # Not before it is committed: until then it may be in no copy.
+                accepted.append(job_id)
 
     writer = threading.Thread(target=accept)
     writer.start()
