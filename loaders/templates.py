@@ -6,6 +6,7 @@ To build OPT with 24 layers takes transformers 0.1 to 0.3 s, and the interpreter
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ from loaders.reading.plan import StoredTensor
 from loaders.restore import build
 from loaders.source import Source
 from loaders.tensors import empty_tensors
+
+logger = logging.getLogger(__name__)
 
 #: One of a model with 32 layers takes a megabyte.
 _MAX_TEMPLATES = 32
@@ -120,7 +123,7 @@ class Templates:
                 self._by_key.popitem(last=False)
 
     def has(self, source: Source) -> bool:
-        """Whether it is known of a checkpoint if it has one; so it is of one without a model."""
+        """Whether nothing is left to be made for a checkpoint: its template is here, or it is known to have none."""
         key = template_key(source)
         return key is None or key in self._by_key
 
@@ -140,7 +143,8 @@ def make_template(source: Source) -> Template | None:
         return None
     try:
         return Template.of(files, source.plan.tensors)
-    except Exception:  # noqa: BLE001 - the load that builds it over its tensors raises it, with its name
+    except Exception:  # the load that builds it over its tensors raises it, with its name
+        logger.debug("no template of a %s", files.config.model_type, exc_info=True)
         return None
 
 
