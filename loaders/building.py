@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loaders.devices.loaded import SideBySide
+from loaders.emptying import empty_model
 from loaders.model_files import ModelFiles, read_model_files
 from loaders.reading.pipeline import Cancel
 from loaders.restore import restore, settle
@@ -117,9 +118,11 @@ class Building:
     def _finished_model(self) -> PreTrainedModel | None:
         if not self._with_model or self._model_files is None:
             return None
-        if self._model is None or not _shows(self._model, self._tensors):
-            return self._built(self._model_files)
-        return self._model
+        if self._model is not None and _shows(self._model, self._tensors):
+            return self._model
+        if self._model is not None:
+            empty_model(self._model)
+        return self._built(self._model_files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,10 @@ def concatenate(parts: Sequence[Joined], dim: int) -> Joined | None:
     """Join tensors as `torch.cat` does; None where it would refuse, or a stored tensor would be cut."""
     if not parts or not 0 <= dim < len(parts[0].shape):
         return None
-    leading, trailing = parts[0].shape[:dim], parts[0].shape[dim + 1 :]
+    num_dims, leading, trailing = len(parts[0].shape), parts[0].shape[:dim], parts[0].shape[dim + 1 :]
     runs = []
     for part in parts:
-        if part.shape[:dim] != leading or part.shape[dim + 1 :] != trailing:
+        if len(part.shape) != num_dims or part.shape[:dim] != leading or part.shape[dim + 1 :] != trailing:
             return None
         cut = _cut(part, prod(leading))
         if cut is None:

@@ -63,3 +63,6 @@ class BatchModel(Protocol[PrefillT]):
 
     def leave(self, row: int) -> None:
         """Free a row; the last row takes its number."""
+
+    def free(self) -> None:
+        """Free the weights, though others may still refer to the model; nothing else is called after this."""

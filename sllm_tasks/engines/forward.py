@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from loaders.emptying import empty_model
 from sllm_tasks.engines.base import EngineLimits
 from sllm_tasks.engines.equality import describe
 from sllm_tasks.engines.kv_cache import BatchCache, ParkedRow, keys_and_values
@@ -90,6 +91,10 @@ class ForwardModel:
     def leave(self, row: int) -> None:
         """Free a row; the last row takes its number."""
         self.batch.leave(row)
+
+    def free(self) -> None:
+        """Free the weights; keys and values go with the last who refers to them."""
+        empty_model(self._model)
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.tensor(values, device=self._model.device)

@@ -23,6 +23,8 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
+from sllm_tasks.engines.lazy_zeros import lazy_zeros
+
 
 @dataclass(slots=True)
 class _Window:
@@ -78,12 +80,30 @@ class _Layer(CacheLayerMixin):
         return self.buffers[0].shape[-2]
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where a prompt on its way in is now. Its layers refer to this: circles with it would keep all buffers alive."""
+
+    row: int
+
+
 class ParkedRow:
     """A prompt on its way in: the row that it has now, and its tokens as transformers wants to see a cache."""
 
     def __init__(self, row: int, layers: Sequence[_Layer]) -> None:
-        self.row = row
-        self.cache = Cache(layers=[_ParkedLayer(self, *layer.buffers) for layer in layers])
+        self.place = _Place(row)
+        self._layers = [_ParkedLayer(self.place, *layer.buffers) for layer in layers]
+        self.cache = Cache(layers=list(self._layers))
+
+    @property
+    def row(self) -> int:
+        """Row of the batch."""
+        return self.place.row
+
+    @property
+    def num_written(self) -> int:
+        """Columns that any layer has written: more than tokens when a step has failed half-way."""
+        return max(layer.get_seq_length() for layer in self._layers)
 
     @property
     def num_tokens(self) -> int:
@@ -96,9 +116,9 @@ class _ParkedLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, parked: ParkedRow, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def __init__(self, place: _Place, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # transformers' constructor
-        self._parked = parked
+        self._place = place
         self._buffers = (keys, values)
         self._length = 0
         self.is_initialized = True
@@ -112,7 +132,7 @@ class _ParkedLayer(CacheLayerMixin):
         """Append columns."""
         seen = self._length
         self._length += key_states.shape[-2]
-        keys, values = (buffer[self._parked.row, :, : self._length].unsqueeze(0) for buffer in self._buffers)
+        keys, values = (buffer[self._place.row, :, : self._length].unsqueeze(0) for buffer in self._buffers)
         keys[:, :, seen:] = key_states
         values[:, :, seen:] = value_states
         return keys, values
@@ -128,6 +148,21 @@ class _ParkedLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         """Columns of the buffers."""
         return self._buffers[0].shape[-2]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vacancy:
+    """The row that a prompt leaves, and the one whose tokens take its place, unless it is the same."""
+
+    row: int
+    freed: int
+    #: Of either of them; all columns behind are zero.
+    num_columns: int
+
+    def fill(self, buffer: torch.Tensor) -> None:
+        if self.row != self.freed:
+            buffer[self.row, :, : self.num_columns] = buffer[self.freed, :, : self.num_columns]
+        buffer[self.freed, :, : self.num_columns] = 0
 
 
 class BatchCache:
@@ -177,37 +212,31 @@ class BatchCache:
         window, length = self._window, parked.num_tokens
         if length > window.end:
             self._move(length)
-        row, vacated = self.num_rows, self._vacate(parked)
+        row, vacancy = self.num_rows, self._vacate(parked)
         for layer in self._layers:
             for buffer in layer.buffers:
                 # The new row may be the one that becomes free, where other columns are meant.
-                tokens = self._copy(buffer[parked.row : parked.row + 1, :, :length])
-                self._fill(buffer, parked.row, vacated)
+                tokens = self._copy(buffer[vacancy.row : vacancy.row + 1, :, :length])
+                vacancy.fill(buffer)
                 buffer[row, :, window.end - length : window.end] = tokens[0]
         window.lengths.append(length)
         window.start = min(window.start, window.end - length)
 
     def discard(self, parked: ParkedRow) -> None:
         """Free the row of a prompt that will not join."""
-        vacated = self._vacate(parked)
+        vacancy = self._vacate(parked)
         for layer in self._layers:
             for buffer in layer.buffers:
-                self._fill(buffer, parked.row, vacated)
+                vacancy.fill(buffer)
 
-    def _vacate(self, parked: ParkedRow) -> int:
+    def _vacate(self, parked: ParkedRow) -> _Vacancy:
         """Give the row of a prompt to the last one, whose own becomes free."""
         last = self._parked.pop()
-        vacated = last.row
+        vacancy = _Vacancy(parked.row, last.row, max(parked.num_written, last.num_written))
         if last is not parked:
             self._parked[self._parked.index(parked)] = last
-            last.row = parked.row
-        return vacated
-
-    @staticmethod
-    def _fill(buffer: torch.Tensor, row: int, vacated: int) -> None:
-        if row != vacated:
-            buffer[row] = buffer[vacated]
-        buffer[vacated] = 0
+            last.place.row = parked.row
+        return vacancy
 
     def leave(self, row: int) -> None:
         """Free a row; the last row takes its number."""
@@ -269,4 +298,4 @@ def keys_and_values(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tenso
 
 def _zeros(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     _, num_heads, _, head_dim = like.shape
-    return torch.zeros(rows, num_heads, columns, head_dim, dtype=like.dtype, device=like.device)
+    return lazy_zeros((rows, num_heads, columns, head_dim), like.dtype, like.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 from loaders import checkpoint
 from loaders.architecture import max_context
+from loaders.emptying import empty_model
 from loaders.errors import (
     CheckpointCorruptError,
     CheckpointMissingError,
@@ -51,8 +51,7 @@ def load_model(
     """
     load = load or partial(checkpoint.load, device=devices)
     try:
-        with loader_errors(), load(path, with_model=True) as loaded:
-            model = loaded.model()
+        with loader_errors(), load(path, with_model=True) as loaded, _emptied_on_error(loaded.model()) as model:
             _check_context(model, limits)
             return make(model, limits, loaded.model_files.eos_token_ids)
     except RuntimeError as error:
@@ -78,10 +77,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what models that are no longer referenced held; models refer to themselves in circles."""
-    gc.collect()
+    """Give what torch keeps for later back to the gpus."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def _emptied_on_error(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    try:
+        yield model
+    except BaseException:
+        empty_model(model)
+        raise
 
 
 def _check_context(model: PreTrainedModel, limits: EngineLimits) -> None:

@@ -28,8 +28,8 @@ def create_engine(name: str) -> Engine:
 def preload_engine(name: str) -> None:
     """Import an engine, so that the first load does not have to; its libraries take seconds. Raises EngineError.
 
-    What is in memory by then stays out of later garbage collections: an unload collects before the next load begins,
-    and would look at all that libraries hold for good each time.
+    What is in memory by then stays out of later garbage collections, which stop all threads: they would look at all
+    that libraries hold for good each time.
     """
     _load(_entry_point(name))
     gc.collect()

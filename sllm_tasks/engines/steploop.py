@@ -184,6 +184,8 @@ class StepLoopEngine:
         self._rows.clear()
         self._arriving.clear()
         self._paused = None
+        if self._loaded is not None:
+            self._loaded.model.free()
         self._loaded = None
         release_memory()
 

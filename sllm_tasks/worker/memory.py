@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from loaders import checkpoint
 from loaders.checkpoint import LoadedCheckpoint
@@ -67,18 +68,10 @@ class NodeMemory:
         cancel: Cancel,
     ) -> LoadedCheckpoint:
         """Load a checkpoint, chunk by chunk as it arrives; see `loaders.checkpoint.load`."""
-        if opened.remote is not None:
-            return load_remote(
-                opened.remote,
-                devices,
-                pool=self._pool,
-                with_model=with_model,
-                templates=opened.templates,
-                on_progress=on_progress,
-                cancel=cancel,
-            )
-        return checkpoint.load(
-            opened.path,
+        load: Callable[..., LoadedCheckpoint] = (
+            partial(checkpoint.load, opened.path) if opened.remote is None else partial(load_remote, opened.remote)
+        )
+        return load(
             devices,
             pool=self._pool,
             with_model=with_model,

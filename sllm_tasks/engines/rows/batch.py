@@ -78,6 +78,10 @@ class RowBatch:
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 
+    def free(self) -> None:
+        """Free the weights and all slots."""
+        self._model.free()
+
 
 def num_slots(limits: EngineLimits) -> int:
     """As many as jobs run together, and one for a prompt on its way in."""

@@ -11,6 +11,8 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from sllm_tasks.engines.lazy_zeros import lazy_zeros
+
 #: Slots begin at multiples of so many tokens, so that each is aligned as the first one is.
 _ALIGNED_TOKENS = 64
 
@@ -38,7 +40,7 @@ class RowLayer(CacheLayerMixin):
         """Allocate the slots."""
         num_slots, num_tokens = self._cache.num_slots, self._cache.num_tokens
         keys, values = (
-            states.new_zeros(num_slots, states.shape[1], num_tokens, states.shape[3])
+            lazy_zeros((num_slots, states.shape[1], num_tokens, states.shape[3]), states.dtype, states.device)
             for states in (key_states, value_states)
         )
         self._slots = (keys, values)
@@ -89,6 +91,10 @@ class RowCache(Cache):
     def layer(self, index: int) -> RowLayer:
         """One layer, which has seen a token."""
         return cast("RowLayer", self.layers[index])
+
+    def free(self) -> None:
+        """Let go of all slots; layers refer to this cache, which would keep them alive."""
+        self.layers.clear()
 
     def expect(self, rows: Sequence[TokenRow], device: torch.device) -> None:
         """Say which tokens come next."""

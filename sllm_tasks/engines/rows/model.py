@@ -15,6 +15,7 @@ from typing import Final, cast
 import torch
 from transformers import PreTrainedModel
 
+from loaders.emptying import empty_model
 from sllm_tasks.engines.base import EngineError
 from sllm_tasks.engines.rows.arithmetic import CANONICAL_ROWS, RowArithmetic
 from sllm_tasks.engines.rows.attention import ROW_ATTENTION
@@ -39,6 +40,7 @@ class RowModel:
     def __init__(self, model: PreTrainedModel, *, num_slots: int, context: int) -> None:
         """Take over a model; `release` gives it back. Raises RowsUnsupportedError, and then has not taken it."""
         self._model = model
+        self.cache = RowCache(num_slots=num_slots, context=context)
         accepted = inspect.signature(model.forward).parameters
         if "position_ids" not in accepted:
             raise RowsUnsupportedError("it takes no positions")
@@ -50,14 +52,19 @@ class RowModel:
             self.release()
             raise RowsUnsupportedError("its attention cannot be replaced")
         self._arithmetic = RowArithmetic()
-        self.cache = RowCache(num_slots=num_slots, context=context)
         #: Rows of the embedding.
         self.vocab_size = cast("torch.nn.Embedding", model.get_input_embeddings()).num_embeddings
         self._row_multiple = _row_multiple(model, self.vocab_size)
 
     def release(self) -> None:
-        """Make the model what it was."""
+        """Make the model what it was, and free the cache."""
+        self.cache.free()
         self._set_implementations(self._attention_before, self._experts_before)
+
+    def free(self) -> None:
+        """Free the model's weights and the cache; nothing is computed any more."""
+        empty_model(self._model)
+        self.cache.free()
 
     @torch.inference_mode()
     def forward(

@@ -67,6 +67,16 @@ class BatchCacheMachine(RuleBasedStateMachine):
         self.batch.discard(parked)
         self.parked.remove((parked, tokens))
 
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data(), length=st.integers(1, MAX_COLUMNS - 1))
+    def fail_to_read(self, data: st.DataObject, length: int) -> None:
+        parked, tokens = data.draw(st.sampled_from(self.parked))
+        if length := min(length, MAX_COLUMNS - len(tokens)):
+            nothing = torch.full((1, NUM_HEADS, length, HEAD_DIM), torch.nan)
+            parked.cache.update(nothing, nothing, 0)
+        self.batch.discard(parked)
+        self.parked.remove((parked, tokens))
+
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:

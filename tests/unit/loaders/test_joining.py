@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loaders.joining import Joined, Joining, concatenate, stack
@@ -50,6 +50,7 @@ def test_stacks_side_by_side_are_what_torch_makes_of_them(
 
 
 @given(st.lists(SHAPES, min_size=1, max_size=4), st.integers(-3, 3))
+@example([(1, 1), (1,)], 1)
 def test_whatever_is_concatenated_is_known_as_it_is_or_not_at_all(shapes: list[tuple[int, ...]], dim: int) -> None:
     tensors = numbered(shapes)
     with Joining(tensors) as joining:
