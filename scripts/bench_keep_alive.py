@@ -27,7 +27,7 @@ from scripts.demo_checkpoints import make_opt
 from scripts.live_cluster import LiveCluster
 from scripts.waiting import wait_for_reports
 from sllm_tasks.client import AsyncClient, Client
-from sllm_tasks.config import load_settings
+from sllm_tasks.config import Settings, load_settings
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import to_ms
@@ -126,7 +126,7 @@ def _starts(ledger: Database) -> dict[str, list[tuple[float, bool]]]:
     return found
 
 
-def measure(cluster: LiveCluster, duration_s: float) -> Report:
+def measure(cluster: LiveCluster, duration_s: float, waiting_worth: float) -> Report:
     """Play the trace and sum up by keep-alive."""
     settings, _ = load_settings(environ={"SLLM_HOME": str(cluster.home)})
     trace = make_trace(duration_s)
@@ -153,7 +153,8 @@ def measure(cluster: LiveCluster, duration_s: float) -> Report:
             figures[f"{name}_cold_share"] = fmean(is_cold for _, is_cold in found)
             figures[f"{name}_mean_startup_s"] = fmean(startup_s for startup_s, _ in found)
             figures[f"{name}_held_s"] = sum(seconds[each] for each in names)
-    return Report(settings={"seconds": duration_s, "jobs": len(trace.requests)}, rows=rows, figures=figures)
+    played = {"seconds": duration_s, "jobs": len(trace.requests), "waiting worth": waiting_worth}
+    return Report(settings=played, rows=rows, figures=figures)
 
 
 def main() -> None:
@@ -161,11 +162,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_report_argument(parser)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long jobs come (default: 300)")
+    parser.add_argument(
+        "--waiting-worth",
+        type=float,
+        default=Settings().waiting_worth,
+        help="seconds of an idle gpu that a second of waiting is worth, for `auto` (default: %(default)g)",
+    )
     arguments = parser.parse_args()
-    environ = {"SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES)}
+    environ = {"SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES), "SLLM_WAITING_WORTH": str(arguments.waiting_worth)}
     with tempfile.TemporaryDirectory(prefix="sllm-bench-") as folder, LiveCluster(environ) as cluster:
         _deploy(cluster, Path(folder))
-        report = measure(cluster, arguments.seconds)
+        report = measure(cluster, arguments.seconds, arguments.waiting_worth)
     finish(report, arguments.json)
 
 

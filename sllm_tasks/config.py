@@ -121,6 +121,12 @@ class Settings(BaseSettings):
         "copies",
         description="What is done about placements: ssd_copies of each, or also `sllm place propose`, applied.",
     )
+    waiting_worth: float = Field(
+        20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="With a keep-alive of `auto`: seconds of an idle gpu that a second of waiting for a load is worth.",
+    )
     fast_path: bool = Field(True, description="Send jobs straight to a warm replica; off, every job asks the router.")
     max_queued_jobs: int = Field(5000, ge=1, description="Jobs of one tenant that may wait for a place.")
     max_running_jobs: int | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery, signals
@@ -17,7 +18,7 @@ from sllm_tasks.ledger.database import Database
 from sllm_tasks.process import built_from_environment, own
 from sllm_tasks.router.leadership import Leadership
 from sllm_tasks.router.misfits import Misfits
-from sllm_tasks.router.routing import Router, route
+from sllm_tasks.router.routing import LIVE_POLICY, Router, route
 from sllm_tasks.router.rules import QueueRules
 from sllm_tasks.router.snapshot import Snapshot
 from sllm_tasks.router.waiting import WaitingJobs
@@ -53,6 +54,7 @@ def build_app(settings: Settings) -> Celery:
         WaitingJobs(live, rules, max_attempts=settings.max_attempts),
         Misfits(live, ledger),
         lambda: leadership.epoch,
+        policy=replace(LIVE_POLICY, waiting_worth=settings.waiting_worth),
     )
     register_task(app, ROUTE, lambda _: route(router), signer=services.signer, live=live)
     count_rejections(app, lambda: count_rejected(live))

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: How often a decision is made anew because the world had changed under it.
 _MAX_TRIES = 4
 
-#: What the simulator tries out is what the router does.
+#: What the simulator tries out is what the router does, unless its settings say otherwise.
 LIVE_POLICY = PolicySettings()
 
 _START_KINDS = {
@@ -49,7 +49,7 @@ _START_KINDS = {
 class Router:
     """Called by one thread: Celery's solo pool."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a router consists of, and one choice
         self,
         live: LiveState,
         dispatcher: Dispatcher,
@@ -57,15 +57,18 @@ class Router:
         waiting: WaitingJobs,
         misfits: Misfits,
         epoch: Callable[[], int],
+        *,
+        policy: PolicySettings = LIVE_POLICY,
     ) -> None:
         self._live = live
+        self._policy = policy
         self._dispatcher = dispatcher
         self._snapshot = snapshot
         self._epoch = epoch
         self._waiting = waiting
         self._misfits = misfits
         self._moving = Moving(live, epoch)
-        self._life = ReplicaLife(live, dispatcher, epoch, LIVE_POLICY)
+        self._life = ReplicaLife(live, dispatcher, epoch, policy)
 
     def run_pass(self) -> None:
         """Serve the waiting jobs in their turns, then look after replicas that no job asks for."""
@@ -125,10 +128,10 @@ class Router:
         view = replace(view, num_waiting={turn.job.model: turn.num_ahead}, queues=self._waiting.queues)
         job = self._with_hold(turn.job, view.now_ms)
         view = with_running_jobs(self._live, view, job)
-        found = assign(self._seen_by(view, job), job, self._snapshot.estimates, LIVE_POLICY)
+        found = assign(self._seen_by(view, job), job, self._snapshot.estimates, self._policy)
         if found.unknown:
             view = with_jobs_of(self._live, view, [view.replicas[replica_id] for replica_id in found.unknown])
-            found = assign(self._seen_by(view, job), job, self._snapshot.estimates, LIVE_POLICY)
+            found = assign(self._seen_by(view, job), job, self._snapshot.estimates, self._policy)
         return view, found
 
     def _with_hold(self, job: WaitingJob, now_ms: int) -> WaitingJob:

@@ -38,7 +38,7 @@ class Life:
         self._system = system
         self._load = load
         self._remove = remove
-        self._settings = PolicySettings(prewarm=system.prewarms)
+        self._settings = PolicySettings(prewarm=system.prewarms, waiting_worth=system.waiting_worth)
 
     def begin(self, until_s: float, anybody_waits: Callable[[], bool]) -> None:
         """Look after the replicas until then, if the system's keep-alive is adaptive."""

@@ -91,6 +91,7 @@ def _systems(study: Study) -> dict[str, Any]:
             "load_start_s": system.loader.start_s,
             "keep_alive_s": system.keep_alive_s,
             "prewarms": system.prewarms,
+            "waiting_worth": system.waiting_worth,
             "keep_alive_loads": system.keep_alive_loads,
             "fills_dram": system.fills_dram,
         }

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sllm_tasks.estimators.base import Estimates
 from sllm_tasks.policy.decision import Decision
+from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.simulation.links import Discipline
 
@@ -64,6 +65,8 @@ class System:
     keep_alive_s: float | None = 0.0
     #: Then replicas are also loaded before their model's next job is due.
     prewarms: bool = False
+    #: And this is what a second that somebody waits for a load may cost, in seconds of an idle gpu.
+    waiting_worth: float = PolicySettings().waiting_worth
     #: Checkpoints are placed on SSDs beforehand.
     has_store: bool = True
     #: Checkpoints are placed in DRAM as far as they fit, and brought there while nobody wants the disk.

@@ -20,11 +20,15 @@ SYSTEMS: Final[Mapping[str, System]] = {
 
 
 #: Ours with idle replicas that stay for a fixed time, for as long as each model's past says, and that also come
-#: before their jobs.
+#: before their jobs; a second of waiting is then worth 20 seconds of a gpu, or as many as the name ends with.
 KEEP_ALIVES: Final = (
     *(replace(OURS, name=f"ours-kept-{keep_s:g}s", keep_alive_s=keep_s) for keep_s in (0.5, 60.0, 600.0)),
     replace(OURS, name="ours-auto", keep_alive_s=None),
     replace(OURS, name="ours-auto-prewarm", keep_alive_s=None, prewarms=True),
+    *(
+        replace(OURS, name=f"ours-auto-prewarm-{worth:g}", keep_alive_s=None, prewarms=True, waiting_worth=worth)
+        for worth in (100.0, 500.0)
+    ),
 )
 
 #: Ours with the loading orders that it could have, the paper's with our habits, and ours without them: what does what.
