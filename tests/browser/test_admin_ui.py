@@ -38,7 +38,11 @@ ADMIN_PAGES = ("Tenants", "API keys", "Webhooks", "Users")
 
 @contextmanager
 def _page(chromium: Chromium, cluster: Cluster, *, scripts: bool = True) -> Iterator[Page]:
-    """A fresh browser profile; whatever a page complains of on its console fails the test."""
+    """A fresh browser profile; whatever a page complains of on its console fails the test.
+
+    A test has to see the answer to its last click before it ends: a page that is closed while the answer arrives may
+    stay open, and closing waits for ever (microsoft/playwright issue 42366).
+    """
     # Without motion colours change at once, so that contrast is measured of what stays.
     context = chromium.new_context(base_url=_url(cluster), java_script_enabled=scripts, reduced_motion="reduce")
     context.set_default_timeout(_TIMEOUT_MS)
@@ -137,6 +141,7 @@ def test_an_operator_submits_a_job_and_watches_its_tokens_come(chromium: Chromiu
         assert output.inner_text().startswith(seen)
         assert _violations(page) == []
         page.get_by_role("button", name="Cancel it").click()
+        expect(page.get_by_role("status")).to_contain_text("asked to stop")
         expect(page.locator("#live .state").first).to_have_text("canceled", timeout=_TIMEOUT_MS)
         expect(page.get_by_role("button", name="Submit it again")).to_be_visible()
 
@@ -202,6 +207,7 @@ def test_an_operator_moves_a_job_and_drains_the_node_where_it_went(chromium: Chr
         assert cluster.gpus()[str(target)].state is GpuState.DRAINING
         assert job.result(timeout=60).usage.completion_tokens == _TOKENS
         page.get_by_role("region", name=target.node).get_by_role("button", name="Take it back").click()
+        expect(page.get_by_role("status")).to_contain_text("takes work again")
         wait_until(lambda: cluster.gpus()[str(target)].state is GpuState.UP, "the node is taken back")
 
 
@@ -240,6 +246,7 @@ def test_a_stream_ends_when_an_admin_revokes_its_key(chromium: Chromium, cluster
             page.get_by_role("row", name="reader").get_by_role("link", name="Revoke").click()
             page.get_by_role("button", name="Revoke").click()
             assert "event: completed" not in list(lines)
+            expect(page.get_by_role("row", name="reader")).to_contain_text("revoked")
         assert not job.refresh().status.is_terminal
         job.cancel()
 
