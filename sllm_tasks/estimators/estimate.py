@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, floor, hypot
+from math import hypot
 from typing import Self
 
 #: Of the things that are predicted, this share ends inside of their intervals.
@@ -49,11 +48,3 @@ class Estimate:
 
 
 ZERO = Estimate.exactly(0.0)
-
-
-def middle(errors: Iterable[float]) -> tuple[float, float]:
-    """Where the middle `COVERAGE` of new errors will lie, judging by some: the quantiles of conformal prediction."""
-    ranked, outside = sorted(errors), (1 - COVERAGE) / 2
-    low = ranked[max(0, floor(outside * (len(ranked) + 1)) - 1)]
-    high = ranked[min(len(ranked), ceil((1 - outside) * (len(ranked) + 1))) - 1]
-    return low, high

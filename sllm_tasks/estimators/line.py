@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from sllm_tasks.estimators.estimate import Estimate, middle
+from sllm_tasks.estimators.estimate import Estimate
+from sllm_tasks.estimators.recent_errors import RecentErrors
 
 #: Measurements that a line is drawn through: enough for a median to be steady, few enough to follow a slow drift.
 _NUM_SAMPLES = 32
-#: Errors of predictions that an interval is made of; with 64 of them its coverage is known to about 5 points.
-_NUM_ERRORS = 64
-#: Fewer errors than this say nothing about the tenth on either side.
-_MIN_ERRORS = 10
 #: Fewer samples than this make predictions whose errors are not those of later ones.
 _MIN_SAMPLES = 4
 #: So many in a row outside of the interval on the same side are no outliers (one in 100,000 sequences by chance): the
@@ -46,45 +43,44 @@ class LearnedLine:
         self._prior = prior
         self._samples: deque[tuple[float, float]] = deque(maxlen=_NUM_SAMPLES)
         # What the truth was in units of what was predicted before it was known.
-        self._errors: deque[float] = deque(maxlen=_NUM_ERRORS)
+        self._errors = RecentErrors()
         self._surprises = 0
         self._line = prior
-        self._factors = _NONE
-
-    @property
-    def num_samples(self) -> int:
-        """Measurements that the line is drawn through."""
-        return len(self._samples)
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """The last measurements in units of what had been predicted for them, oldest first."""
-        return tuple(self._errors)
 
     @property
     def line(self) -> Line:
         """The middle of the estimates."""
         return self._line
 
-    def at(self, size: float) -> Estimate:
-        """How long that takes."""
+    def at(self, size: float, others: RecentErrors | None = None) -> Estimate:
+        """How long that takes; `others` are errors of lines like this one, for as long as it has too few of its own."""
         seconds = self._line.at(size)
-        low, high = self._factors
-        return Estimate(seconds=seconds, low_s=seconds * low, high_s=seconds * high)
+        low, high = self._factors(others)
+        return Estimate(seconds=seconds, low_s=seconds * min(1.0, low), high_s=seconds * max(1.0, high))
 
-    def learn(self, size: float, seconds: float) -> None:
-        """Add a measurement; one that is no time at all is ignored."""
+    def learn(self, size: float, seconds: float) -> float | None:
+        """Add a measurement and return it in units of what had been predicted; None if too little was known for that.
+
+        One that is no time at all is ignored.
+        """
         if not (isfinite(seconds) and seconds > 0 and isfinite(size) and size >= 0):
-            return
-        if len(self._samples) >= _MIN_SAMPLES:
-            self._compare(self.at(size), seconds)
+            return None
+        ratio = self._compare(self.at(size), seconds) if len(self._samples) >= _MIN_SAMPLES else None
         self._samples.append((size, seconds))
         self._line = _fit(self._samples, self._prior)
-        self._factors = _factors(self._errors)
+        return ratio
 
-    def _compare(self, predicted: Estimate, seconds: float) -> None:
-        if predicted.seconds > 0:
-            self._errors.append(seconds / predicted.seconds)
+    def _factors(self, others: RecentErrors | None) -> tuple[float, float]:
+        if not self._samples:
+            return _NONE
+        if len(self._samples) < _MIN_SAMPLES:
+            return _FEW
+        return self._errors.middle or (others and others.middle) or _FEW
+
+    def _compare(self, predicted: Estimate, seconds: float) -> float | None:
+        ratio = seconds / predicted.seconds if predicted.seconds > 0 else None
+        if ratio is not None:
+            self._errors.add(ratio)
         side = (seconds > predicted.high_s) - (seconds < predicted.low_s)
         self._surprises = self._surprises + side if side and self._surprises * side >= 0 else side
         if abs(self._surprises) >= _NUM_SURPRISES:
@@ -93,6 +89,7 @@ class LearnedLine:
                 self._samples.popleft()
             self._errors.clear()
             self._surprises = 0
+        return ratio
 
 
 def _fit(samples: Sequence[tuple[float, float]], prior: Line) -> Line:
@@ -119,11 +116,3 @@ def _scaled(prior: Line, samples: Sequence[tuple[float, float]]) -> Line:
     """Scale the prior to what was measured, start and slope alike."""
     factor = median(seconds / prior.at(size) for size, seconds in samples)
     return Line(prior.start_s * factor, prior.per_unit_s * factor)
-
-
-def _factors(errors: Sequence[float]) -> tuple[float, float]:
-    """The interval of a line, as factors."""
-    if len(errors) < _MIN_ERRORS:
-        return _FEW
-    low, high = middle(errors)
-    return min(1.0, low), max(1.0, high)

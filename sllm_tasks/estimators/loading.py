@@ -6,6 +6,7 @@ from sllm_tasks.cluster import Tier
 from sllm_tasks.estimators.estimate import Estimate
 from sllm_tasks.estimators.facts import LoadFact
 from sllm_tasks.estimators.line import LearnedLine, Line
+from sllm_tasks.estimators.recent_errors import RecentErrors
 
 #: What is assumed before anything was measured anywhere: one NVMe drive, a network of 10 Gbit/s, PCIe 4.0. The start
 #: is what the demo model took to begin and to end a load.
@@ -24,30 +25,31 @@ class LoadTimes:
         self._of_tier: dict[tuple[str, Tier], LearnedLine] = {}
         # All nodes together, for a node that has loaded nothing yet.
         self._anywhere = {tier: LearnedLine(prior) for tier, prior in _PRIORS.items()}
+        # Of all nodes and tiers, for lines that have too few of their own.
+        self._errors = RecentErrors()
 
     def learn(self, fact: LoadFact) -> None:
         """Add a measurement; a tier that nothing is loaded from is ignored."""
         if fact.tier not in _PRIORS or fact.num_bytes <= 0:
             return
-        key = (fact.node, fact.tier)
+        key, size = (fact.node, fact.tier), fact.num_bytes + fact.queued_bytes
         lines = self._to_gpu if fact.to_gpu else self._of_tier
         if key not in lines:
             lines[key] = LearnedLine(_PRIORS[fact.tier])
-        lines[key].learn(fact.num_bytes + fact.queued_bytes, fact.seconds)
+        ratio = lines[key].learn(size, fact.seconds)
         if fact.to_gpu:
-            self._anywhere[fact.tier].learn(fact.num_bytes + fact.queued_bytes, fact.seconds)
+            self._anywhere[fact.tier].learn(size, fact.seconds)
+            if ratio is not None:
+                self._errors.add(ratio)
 
     def estimate(self, node: str, tier: Tier, num_bytes: int, queued_bytes: int) -> Estimate:
         """`q + n/b + start`: what waits before it passes the same tier at the same rate."""
-        return self._line(node, tier).at(num_bytes + queued_bytes)
+        key, size = (node, tier), num_bytes + queued_bytes
+        if key in self._to_gpu:
+            return self._to_gpu[key].at(size, self._errors)
+        line = self._of_tier[key] if key in self._of_tier else self._anywhere[tier]
+        return line.at(size)
 
     def ratios(self) -> tuple[float, ...]:
         """The last loads to gpus in units of what had been predicted for them, on all nodes and from all tiers."""
-        return tuple(ratio for line in self._to_gpu.values() for ratio in line.ratios)
-
-    def _line(self, node: str, tier: Tier) -> LearnedLine:
-        key = (node, tier)
-        for lines in (self._to_gpu, self._of_tier):
-            if key in lines:
-                return lines[key]
-        return self._anywhere[tier]
+        return self._errors.values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from statistics import fmean
 
 import pytest
 
@@ -101,6 +102,20 @@ def test_what_a_calibration_found_counts_until_something_is_loaded() -> None:
 def test_tiers_are_learned_apart() -> None:
     estimates = LearnedEstimates([load(tier=Tier.SSD, seconds=5.0), load(tier=Tier.DRAM, seconds=0.5)])
     assert estimates.loading("a", Tier.DRAM, 10 * _GB).seconds == pytest.approx(0.5)
+
+
+def test_nodes_that_have_loaded_a_few_times_have_the_interval_of_all() -> None:
+    random, estimates, held = Random(3), LearnedEstimates(), list[bool]()
+    for node in map(str, range(300)):
+        for number in range(9):
+            size = random.randint(1, 60)
+            told = estimates.loading(node, Tier.SSD, size * _GB)
+            seconds = (0.1 + size / 2) * random.lognormvariate(0, 0.3)
+            # Its own first loads are too few for a line, those of the first nodes for an interval.
+            if number >= 4 and int(node) >= 3:
+                held.append(told.low_s <= seconds <= told.high_s)
+            estimates.learn(load(node, gb=size, seconds=seconds))
+    assert 0.75 <= fmean(held) <= 0.85
 
 
 def test_the_interval_of_a_start_is_what_four_in_five_starts_of_its_kind_came_in() -> None:
