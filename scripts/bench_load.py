@@ -1,8 +1,9 @@
 """Compare loaders: ours against what the disk gives and against other people's, in one run.
 
-Every load is a fresh process with its imports before the clock, and counts as done when every page of every tensor has
-been read. `ours` is the product as it runs: the node's pool is resident before the load, as is a worker; `pool in the
-clock` allocates like everybody else. The digests of every chunk are checked, as in the product.
+Every load is a fresh process with its imports before the clock and out of the garbage collector's sight, and counts as
+done when every page of every tensor has been read. `ours` is the product as it runs: the node's pool is resident before
+the load, as is a worker; `pool in the clock` allocates like everybody else. The digests of every chunk are checked, as
+in the product.
 """
 
 from __future__ import annotations

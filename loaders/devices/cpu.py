@@ -76,7 +76,7 @@ def _fill(
     on_tensors: OnTensors,
 ) -> Loaded:
     image = CpuImage(plan, mapping)
-    on_tensors(image.tensors(), image.side_by_side)
-    done = Pipeline(plan, memory, image, options=options, control=control).run()
+    pipeline = Pipeline(plan, memory, image, options=options, control=control)
+    done = pipeline.run(lambda: on_tensors(image.tensors(), image.side_by_side))
     image.finish()
     return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)

@@ -47,8 +47,8 @@ def load_on_gpus(
         arenas = Arenas(parts, on_copied, verify=options.verify)
         # Copies read the chunks' memory, so that is kept until they are over, also when the load fails.
         resources.callback(arenas.abandon)
-        on_tensors(arenas.tensors(), arenas.side_by_side)
-        done = Pipeline(plan, memory, arenas, options=options, control=control).run()
+        pipeline = Pipeline(plan, memory, arenas, options=options, control=control)
+        done = pipeline.run(lambda: on_tensors(arenas.tensors(), arenas.side_by_side))
         arenas.finish()
         return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)
 

@@ -128,6 +128,10 @@ class AnyTime:
         """Nobody else is told."""
 
 
+def _nothing() -> None:
+    """There is nothing else to do."""
+
+
 class Pipeline:
     """One load: `run` returns when every chunk is filled and has been accepted by the sink."""
 
@@ -158,13 +162,14 @@ class Pipeline:
         # Chunks that are read, and whose digest nobody has compared yet; None behind the last one.
         self._unchecked: SimpleQueue[int | None] = SimpleQueue()
 
-    def run(self) -> Progress:
-        """Load, and return how it went.
+    def run(self, meanwhile: Callable[[], None] = _nothing) -> Progress:
+        """Load, and return how it went; `meanwhile` is called once in this thread, while the first chunks are read.
 
         Raises:
             LoadCanceledError: `cancel` was set.
             CheckpointCorruptError: A chunk's digest is wrong, a file is too short, or was changed meanwhile.
             StorageError: A device failed.
+            Exception: Whatever `meanwhile` raises.
 
         """
         started_s = time.monotonic()
@@ -174,6 +179,7 @@ class Pipeline:
             ]
             resources.enter_context(self._running(self._check_chunks, self._num_checkers(), self._end_checks))
             resources.enter_context(self._running(self._read_chunks, self._num_readers(), self._stopping.set))
+            meanwhile()
             progress = self._pass_on(started_s)
         self._raise_first_error()
         self._check_files()

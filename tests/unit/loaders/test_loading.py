@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import save_file
 
 from loaders.checkpoint import LoadedCheckpoint, load
-from loaders.devices.loaded import LoadedFrom
+from loaders.devices.cpu import load_on_cpu
+from loaders.devices.loaded import LoadedFrom, SideBySide
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, LoadCanceledError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
-from loaders.reading.pipeline import Progress, ReadOptions
+from loaders.reading.pipeline import LoadControl, Progress, ReadOptions
+from loaders.source import open_source
 from loaders.writer.convert import convert
 from tests.support.checkpoints import small_state_dict
 from tests.support.damage import flip_bit
@@ -209,6 +211,17 @@ def test_a_file_that_is_replaced_while_it_is_read_does_not_matter(
     replace = on_first_progress(lambda: (tmp_path / "other").rename(tmp_path / "model.safetensors"))
     with load(tmp_path / "model.safetensors", on_progress=replace) as loaded:
         assert_equal(loaded, tensors)
+
+
+def test_what_fails_while_chunks_are_read_ends_the_load_and_gives_everything_back(converted: Path, pool: Pool) -> None:
+    def fail(_tensors: dict[str, torch.Tensor], _side_by_side: SideBySide) -> None:
+        raise RuntimeError("no model can be made of these")
+
+    with open_source(converted) as source, pytest.raises(RuntimeError, match="no model"):
+        load_on_cpu(source.plan, pool, _DISK, LoadControl(), fail)
+    assert num_leases(pool) == 0
+    with load(converted, pool=pool, options=_DISK) as loaded:
+        assert loaded.report.num_bytes == source.plan.num_bytes
 
 
 def test_a_canceled_load_gives_everything_back(converted: Path, pool: Pool) -> None:
