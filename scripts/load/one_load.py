@@ -33,7 +33,7 @@ def main() -> int:
     _back_memory(request["backed_bytes"])
     _pool(request["pooled"], files)
     _cache(request["cached"])
-    # As in a worker that waits for work; else each load looks through all that its imports have made, or not, by chance.
+    # As in a worker that waits for work; else a load goes through all that its imports have made, or not, by chance.
     gc.collect()
     gc.freeze()
     started_s = time.monotonic()
