@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
+# numba looks at each argument of a first call with this at hand: 7 to 13 ms of importing in the middle of a load.
+import numpy.ma  # noqa: F401 - for numba
+
 #: What is compiled takes and returns whatever its signature says; typed wrappers call it.
 Compiled: TypeAlias = Callable[..., Any]
 #: Of an argument or result: a number, `T[]` for an array that is only read, `T[]!` for one that is written.
