@@ -33,8 +33,8 @@ class Built:
 class Building:
     """A context manager around the load, and a thread beside it, so that the model costs no time of its own.
 
-    The thread begins with the files, goes on when the tensors have their memory (`use`), and is done when that has its
-    bytes (`finish`).
+    The thread begins when the tensors have their memory (`use`), so that nothing holds up the first reads, and is done
+    when that has its bytes (`finish`).
     """
 
     def __init__(self, source: Source, templates: Templates | None = None, *, with_model: bool) -> None:
@@ -44,8 +44,6 @@ class Building:
         self._with_model = with_model
         self._tensors: Mapping[str, torch.Tensor] = {}
         self._side_by_side: SideBySide = lambda _: None
-        self._has_tensors = threading.Event()
-        self._is_abandoned = False
         self._model_files: ModelFiles | None = None
         self._model: PreTrainedModel | None = None
         # Found in the files; what goes wrong with the model may be due to bytes that were not there yet.
@@ -56,7 +54,7 @@ class Building:
         """Build over these; their bytes need not be there."""
         self._tensors = tensors
         self._side_by_side = side_by_side
-        self._has_tensors.set()
+        self._thread.start()
 
     def finish(self) -> Built:
         """Wait for the model, now that the bytes are there; raises LoaderError if they, or the files, make none."""
@@ -79,16 +77,13 @@ class Building:
         return self._error is not None
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._has_tensors.is_set():
-            self._is_abandoned = True
-            self._has_tensors.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _build(self) -> None:
         try:
@@ -98,9 +93,6 @@ class Building:
             self._error = error
             return
         if not self._with_model or self._model_files is None:
-            return
-        self._has_tensors.wait()
-        if self._is_abandoned:
             return
         try:
             self._model = self._built(self._model_files) if template is None else self._filled(template)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -19,12 +20,11 @@ from loaders.devices.cuda import load_on_gpus
 from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors, SideBySide
 from loaders.devices.parts import split_plan
 from loaders.errors import CheckpointMissingError, LoadCanceledError, LoaderError
-from loaders.memory.load_queue import Ticket
 from loaders.memory.pool import Pool
 from loaders.memory.ranking import LoadClass
 from loaders.memory.records import ContentKey
 from loaders.model_files import ModelFiles
-from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions
+from loaders.reading.pipeline import Cancel, LoadControl, Progress, ReadOptions, Turn, alone
 from loaders.reading.plan import LoadPlan
 from loaders.restore import restore
 from loaders.source import Source, open_source
@@ -130,8 +130,8 @@ def load(  # noqa: PLR0913 - all but the path have defaults that are right for a
         torch.OutOfMemoryError: The device has no room.
 
     """
-    control = LoadControl(on_progress=on_progress, cancel=cancel)
     with open_source(Path(path)) as source:
+        control = LoadControl(on_progress=on_progress, cancel=cancel, join_queue=_queue(pool, source.plan))
         building = Building(source, templates, with_model=with_model)
         return load_source(building, device, pool=pool, options=options or ReadOptions(), control=control)
 
@@ -176,15 +176,15 @@ def _load_tensors(
 ) -> Loaded:
     names = (device,) if isinstance(device, str) else device
     devices = list(dict.fromkeys(torch.device(name) for name in names))
-    with ExitStack() as resources:
-        if pool is not None and control.turn is None:
-            control = replace(control, turn=resources.enter_context(_queue(pool, source.plan)))
-        if len(devices) == 1 and devices[0].type == "cpu":
-            return load_on_cpu(source.plan, pool, options, control, on_tensors)
-        parts = split_plan(source.plan, devices, by_partition=source.is_converted)
-        return load_on_gpus(source.plan, parts, pool, options, control, on_tensors)
+    if len(devices) == 1 and devices[0].type == "cpu":
+        return load_on_cpu(source.plan, pool, options, control, on_tensors)
+    parts = split_plan(source.plan, devices, by_partition=source.is_converted)
+    return load_on_gpus(source.plan, parts, pool, options, control, on_tensors)
 
 
-def _queue(pool: Pool, plan: LoadPlan) -> Ticket:
+def _queue(pool: Pool | None, plan: LoadPlan) -> Callable[[], AbstractContextManager[Turn]]:
     """Take a place among the loads of the node: a disk serves them best one after the other."""
-    return pool.load_queue.join(f"load-{plan.key[:12]}", ContentKey(plan.key), LoadClass.DEMAND, plan.num_bytes)
+    if pool is None:
+        return alone
+    key = ContentKey(plan.key)
+    return partial(pool.load_queue.join, f"load-{plan.key[:12]}", key, LoadClass.DEMAND, plan.num_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from loaders.errors import PoolSpaceError
@@ -49,8 +50,9 @@ def prefetch(
             free_bytes = usage.free_bytes + usage.evictable_bytes
             message = f"{path}: needs {plan.image_bytes} bytes of the pool, {free_bytes} can be had"
             raise PoolSpaceError(message, needed_bytes=plan.image_bytes, free_bytes=free_bytes)
-        with lease, pool.load_queue.join(f"prefetch-{plan.key[:12]}", key, LoadClass.PREFETCH, plan.num_bytes) as turn:
-            control = LoadControl(on_progress=on_progress, cancel=cancel, turn=turn)
+        queue = partial(pool.load_queue.join, f"prefetch-{plan.key[:12]}", key, LoadClass.PREFETCH, plan.num_bytes)
+        with lease:
+            control = LoadControl(on_progress=on_progress, cancel=cancel, join_queue=queue)
             # A load that somebody waits for waits for no more than what is being read.
             options = ReadOptions(chunks_per_read=1)
             done = Pipeline(plan, lease, _NoDevice(), options=options, control=control).run()

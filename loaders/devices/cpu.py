@@ -13,7 +13,7 @@ from loaders.memory.pool import Pool
 from loaders.memory.records import ContentKey
 from loaders.memory.releasing import release_with
 from loaders.reading.chunk_memory import ChunkMemory, PrivateMemory
-from loaders.reading.mapped_files import are_cached, map_files
+from loaders.reading.mapped_files import are_cached, check_mapped, map_files
 from loaders.reading.pipeline import LoadControl, Pipeline, ReadOptions
 from loaders.reading.plan import LoadPlan
 
@@ -45,6 +45,7 @@ def _from_page_cache(plan: LoadPlan, on_tensors: OnTensors) -> Loaded:
     mapping = map_files(plan)
     image = CpuImage(plan, mapping)
     on_tensors(image.tensors(), image.side_by_side)
+    check_mapped(plan, mapping)
     for index in range(len(plan.chunks)):
         begin = index * CHUNK_BYTES
         image.accept(index, mapping.view[begin : begin + CHUNK_BYTES])

@@ -33,12 +33,16 @@ def are_cached(plan: LoadPlan) -> bool:
 
 
 def map_files(plan: LoadPlan) -> Mapping:
-    """Map all files of a plan as its image, copy on write; raises CheckpointCorruptError for a wrong digest."""
+    """Map all files of a plan as its image, copy on write; then call `check_mapped`. Raises StorageError."""
     files = [file for file in plan.files if isinstance(file, OpenFile)]
     try:
-        mapping = Mapping.of_files([(file.fd, file.num_bytes) for file in files], CHUNK_BYTES)
+        return Mapping.of_files([(file.fd, file.num_bytes) for file in files], CHUNK_BYTES)
     except OSError as error:
         raise StorageError(f"{plan.files[0].where}: cannot be mapped: {error.strerror}") from error
+
+
+def check_mapped(plan: LoadPlan, mapping: Mapping) -> None:
+    """Let the files be read without page faults; raises CheckpointCorruptError for a wrong digest."""
 
     def look_at(index: int) -> None:
         chunk, begin = plan.chunks[index], index * CHUNK_BYTES
@@ -51,4 +55,3 @@ def map_files(plan: LoadPlan) -> Mapping:
 
     with ThreadPoolExecutor(_NUM_THREADS, "map") as threads:
         list(threads.map(look_at, range(len(plan.chunks))))
-    return mapping

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from queue import SimpleQueue
@@ -57,6 +57,22 @@ class Turn(Protocol):
     def update(self, remaining_bytes: int) -> None:
         """Tell how much nobody has begun to read."""
         ...
+
+
+class AnyTime:
+    """The turn of a load that nobody has to wait for."""
+
+    def may_read(self) -> bool:
+        """Always."""
+        return True
+
+    def update(self, remaining_bytes: int) -> None:
+        """Nobody else is told."""
+
+
+def alone() -> AbstractContextManager[Turn]:
+    """Queue with nobody: what is read is for this load alone."""
+    return nullcontext(AnyTime())
 
 
 class Sink(Protocol):
@@ -113,19 +129,8 @@ class LoadControl:
     #: Called some times a second by the thread that loads.
     on_progress: Callable[[Progress], None] | None = None
     cancel: Cancel | None = None
-    #: None: the disk is for this load alone.
-    turn: Turn | None = None
-
-
-class AnyTime:
-    """The turn of a load that nobody has to wait for."""
-
-    def may_read(self) -> bool:
-        """Always."""
-        return True
-
-    def update(self, remaining_bytes: int) -> None:
-        """Nobody else is told."""
+    #: Takes a place among those who use the same disk; called when there is something to be read from it.
+    join_queue: Callable[[], AbstractContextManager[Turn]] = alone
 
 
 def _nothing() -> None:
@@ -149,7 +154,7 @@ class Pipeline:
         self._sink = sink
         self._options = options or ReadOptions()
         control = control or LoadControl()
-        self._turn = control.turn or AnyTime()
+        self._join_queue = control.join_queue
         self._on_progress = control.on_progress
         self._cancel = control.cancel or threading.Event()
         self._stopping = threading.Event()
@@ -158,6 +163,7 @@ class Pipeline:
         self._unread_bytes = plan.num_bytes
         self._lock = threading.Lock()
         self._idling = threading.Lock()
+        self._turn: Turn = AnyTime()
         self._readers: list[Reader] = []
         # Chunks that are read, and whose digest nobody has compared yet; None behind the last one.
         self._unchecked: SimpleQueue[int | None] = SimpleQueue()
@@ -174,16 +180,22 @@ class Pipeline:
         """
         started_s = time.monotonic()
         with ExitStack() as resources:
-            self._readers = [
-                resources.enter_context(open_reader(file, direct=self._options.direct)) for file in self._plan.files
-            ]
-            resources.enter_context(self._running(self._check_chunks, self._num_checkers(), self._end_checks))
-            resources.enter_context(self._running(self._read_chunks, self._num_readers(), self._stopping.set))
+            if not self._memory.is_complete:
+                self._begin(resources)
             meanwhile()
             progress = self._pass_on(started_s)
         self._raise_first_error()
         self._check_files()
         return progress
+
+    def _begin(self, resources: ExitStack) -> None:
+        """Let threads read what is missing."""
+        self._readers = [
+            resources.enter_context(open_reader(file, direct=self._options.direct)) for file in self._plan.files
+        ]
+        self._turn = resources.enter_context(self._join_queue())
+        resources.enter_context(self._running(self._check_chunks, self._num_checkers(), self._end_checks))
+        resources.enter_context(self._running(self._read_chunks, self._num_readers(), self._stopping.set))
 
     def _num_readers(self) -> int:
         return min(self._options.num_threads, len(self._plan.chunks))
@@ -263,7 +275,7 @@ class Pipeline:
                 with self._idling:
                     self._stopping.wait(_IDLE_S)
                 continue
-            self._begin(claimed)
+            self._note(claimed)
             with self._giving_back(claimed):
                 self._read(claimed)
             for index in claimed:
@@ -295,7 +307,7 @@ class Pipeline:
                 self._memory.give_back(index)
             raise
 
-    def _begin(self, claimed: Sequence[int]) -> None:
+    def _note(self, claimed: Sequence[int]) -> None:
         """Let the next load start while the last chunks of this one are on their way."""
         with self._lock:
             self._unread_bytes -= self._num_bytes(claimed)

@@ -12,7 +12,7 @@ from loaders.building import Building
 from loaders.checkpoint import LoadedCheckpoint, load_source
 from loaders.devices.loaded import LoadedFrom
 from loaders.memory.pool import Pool
-from loaders.reading.pipeline import AnyTime, Cancel, LoadControl, Progress
+from loaders.reading.pipeline import Cancel, LoadControl, Progress
 from loaders.remote.filling import fill_copies
 from loaders.remote.folder import DownloadFolder
 from loaders.remote.retries import RetryPolicy
@@ -79,8 +79,8 @@ def load_remote(  # noqa: PLR0913 - the choices of `stream`
         device,
         pool=pool,
         options=remote.read_options(num_connections),
-        # The queue of the node is for its disk, which this does not read.
-        control=LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel), turn=AnyTime()),
+        # Without a queue: that of the node is for its disk, which this does not read.
+        control=LoadControl(on_progress=on_progress, cancel=remote.cancel(cancel)),
     )
     if loaded.report.loaded_from is LoadedFrom.DISK:
         loaded.report = replace(loaded.report, loaded_from=LoadedFrom.REMOTE)

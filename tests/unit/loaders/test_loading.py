@@ -101,6 +101,19 @@ def test_the_second_load_takes_everything_from_the_pool(
         assert second.report.loaded_from is LoadedFrom.POOL
 
 
+def test_a_load_takes_a_place_among_those_of_the_disk_only_if_it_has_to_read(converted: Path, pool: Pool) -> None:
+    queued: list[int] = []
+
+    def note(_: Progress) -> None:
+        queued.append(len(pool.load_queue.loads()))
+
+    with load(converted, pool=pool, options=_DISK, on_progress=note):
+        assert set(queued) == {1}
+    queued.clear()
+    with load(converted, pool=pool, options=_DISK, on_progress=note):
+        assert set(queued) == {0}
+
+
 def test_a_tensor_keeps_its_place_in_the_pool_and_the_last_one_gives_it_back(converted: Path, pool: Pool) -> None:
     with load(converted, pool=pool, options=_DISK) as loaded:
         kept = loaded.tensors["layers.4.weight"][7:]
