@@ -35,7 +35,7 @@ class ReplicaState(StrEnum):
     LOADING = "loading"
     #: Takes jobs.
     READY = "ready"
-    #: Finishes the jobs that it has and takes no more; a job of another model needs its memory.
+    #: Finishes the jobs that it has and takes no more, for a job of another model; may be opened again.
     DRAINING = "draining"
     #: Holds no jobs and takes none; its worker frees the memory.
     UNLOADING = "unloading"
@@ -44,7 +44,7 @@ class ReplicaState(StrEnum):
 REPLICA_TRANSITIONS: Mapping[ReplicaState, frozenset[ReplicaState]] = {
     ReplicaState.LOADING: frozenset({ReplicaState.READY, ReplicaState.UNLOADING}),
     ReplicaState.READY: frozenset({ReplicaState.DRAINING, ReplicaState.UNLOADING}),
-    ReplicaState.DRAINING: frozenset({ReplicaState.UNLOADING}),
+    ReplicaState.DRAINING: frozenset({ReplicaState.READY, ReplicaState.UNLOADING}),
     ReplicaState.UNLOADING: frozenset(),
 }
 

@@ -143,6 +143,11 @@ class RouterStore:
         with translated():
             return bool(self._scripts["drain_replica"](args=[epoch, replica_id]) == b"ok")
 
+    def open(self, *, epoch: int, replica_id: str) -> bool:
+        """Let a draining replica take jobs again; False when it does not drain any more, or another router leads."""
+        with translated():
+            return bool(self._scripts["open_replica"](args=[epoch, replica_id]) == b"ok")
+
     def hold(self, *, epoch: int, job_id: str, attempt: int, hold: Hold, replica_ids: Sequence[str]) -> Applied:
         """Let replicas take no more jobs, and keep the memory of their gpus for a job that waits."""
         gpus = ",".join(str(gpu) for gpu in hold.gpus)

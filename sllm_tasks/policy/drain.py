@@ -1,4 +1,4 @@
-"""Which replicas stop taking jobs so that a job of another model gets its turn.
+"""Which replicas stop taking jobs so that a job of another model gets its turn, and which of them take jobs again.
 
 Without this a model in steady use keeps its memory for good: a warm replica serves every new job of its model at once,
 however long a job of another model has been waiting for that memory.
@@ -6,7 +6,9 @@ however long a job of another model has been waiting for that memory.
 
 from __future__ import annotations
 
-from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaState
+from collections.abc import Iterable
+
+from sllm_tasks.cluster import Gpu, GpuId, GpuState, Replica, ReplicaState
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
 #: How long a job waits for memory before somebody makes room, and how long a replica serves before it has to: long
@@ -27,25 +29,57 @@ def replicas_to_drain(view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
     They are all on one node, on as many of its gpus as the model takes: those where the fewest jobs have to end first,
     or would miss the place.
     """
-    if job.model not in view.models or view.now_ms - job.created_ms < TURN_MS:
+    gpus = _gpus_due(view, job)
+    if not gpus:
         return ()
     model = view.model_of(job)
-    replicas = view.serving(model)
-    if len(replicas) >= model.max_replicas:
-        return ()
-    occupied = {gpu for replica in replicas for gpu in replica.gpus}
     by_node: dict[str, list[_Drained]] = {}
-    nodes = {name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}
-    for gpu in view.usable_gpus(nodes):
-        if gpu.id not in occupied and view.takes(gpu.id, job):
-            drained = _drained(view, gpu, model.bytes_per_gpu, job)
-            if drained is not None:
-                by_node.setdefault(gpu.id.node, []).append(drained)
+    for gpu in gpus:
+        drained = _drained(view, gpu, model.bytes_per_gpu, job)
+        if drained is not None:
+            by_node.setdefault(gpu.id.node, []).append(drained)
     chosen = [sorted(options)[: model.num_gpus] for options in by_node.values() if len(options) >= model.num_gpus]
     if not chosen:
         return ()
     cheapest = min(chosen, key=lambda options: (sum(cost for cost, _, _ in options), options))
     return tuple(dict.fromkeys(replica_id for _, _, replica_ids in cheapest for replica_id in replica_ids))
+
+
+def replicas_to_open(view: ClusterView, jobs: Iterable[WaitingJob]) -> tuple[str, ...]:
+    """Pick closed replicas for which jobs wait, and none that they would be closed for now.
+
+    `jobs` has one of each kind that waits, as old as the oldest. So places do not stay empty while both wait, and a
+    replica that was closed for moves which came to nothing is not lost.
+    """
+    claims = [(job, {gpu.id for gpu in _gpus_due(view, job)}) for job in jobs if job.model in view.models]
+    closed = [replica for replica in view.replicas.values() if replica.state is ReplicaState.DRAINING]
+    return tuple(replica.id for replica in closed if _may_open(view, replica, claims))
+
+
+def _may_open(view: ClusterView, replica: Replica, claims: list[tuple[WaitingJob, set[GpuId]]]) -> bool:
+    if not all(gpu in view.gpus and view.gpus[gpu].state is GpuState.UP for gpu in replica.gpus):
+        return False
+    is_wanted = False
+    for job, gpus in claims:
+        model = view.model_of(job)
+        if job.model == replica.model and replica.serves(model.checkpoint, model.shape):
+            is_wanted = True
+        elif not gpus.isdisjoint(replica.gpus) and _has_had_its_turn(view, replica, job):
+            return False
+    return is_wanted
+
+
+def _gpus_due(view: ClusterView, job: WaitingJob) -> list[Gpu]:
+    """Gpus where room may be made for a job; none for one that has not waited long enough, or is not to have more."""
+    if job.model not in view.models or view.now_ms - job.created_ms < TURN_MS:
+        return []
+    model = view.model_of(job)
+    replicas = view.serving(model)
+    if len(replicas) >= model.max_replicas:
+        return []
+    occupied = {gpu for replica in replicas for gpu in replica.gpus}
+    nodes = {name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}
+    return [gpu for gpu in view.usable_gpus(nodes) if gpu.id not in occupied and view.takes(gpu.id, job)]
 
 
 def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _Drained | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush, heapreplace
 
 from sllm_tasks.cluster import ReplicaShape
@@ -114,6 +114,10 @@ class Turns:
     def batch_credit(self) -> int:
         """What batch jobs are owed after this pass."""
         return self._batch_credit
+
+    def oldest(self) -> list[WaitingJob]:
+        """One job of each kind, tenant and class, as old as the oldest of its kind."""
+        return [replace(queue[0], created_ms=self._oldest_ms[key[2]]) for key, queue in self._queues.items() if queue]
 
     def next(self) -> Turn | None:
         """The next turn, None when nothing more can be started."""

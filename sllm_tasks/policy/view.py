@@ -180,8 +180,11 @@ class ClusterView:
 
     def with_draining(self, replica_ids: Iterable[str]) -> ClusterView:
         """The view after replicas stopped taking jobs."""
-        draining = [replace(self.replicas[id_], state=ReplicaState.DRAINING) for id_ in replica_ids]
-        return replace(self, replicas=self.replicas.with_replicas(draining)) if draining else self
+        return self._with_state(replica_ids, ReplicaState.DRAINING)
+
+    def with_open(self, replica_ids: Iterable[str]) -> ClusterView:
+        """The view after such replicas take jobs again."""
+        return self._with_state(replica_ids, ReplicaState.READY)
 
     def with_suspect(self, gpu: GpuId, job_id: str) -> ClusterView:
         """The view after a suspect job was sent to a gpu."""
@@ -215,6 +218,10 @@ class ClusterView:
         if load is not None:
             loads = {**loads, load.node: (*loads.get(load.node, ()), load)}
         return replace(self, gpus=gpus, replicas=self.replicas.with_replicas([new]), loads=loads)
+
+    def _with_state(self, replica_ids: Iterable[str], state: ReplicaState) -> ClusterView:
+        changed = [replace(self.replicas[id_], state=state) for id_ in replica_ids]
+        return replace(self, replicas=self.replicas.with_replicas(changed)) if changed else self
 
 
 def _reserve(gpus: dict[GpuId, Gpu], replica: Replica, num_bytes: int) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sllm_tasks.cluster import Hold
+from sllm_tasks.cluster import Hold, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
@@ -15,7 +15,7 @@ from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.assign import assign
 from sllm_tasks.policy.decision import Assignment, AssignmentPath, Decision
-from sllm_tasks.policy.drain import replicas_to_drain
+from sllm_tasks.policy.drain import replicas_to_drain, replicas_to_open
 from sllm_tasks.policy.effects import carry_out
 from sllm_tasks.policy.holds import without_held
 from sllm_tasks.policy.options import MOVING_REASON
@@ -74,6 +74,7 @@ class Router:
         """Serve the waiting jobs in their turns, then look after replicas that no job asks for."""
         view, room = self._snapshot.begin_pass()
         turns, reasons = self._waiting.begin_pass(room, view.now_ms), dict[Kind, str]()
+        view = self._open(view, turns)
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)
@@ -163,6 +164,22 @@ class Router:
         for replica_id in drained:
             logger.info("job %s waits: replica %s takes no more jobs", job.id, replica_id)
         return view.with_draining(drained)
+
+    def _open(self, view: ClusterView, turns: Turns) -> ClusterView:
+        """Let replicas take jobs again that were closed for nobody who waits now."""
+        if not any(replica.state is ReplicaState.DRAINING for replica in view.replicas.values()):
+            return view
+        seen = replace(view, queues=self._waiting.queues)
+        for holder in self._waiting.holders(view.now_ms):
+            seen = without_held(seen, holder)
+        opened = tuple(
+            replica_id
+            for replica_id in replicas_to_open(seen, turns.oldest())
+            if self._live.router.open(epoch=self._epoch(), replica_id=replica_id)
+        )
+        for replica_id in opened:
+            logger.info("replica %s takes jobs again", replica_id)
+        return view.with_open(opened)
 
     def _apply(
         self, view: ClusterView, job: WaitingJob, decision: Assignment, decision_id: str

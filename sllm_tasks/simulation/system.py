@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -30,6 +30,9 @@ class Policy(Protocol):
 
     def drained(self, view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
         """Replicas that take no more jobs because this one waits."""
+
+    def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:
+        """Replicas that take jobs again; one waiting job of each kind, as old as the oldest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from sllm_tasks.estimators.base import Estimates
 from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.policy.queueing import Turns
 from sllm_tasks.policy.shares import Shares
-from sllm_tasks.policy.view import WaitingJob, queues_of
+from sllm_tasks.policy.view import ClusterView, WaitingJob, queues_of
 from sllm_tasks.simulation.clock import Clock, Timer
 from sllm_tasks.simulation.fleet import Fleet, SimJob, SimOutcome
 from sllm_tasks.simulation.system import Order, Policy
@@ -92,12 +92,11 @@ class Waiting:
 
     def _pass(self) -> None:
         self._is_due = False
-        concerned, self._concerned = self._concerned, set()
-        waiting = [job for _, job in self._jobs.values() if concerned is None or job.model in concerned]
-        turns = Turns(waiting, Shares(), weights={}, may_start={})
         self._settle()
         queues = queues_of(job for _, job in self._jobs.values())
-        view = self._fleet.view(self._clock.now_s)
+        view = self._open(replace(self._fleet.view(self._clock.now_s), queues=queues))
+        concerned, self._concerned = self._concerned, set()
+        turns = self._turns(concerned)
         while (turn := turns.next()) is not None:
             seen = replace(view, num_waiting={turn.job.model: turn.num_ahead}, queues=queues)
             order = self._policy.decide(seen, turn.job, self._estimates)
@@ -111,3 +110,17 @@ class Waiting:
                 self._carry_out(self._jobs[turn.job.id][0], order)
                 turns.started(turn.job)
                 view = self._fleet.view(self._clock.now_s)
+
+    def _open(self, view: ClusterView) -> ClusterView:
+        """Let replicas take jobs again that nobody needs closed any more."""
+        if not any(replica.state is ReplicaState.DRAINING for replica in view.replicas.values()):
+            return view
+        opened = self._policy.opened(view, self._turns(None).oldest())
+        for replica_id in opened:
+            self._fleet.replicas[replica_id].state = ReplicaState.READY
+            self._concerned = None
+        return view.with_open(opened)
+
+    def _turns(self, concerned: set[str] | None) -> Turns:
+        waiting = [job for _, job in self._jobs.values() if concerned is None or job.model in concerned]
+        return Turns(waiting, Shares(), weights={}, may_start={})

@@ -6,7 +6,7 @@ the free gpu. Without a free gpu elsewhere both wait: a job that is put out has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -78,6 +78,10 @@ class Locality:
 
     def drained(self, view: ClusterView, job: WaitingJob) -> tuple[str, ...]:  # noqa: ARG002
         """Nothing makes room."""
+        return ()
+
+    def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing was closed."""
         return ()
 
     def _putting_out(self, view: ClusterView, node: str, job: WaitingJob, estimates: Estimates) -> Iterable[_Option]:

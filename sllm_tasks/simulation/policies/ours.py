@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sllm_tasks.estimators.base import Estimates
 from sllm_tasks.policy.assign import assign
-from sllm_tasks.policy.drain import replicas_to_drain
+from sllm_tasks.policy.drain import replicas_to_drain, replicas_to_open
 from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.simulation.links import Discipline
@@ -30,6 +31,10 @@ class Ours:
     def drained(self, view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
         """What the router would close to new jobs."""
         return replicas_to_drain(view, job)
+
+    def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:
+        """What the router would open again."""
+        return replicas_to_open(view, jobs)
 
 
 def _make(seed: int) -> Ours:  # noqa: ARG001 - one signature for all systems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -46,6 +47,10 @@ class RandomGpu:
 
     def drained(self, view: ClusterView, job: WaitingJob) -> tuple[str, ...]:  # noqa: ARG002
         """Nothing makes room."""
+        return ()
+
+    def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing was closed."""
         return ()
 
 

@@ -28,8 +28,12 @@ _MODELS = ("a", "b")
 
 def reachable(state: ReplicaState) -> set[ReplicaState]:
     """States that may follow, at once or later."""
-    after = set(REPLICA_TRANSITIONS[state])
-    return after.union(*(reachable(new) for new in after))
+    found: set[ReplicaState] = set()
+    new = set(REPLICA_TRANSITIONS[state])
+    while new:
+        found |= new
+        new = {after for state in new for after in REPLICA_TRANSITIONS[state]} - found
+    return found
 
 
 @dataclass(slots=True)
@@ -114,13 +118,15 @@ class LiveStateMachine(RuleBasedStateMachine):
         self.world.apply(job_id, replica_id, epoch=self.epoch, attempt=self.jobs[job_id].attempt)
 
     @precondition(lambda self: self._all_replicas())
-    @rule(data=st.data(), what=st.sampled_from(["ready", "drain", "unload", "drop"]))
+    @rule(data=st.data(), what=st.sampled_from(["ready", "drain", "open", "unload", "drop"]))
     def replica_changes(self, data: st.DataObject, what: str) -> None:
         fleet, replica_id = self.world.live.fleet, data.draw(st.sampled_from(self._all_replicas()))
         if what == "ready":
             fleet.replica_ready(replica_id)
         elif what == "drain":
             self.world.live.router.drain(epoch=self.epoch, replica_id=replica_id)
+        elif what == "open":
+            self.world.live.router.open(epoch=self.epoch, replica_id=replica_id)
         elif what == "unload":
             fleet.unload_replica(replica_id)
         else:

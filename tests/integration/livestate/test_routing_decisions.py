@@ -282,13 +282,29 @@ def test_a_draining_replica_keeps_its_jobs_takes_no_more_and_can_be_evicted_when
     assert world.apply("third", "replica_2", _new(95, "replica_1")) is Applied.OK
 
 
-def test_a_router_that_lost_its_lease_drains_nothing(world: World) -> None:
+def test_a_replica_that_is_opened_again_takes_jobs_and_one_that_is_being_unloaded_stays_closed(world: World) -> None:
+    claim = world.running_job("first")
+    epoch = world.lead()
+    assert not world.live.router.open(epoch=epoch, replica_id="replica_1")
+    assert world.live.router.drain(epoch=epoch, replica_id="replica_1")
+    assert world.live.router.open(epoch=epoch, replica_id="replica_1")
+    assert world.live.jobs.create(job_spec("second")).gpu == GPU
+    world.live.jobs.finish(claim, SUCCEEDED)
+    world.live.jobs.finish(world.claim("second"), SUCCEEDED)
+    assert world.live.router.drain(epoch=epoch, replica_id="replica_1")
+    assert world.live.fleet.unload_replica("replica_1") == GPU
+    assert not world.live.router.open(epoch=epoch, replica_id="replica_1")
+
+
+def test_a_router_that_lost_its_lease_drains_nothing_and_opens_nothing(world: World) -> None:
     world.add_gpu(GPU, WORKER, replica_order())
     old = world.lead("router_a")
     world.redis.delete("sllm:router:leader")
     world.lead("router_b")
     assert not world.live.router.drain(epoch=old, replica_id="replica_1")
     assert world.live.jobs.create(job_spec()).gpu == GPU
+    assert world.live.router.drain(epoch=world.lead("router_b"), replica_id="replica_1")
+    assert not world.live.router.open(epoch=old, replica_id="replica_1")
 
 
 def test_a_job_that_waits_says_why_until_it_has_a_place(world: World) -> None:

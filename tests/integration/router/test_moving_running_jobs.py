@@ -10,7 +10,7 @@ import pytest
 from sllm_tasks.cluster import GpuId, NodeInfo, ReplicaState
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.estimators.facts import MigrationFact
-from sllm_tasks.jobs import SamplingParams
+from sllm_tasks.jobs import JobStatus, SamplingParams
 from sllm_tasks.ledger import inventory
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.facts import migration_facts
@@ -235,3 +235,21 @@ def test_what_was_held_for_a_job_is_free_when_the_job_is_gone(scene: Scene) -> N
 
     wait_until(is_unloaded, "what is left empty is unloaded")
     assert not scene.routed.live.queues.look().job_ids
+
+
+def test_a_replica_that_was_left_for_a_job_takes_jobs_again_when_that_has_gone_and_the_moves_have_failed(
+    scene: Scene,
+) -> None:
+    scene.run_pass()
+    (migration,) = scene.migrations()
+    submit(scene.routed, "own", model="a", checkpoint="ca")
+    scene.routed.live.migrations.end(migration.id, MigrationState.FAILED, "no memory")
+    scene.routed.live.fleet.drop_replica(migration.target_replica)
+    scene.routed.live.fleet.reap_gpu(OTHER_GPU, "worker_b")
+    scene.run_pass()
+    assert scene.source_state() is ReplicaState.DRAINING
+    assert scene.waits("own")
+    scene.routed.live.jobs.end("waiting", JobStatus.CANCELED, {})
+    scene.run_pass()
+    assert scene.source_state() is ReplicaState.READY
+    assert scene.gpu_of("own") == GPU

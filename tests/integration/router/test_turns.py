@@ -119,6 +119,17 @@ def test_a_job_past_its_deadline_is_not_started(routed: RouterWorld) -> None:
     assert routed.placed(late, in_time) == ["in_time"]
 
 
+def test_a_closed_replica_takes_jobs_again_when_nobody_waits_for_its_memory(routed: RouterWorld) -> None:
+    routed.world.running_job("first")
+    assert routed.live.router.drain(epoch=routed.world.lead(), replica_id="replica_1")
+    assert routed.live.jobs.create(job_spec("early")).gpu is None
+    routed.router.run_pass()
+    view = routed.live.jobs.view("early")
+    assert view is not None
+    assert view.replica_id == "replica_1"
+    assert routed.live.jobs.create(job_spec("late")).gpu == GPU
+
+
 @pytest.mark.parametrize("num_jobs", [20, 500])
 def test_a_pass_asks_the_live_state_as_often_however_many_jobs_wait(routed: RouterWorld, num_jobs: int) -> None:
     routed.world.add_gpu(GPU, WORKER, replica_order(slots=1))

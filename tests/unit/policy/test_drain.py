@@ -1,14 +1,15 @@
-"""Who makes room when a job of another model has waited long enough, and who does not have to."""
+"""Who makes room when a job of another model has waited long enough, who does not have to, and who no longer has to."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from hypothesis import given
+from hypothesis import strategies as st
 
-from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
+from sllm_tasks.cluster import GpuId, GpuState, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.decision import AssignmentPath
-from sllm_tasks.policy.drain import MAX_WAIT_MS, TURN_MS, replicas_to_drain
+from sllm_tasks.policy.drain import MAX_WAIT_MS, TURN_MS, replicas_to_drain, replicas_to_open
 from sllm_tasks.policy.view import ClusterView, Queue, WaitingJob, queues_of
 from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
@@ -114,6 +115,68 @@ def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None
     draining = [replica for replica in ended.replicas.values() if replica.state is ReplicaState.DRAINING]
     others_idle = ended.replicas.with_replicas(replace(replica, num_jobs=0) for replica in draining)
     assert choose(replace(ended, replicas=others_idle), job).path is not AssignmentPath.WAIT
+
+
+def closed_for(other_ms: int, own_ms: int | None, *, now_ms: int) -> tuple[ClusterView, list[WaitingJob]]:
+    """A closed replica of `n`, since when a job of another model waits, and since when one of its own."""
+    jobs = [replace(waiting_job(), created_ms=other_ms)]
+    if own_ms is not None:
+        jobs.append(replace(waiting_job("n"), id="own", created_ms=own_ms))
+    view = view_of(busy("closed", state=ReplicaState.DRAINING), now_ms=now_ms)
+    return replace(view, queues=queues_of(jobs)), jobs
+
+
+def test_a_closed_replica_takes_jobs_again_when_its_own_wait_and_those_that_it_was_closed_for_not_twice_as_long() -> (
+    None
+):
+    assert replicas_to_open(*closed_for(0, TURN_MS + 1, now_ms=2 * TURN_MS)) == ()
+    assert replicas_to_open(*closed_for(0, TURN_MS - 1, now_ms=2 * TURN_MS)) == ("closed",)
+    assert replicas_to_open(*closed_for(0, 1, now_ms=MAX_WAIT_MS)) == ()
+
+
+def test_a_closed_replica_whose_jobs_nobody_waits_for_stays_closed() -> None:
+    assert replicas_to_open(*closed_for(0, None, now_ms=1)) == ()
+
+
+def test_a_replica_that_was_closed_for_a_job_that_has_gone_takes_jobs_again() -> None:
+    view, jobs = closed_for(0, TURN_MS, now_ms=2 * TURN_MS)
+    assert replicas_to_open(view, jobs[1:]) == ("closed",)
+
+
+def test_a_job_that_could_not_be_loaded_there_keeps_no_replica_closed() -> None:
+    view, jobs = closed_for(0, 2 * TURN_MS - 1, now_ms=2 * TURN_MS)
+    assert replicas_to_open(view, jobs) == ()
+    full = {**view.models, "m": replace(_LARGE, max_replicas=0)}
+    assert replicas_to_open(replace(view, models=full), jobs) == ("closed",)
+    assert replicas_to_open(replace(view, models={"n": _OTHER}), jobs) == ("closed",)
+
+
+def test_a_replica_on_a_gpu_that_takes_no_work_and_one_of_another_deployment_stay_closed() -> None:
+    view, jobs = closed_for(0, 0, now_ms=1)
+    assert replicas_to_open(view, jobs) == ("closed",)
+    leaving = {_FIRST: replace(view.gpus[_FIRST], state=GpuState.DRAINING)}
+    assert replicas_to_open(replace(view, gpus=leaving), jobs) == ()
+    assert replicas_to_open(replace(view, gpus={}), jobs) == ()
+    newer = {**view.models, "n": replace(_OTHER, checkpoint="newer")}
+    assert replicas_to_open(replace(view, models=newer), jobs) == ()
+
+
+@given(views(), st.lists(st.tuples(st.sampled_from("mno"), st.integers(-200_000, 5_000), st.booleans()), max_size=6))
+def test_what_is_opened_would_not_be_closed_at_once(view: ClusterView, drawn: list[tuple[str, int, bool]]) -> None:
+    jobs = [
+        WaitingJob(id=f"job_{number}", model=model, attempt=1, created_ms=created_ms, job_class="batch" if late else "")
+        for number, (model, created_ms, late) in enumerate(drawn)
+    ]
+    for number, replica in enumerate(view.replicas.values()):
+        jobs.append(WaitingJob(id=f"own_{number}", model=replica.model, attempt=1, created_ms=number - 20_000))
+    view = replace(view, queues=queues_of(jobs))
+    opened = replicas_to_open(view, jobs)
+    assert all(view.replicas[id_].state is ReplicaState.DRAINING for id_ in opened)
+    after = view.with_open(opened)
+    for replica_id in opened:
+        replica = after.replicas[replica_id]
+        others = [job for job in jobs if job.model != replica.model]
+        assert all(replica_id not in replicas_to_drain(after, job) for job in others)
 
 
 def test_a_job_that_takes_two_gpus_gets_both_of_a_node_emptied() -> None:

@@ -71,6 +71,27 @@ def test_a_job_whose_node_dies_before_its_turn_starts_elsewhere() -> None:
     assert max(job.startup_s for job in run.jobs) > at_s + 5
 
 
+def test_a_closed_replica_takes_jobs_again_before_its_last_job_has_ended() -> None:
+    # The only gpu holds one of both models; the first job decodes for minutes.
+    models = opt_models("opt-13b", 2)
+    requests = [
+        replace(request(arrival_s, output_tokens=num_tokens), model=models[number].name)
+        for arrival_s, number, num_tokens in (
+            (0.0, 0, 3_000),
+            (1.0, 1, 10),
+            (25.0, 1, 10),
+            (30.0, 0, 10),
+            (80.0, 0, 10),
+        )
+    ]
+    long, other, _, early, late = play(scene(*requests, models=models, max_jobs=2), "ours").jobs
+    assert long.path != "warm"
+    assert other.startup_s > 60
+    # As the last request came, one had waited for 50 s and that of the other model not for twice as long.
+    assert early.startup_s == pytest.approx(50.0, abs=0.01)
+    assert late.outcome is SimOutcome.FINISHED
+
+
 def test_after_its_keep_alive_a_replica_loads_from_dram() -> None:
     # 2.7 s of decoding after 2.5 s of loading, kept for as long as that took.
     _, second = play(scene(request(0.0), request(60.0)), "serverlessllm").jobs
