@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from math import ceil
+from math import ceil, floor
 
 from sllm_tasks.estimators.estimate import COVERAGE
 
@@ -44,11 +44,8 @@ class RecentErrors:
 
 
 def _middle(errors: Iterable[float]) -> tuple[float, float]:
-    """The quantiles of conformal prediction.
-
-    The next error is below the k-th of n with a chance of k in n + 1. The nearest k is taken on either side, the outer
-    one of two that are as near: always the outer one would make 18 errors cover 89 %.
-    """
+    """The quantiles of conformal prediction."""
     ranked, outside = sorted(errors), (1 - COVERAGE) / 2
-    rank = max(1, ceil(outside * (len(ranked) + 1) - 0.5))
-    return ranked[rank - 1], ranked[-rank]
+    low = ranked[max(0, floor(outside * (len(ranked) + 1)) - 1)]
+    high = ranked[min(len(ranked), ceil((1 - outside) * (len(ranked) + 1))) - 1]
+    return low, high
