@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sllm_tasks.cluster import Gpu, GpuId, GpuState, Replica, ReplicaState
+from sllm_tasks.policy.queueing import Kind, oldest_of_kinds
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
 #: How long a job waits for memory before somebody makes room, and how long a replica serves before it has to: long
@@ -48,25 +49,53 @@ def replicas_to_drain(view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
 def replicas_to_open(view: ClusterView, jobs: Iterable[WaitingJob]) -> tuple[str, ...]:
     """Pick closed replicas for which jobs wait, and none that they would be closed for now.
 
-    `jobs` has one of each kind that waits, as old as the oldest. So places do not stay empty while both wait, and a
-    replica that was closed for moves which came to nothing is not lost.
+    `jobs` is all that wait for a place, also for one that their tenant may not have yet. So places do not stay empty
+    while both wait, and a replica that was closed for moves which came to nothing is not lost. One that has no jobs
+    left has made room, and one whose jobs are on the move is about to.
     """
-    claims = [(job, {gpu.id for gpu in _gpus_due(view, job)}) for job in jobs if job.model in view.models]
-    closed = [replica for replica in view.replicas.values() if replica.state is ReplicaState.DRAINING]
-    return tuple(replica.id for replica in closed if _may_open(view, replica, claims))
+    closed = [replica for replica in view.replicas.values() if _is_closed(view, replica)]
+    if not closed:
+        return ()
+    claims = [job for job in oldest_of_kinds(jobs) if job.model in view.models]
+    gpus = {Kind.of(job): {gpu.id for gpu in _gpus_due(view, job)} for job in claims}
+    opened: list[str] = []
+    for replica in closed:
+        own, others = list[WaitingJob](), list[WaitingJob]()
+        for job in claims:
+            if _is_served(view, job, replica):
+                own.append(job)
+            elif not gpus[Kind.of(job)].isdisjoint(replica.gpus):
+                others.append(job)
+        if _has_place(view, replica, own) and not any(_has_had_its_turn(view, replica, job) for job in others):
+            opened.append(replica.id)
+            view = view.with_open([replica.id])
+    return tuple(opened)
 
 
-def _may_open(view: ClusterView, replica: Replica, claims: list[tuple[WaitingJob, set[GpuId]]]) -> bool:
-    if not all(gpu in view.gpus and view.gpus[gpu].state is GpuState.UP for gpu in replica.gpus):
+def _is_closed(view: ClusterView, replica: Replica) -> bool:
+    """Whether a replica drains that might as well go on: its gpus take work, and jobs of its model may start."""
+    return (
+        replica.state is ReplicaState.DRAINING
+        and replica.num_jobs > 0
+        and replica.model in view.queues
+        and all(gpu in view.gpus and view.gpus[gpu].state is GpuState.UP for gpu in replica.gpus)
+        and not any(job.moves_to for job in view.running.get(replica.id, ()))
+    )
+
+
+def _is_served(view: ClusterView, job: WaitingJob, replica: Replica) -> bool:
+    model = view.model_of(job)
+    return job.model == replica.model and replica.serves(model.checkpoint, model.shape)
+
+
+def _has_place(view: ClusterView, replica: Replica, jobs: list[WaitingJob]) -> bool:
+    """Whether a model whose jobs wait may have this replica beside those that were loaded since it was closed."""
+    if not jobs:
         return False
-    is_wanted = False
-    for job, gpus in claims:
-        model = view.model_of(job)
-        if job.model == replica.model and replica.serves(model.checkpoint, model.shape):
-            is_wanted = True
-        elif not gpus.isdisjoint(replica.gpus) and _has_had_its_turn(view, replica, job):
-            return False
-    return is_wanted
+    model = view.model_of(jobs[0])
+    serving = view.serving(model)
+    beside = {gpu for each in serving for gpu in each.gpus}
+    return len(serving) < model.max_replicas and beside.isdisjoint(replica.gpus)
 
 
 def _gpus_due(view: ClusterView, job: WaitingJob) -> list[Gpu]:
@@ -79,7 +108,8 @@ def _gpus_due(view: ClusterView, job: WaitingJob) -> list[Gpu]:
         return []
     occupied = {gpu for replica in replicas for gpu in replica.gpus}
     nodes = {name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}
-    return [gpu for gpu in view.usable_gpus(nodes) if gpu.id not in occupied and view.takes(gpu.id, job)]
+    large = [gpu for gpu in view.usable_gpus(nodes) if gpu.capacity_bytes >= model.bytes_per_gpu]
+    return [gpu for gpu in large if gpu.id not in occupied and view.takes(gpu.id, job)]
 
 
 def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _Drained | None:

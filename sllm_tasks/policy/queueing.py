@@ -61,6 +61,17 @@ def num_tokens(job: WaitingJob) -> int:
     return job.prompt_tokens + job.max_tokens
 
 
+def oldest_of_kinds(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
+    """One job of each kind and tenant, as old as the oldest of its kind."""
+    oldest_ms: dict[Kind, int] = {}
+    found: dict[tuple[Kind, str], WaitingJob] = {}
+    for job in jobs:
+        kind = Kind.of(job)
+        oldest_ms[kind] = min(job.created_ms, oldest_ms.get(kind, job.created_ms))
+        found.setdefault((kind, job.tenant), job)
+    return [replace(job, created_ms=oldest_ms[kind]) for (kind, _), job in found.items()]
+
+
 def age_key(job: WaitingJob) -> _AgeKey:
     """The place of a job among its tenant's, smallest first."""
     return job.created_ms - job.priority * AGE_STEP_MS, job.id
@@ -114,10 +125,6 @@ class Turns:
     def batch_credit(self) -> int:
         """What batch jobs are owed after this pass."""
         return self._batch_credit
-
-    def oldest(self) -> list[WaitingJob]:
-        """One job of each kind, tenant and class, as old as the oldest of its kind."""
-        return [replace(queue[0], created_ms=self._oldest_ms[key[2]]) for key, queue in self._queues.items() if queue]
 
     def next(self) -> Turn | None:
         """The next turn, None when nothing more can be started."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from sllm_tasks.cluster import Hold, ReplicaState
+from sllm_tasks.cluster import Hold
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
@@ -74,7 +74,7 @@ class Router:
         """Serve the waiting jobs in their turns, then look after replicas that no job asks for."""
         view, room = self._snapshot.begin_pass()
         turns, reasons = self._waiting.begin_pass(room, view.now_ms), dict[Kind, str]()
-        view = self._open(view, turns)
+        view = self._open(view)
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)
@@ -165,16 +165,19 @@ class Router:
             logger.info("job %s waits: replica %s takes no more jobs", job.id, replica_id)
         return view.with_draining(drained)
 
-    def _open(self, view: ClusterView, turns: Turns) -> ClusterView:
+    def _open(self, view: ClusterView) -> ClusterView:
         """Let replicas take jobs again that were closed for nobody who waits now."""
-        if not any(replica.state is ReplicaState.DRAINING for replica in view.replicas.values()):
-            return view
         seen = replace(view, queues=self._waiting.queues)
         for holder in self._waiting.holders(view.now_ms):
             seen = without_held(seen, holder)
+        chosen = [seen.replicas[id_] for id_ in replicas_to_open(seen, self._waiting.claims)]
+        if not chosen:
+            return view
+        # Only of these few it has to be known whether their jobs are on the move.
+        seen = with_jobs_of(self._live, seen, chosen)
         opened = tuple(
             replica_id
-            for replica_id in replicas_to_open(seen, turns.oldest())
+            for replica_id in replicas_to_open(seen, self._waiting.claims)
             if self._live.router.open(epoch=self._epoch(), replica_id=replica_id)
         )
         for replica_id in opened:

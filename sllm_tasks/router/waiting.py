@@ -34,6 +34,8 @@ class WaitingJobs:
         self._jobs: dict[str, WaitingJob] = {}
         #: Those that could have been started as the last pass began.
         self.queues: Mapping[str, Mapping[str, Queue]] = {}
+        #: Besides those, jobs of tenants that run as many as they may: they have a claim to room all the same.
+        self.claims: list[WaitingJob] = []
         # Those of them for which gpus are being emptied.
         self._holders: dict[str, WaitingJob] = {}
         self._shares = Shares()
@@ -52,6 +54,7 @@ class WaitingJobs:
         self._held = {}
         startable = [job for job in self._jobs.values() if not self._is_held(job, now_ms, may_start)]
         self.queues = queues_of(startable)
+        self.claims = startable + [job for job in self._jobs.values() if self._held.get(job.id) == _AT_LIMIT]
         tenants = {job.tenant for job in startable}
         self._shares = self._shares.brought_up(room.served, tenants, self._rules.weights())
         return Turns(startable, self._shares, weights=self._rules.weights(), may_start=may_start)

@@ -32,7 +32,7 @@ class Policy(Protocol):
         """Replicas that take no more jobs because this one waits."""
 
     def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:
-        """Replicas that take jobs again; one waiting job of each kind, as old as the oldest."""
+        """Replicas that take jobs again; `jobs` is all that wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

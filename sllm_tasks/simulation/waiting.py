@@ -96,7 +96,8 @@ class Waiting:
         queues = queues_of(job for _, job in self._jobs.values())
         view = self._open(replace(self._fleet.view(self._clock.now_s), queues=queues))
         concerned, self._concerned = self._concerned, set()
-        turns = self._turns(concerned)
+        waiting = [job for _, job in self._jobs.values() if concerned is None or job.model in concerned]
+        turns = Turns(waiting, Shares(), weights={}, may_start={})
         while (turn := turns.next()) is not None:
             seen = replace(view, num_waiting={turn.job.model: turn.num_ahead}, queues=queues)
             order = self._policy.decide(seen, turn.job, self._estimates)
@@ -113,14 +114,8 @@ class Waiting:
 
     def _open(self, view: ClusterView) -> ClusterView:
         """Let replicas take jobs again that nobody needs closed any more."""
-        if not any(replica.state is ReplicaState.DRAINING for replica in view.replicas.values()):
-            return view
-        opened = self._policy.opened(view, self._turns(None).oldest())
+        opened = self._policy.opened(view, [job for _, job in self._jobs.values()])
         for replica_id in opened:
             self._fleet.replicas[replica_id].state = ReplicaState.READY
             self._concerned = None
         return view.with_open(opened)
-
-    def _turns(self, concerned: set[str] | None) -> Turns:
-        waiting = [job for _, job in self._jobs.values() if concerned is None or job.model in concerned]
-        return Turns(waiting, Shares(), weights={}, may_start={})

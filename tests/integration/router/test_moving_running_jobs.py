@@ -253,3 +253,14 @@ def test_a_replica_that_was_left_for_a_job_takes_jobs_again_when_that_has_gone_a
     scene.run_pass()
     assert scene.source_state() is ReplicaState.READY
     assert scene.gpu_of("own") == GPU
+
+
+def test_a_replica_whose_jobs_are_on_the_move_takes_none_though_the_job_that_they_leave_for_has_gone(
+    scene: Scene,
+) -> None:
+    scene.run_pass()
+    submit(scene.routed, "own", model="a", checkpoint="ca")
+    scene.routed.live.jobs.end("waiting", JobStatus.CANCELED, {})
+    scene.run_pass()
+    assert len(scene.migrations()) == 1
+    assert scene.source_state() is ReplicaState.DRAINING

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from sllm_tasks.cluster import ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.queues import pause_queue, resume_queue
 from sllm_tasks.ledger.tables import TenantRow
-from tests.integration.livestate.world import GPU, SUCCEEDED, WORKER, World, job_spec, replica_order
+from tests.integration.livestate.world import GPU, SHAPE, SUCCEEDED, WORKER, World, job_spec, replica_order
 from tests.integration.router.conftest import RouterWorld
 
 
@@ -128,6 +130,24 @@ def test_a_closed_replica_takes_jobs_again_when_nobody_waits_for_its_memory(rout
     assert view is not None
     assert view.replica_id == "replica_1"
     assert routed.live.jobs.create(job_spec("late")).gpu == GPU
+
+
+def test_a_job_that_its_tenant_may_not_run_yet_keeps_a_replica_closed_for_it(routed: RouterWorld) -> None:
+    with routed.ledger.transaction() as session:
+        ensure_tenant(session, job_spec().tenant, now=datetime.now(UTC))
+        session.get_one(TenantRow, job_spec().tenant).max_running_jobs = 1
+    now_ms = routed.live.now_ms()
+    routed.world.running_job("first")
+    assert routed.live.router.drain(epoch=routed.world.lead(), replica_id="replica_1")
+    routed.world.redis.hset("sllm:replica:replica_1", "ready_ms", now_ms - 600_000)
+    submit(routed, "own", created_ms=now_ms)
+    submit(
+        routed, "other", job_spec().tenant, shape=replace(SHAPE, context=2 * SHAPE.context), created_ms=now_ms - 600_000
+    )
+    routed.router.run_pass()
+    order = routed.live.fleet.replica("replica_1")
+    assert order is not None
+    assert order.replica.state is ReplicaState.DRAINING
 
 
 @pytest.mark.parametrize("num_jobs", [20, 500])

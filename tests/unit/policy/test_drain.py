@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sllm_tasks.cluster import GpuId, GpuState, ModelInfo, Replica, ReplicaState
 from sllm_tasks.policy.decision import AssignmentPath
 from sllm_tasks.policy.drain import MAX_WAIT_MS, TURN_MS, replicas_to_drain, replicas_to_open
-from sllm_tasks.policy.view import ClusterView, Queue, WaitingJob, queues_of
+from sllm_tasks.policy.view import ClusterView, Queue, RunningJob, WaitingJob, queues_of
 from tests.unit.policy.views import choose, make_model, make_replica, make_view, views, waiting_job
 
 _FIRST, _SECOND = GpuId("node0", 0), GpuId("node1", 0)
@@ -149,6 +149,39 @@ def test_a_job_that_could_not_be_loaded_there_keeps_no_replica_closed() -> None:
     full = {**view.models, "m": replace(_LARGE, max_replicas=0)}
     assert replicas_to_open(replace(view, models=full), jobs) == ("closed",)
     assert replicas_to_open(replace(view, models={"n": _OTHER}), jobs) == ("closed",)
+    large = {**view.models, "m": make_model(bytes_per_gpu=101)}
+    assert replicas_to_open(replace(view, models=large), jobs) == ("closed",)
+
+
+def test_a_replica_that_its_model_may_not_have_beside_one_loaded_since_or_not_on_that_gpu_stays_closed() -> None:
+    view, jobs = closed_for(0, 0, now_ms=1)
+    elsewhere = replace(view, replicas=view.replicas.with_replicas([busy("new", _SECOND)]))
+    assert replicas_to_open(elsewhere, jobs) == ("closed",)
+    alone = {**view.models, "n": replace(_OTHER, max_replicas=1)}
+    assert replicas_to_open(replace(elsewhere, models=alone), jobs) == ()
+    here = replace(view, replicas=view.replicas.with_replicas([busy("new", _FIRST)]))
+    assert replicas_to_open(here, jobs) == ()
+
+
+def test_no_more_replicas_are_opened_than_their_model_may_have() -> None:
+    view, jobs = closed_for(0, 0, now_ms=1)
+    closed = view.replicas.with_replicas([busy("too", _SECOND, state=ReplicaState.DRAINING)])
+    view = replace(
+        view, replicas=closed, gpus={_FIRST: view.gpus[_FIRST], _SECOND: replace(view.gpus[_FIRST], id=_SECOND)}
+    )
+    assert replicas_to_open(view, jobs) == ("closed", "too")
+    alone = {**view.models, "n": replace(_OTHER, max_replicas=1)}
+    assert len(replicas_to_open(replace(view, models=alone), jobs)) == 1
+
+
+def test_a_closed_replica_that_has_made_room_or_whose_jobs_are_on_the_move_stays_closed() -> None:
+    view, jobs = closed_for(0, 0, now_ms=1)
+    stays = RunningJob(id="a", model="n", prompt_tokens=1, max_tokens=1, started_ms=0)
+    assert replicas_to_open(view.with_running({"closed": (stays,)}), jobs) == ("closed",)
+    leaves = replace(stays, id="b", moves_to="elsewhere")
+    assert replicas_to_open(view.with_running({"closed": (stays, leaves)}), jobs) == ()
+    empty = view.replicas.with_replicas([busy("closed", num_jobs=0, state=ReplicaState.DRAINING)])
+    assert replicas_to_open(replace(view, replicas=empty), jobs) == ()
 
 
 def test_a_replica_on_a_gpu_that_takes_no_work_and_one_of_another_deployment_stay_closed() -> None:
