@@ -183,7 +183,7 @@ def _load_tensors(
 
 
 def _queue(pool: Pool | None, plan: LoadPlan) -> Callable[[], AbstractContextManager[Turn]]:
-    """Take a place among the loads of the node: a disk serves them best one after the other."""
+    """How a load takes its place among those of the node: a disk serves them best one after the other."""
     if pool is None:
         return alone
     key = ContentKey(plan.key)

@@ -34,7 +34,7 @@ class WaitingJobs:
         self._jobs: dict[str, WaitingJob] = {}
         #: Those that could have been started as the last pass began.
         self.queues: Mapping[str, Mapping[str, Queue]] = {}
-        #: Besides those, jobs of tenants that run as many as they may: they have a claim to room all the same.
+        #: Those jobs, and such of tenants that run as many as they may: they have a claim to room all the same.
         self.claims: list[WaitingJob] = []
         # Those of them for which gpus are being emptied.
         self._holders: dict[str, WaitingJob] = {}

@@ -194,15 +194,23 @@ def test_a_replica_on_a_gpu_that_takes_no_work_and_one_of_another_deployment_sta
     assert replicas_to_open(replace(view, models=newer), jobs) == ()
 
 
-@given(views(), st.lists(st.tuples(st.sampled_from("mno"), st.integers(-200_000, 5_000), st.booleans()), max_size=6))
-def test_what_is_opened_would_not_be_closed_at_once(view: ClusterView, drawn: list[tuple[str, int, bool]]) -> None:
+_SUBMITTED = st.tuples(
+    st.sampled_from("mno"), st.integers(0, 2 * MAX_WAIT_MS), st.sampled_from(["batch", "interactive"])
+)
+
+
+@given(views(), st.lists(_SUBMITTED, max_size=6), st.integers(0, 2 * MAX_WAIT_MS))
+def test_what_is_opened_would_not_be_closed_at_once(
+    view: ClusterView, submitted: list[tuple[str, int, str]], own_ms: int
+) -> None:
     jobs = [
-        WaitingJob(id=f"job_{number}", model=model, attempt=1, created_ms=created_ms, job_class="batch" if late else "")
-        for number, (model, created_ms, late) in enumerate(drawn)
+        WaitingJob(id=f"job_{number}", model=model, attempt=1, created_ms=created_ms, job_class=job_class)
+        for number, (model, created_ms, job_class) in enumerate(submitted)
     ]
     for number, replica in enumerate(view.replicas.values()):
-        jobs.append(WaitingJob(id=f"own_{number}", model=replica.model, attempt=1, created_ms=number - 20_000))
-    view = replace(view, queues=queues_of(jobs))
+        jobs.append(WaitingJob(id=f"own_{number}", model=replica.model, attempt=1, created_ms=own_ms))
+    # All replicas have served for a turn by then.
+    view = replace(view, now_ms=2 * MAX_WAIT_MS, queues=queues_of(jobs))
     opened = replicas_to_open(view, jobs)
     assert all(view.replicas[id_].state is ReplicaState.DRAINING for id_ in opened)
     after = view.with_open(opened)
