@@ -42,16 +42,24 @@ def map_files(plan: LoadPlan) -> Mapping:
 
 
 def check_mapped(plan: LoadPlan, mapping: Mapping) -> None:
-    """Let the files be read without page faults; raises CheckpointCorruptError for a wrong digest."""
+    """Let the files be read without page faults.
+
+    Raises CheckpointCorruptError for a wrong digest, or a file that was changed meanwhile, and StorageError.
+    """
 
     def look_at(index: int) -> None:
         chunk, begin = plan.chunks[index], index * CHUNK_BYTES
-        mapping.fill_page_tables(begin, begin + chunk.num_bytes)
+        file = plan.files[chunk.file]
+        try:
+            mapping.fill_page_tables(begin, begin + chunk.num_bytes)
+        except OSError as error:
+            # Such as one that was cut: a page behind its end cannot be mapped.
+            file.check_unchanged()
+            raise StorageError(f"{file.where}: reading at byte {chunk.offset}: {error.strerror}") from error
         if chunk.digest is None or index % _SAMPLE:
             return
         if chunk_digest(mapping.view[begin : begin + chunk.num_bytes]) != chunk.digest:
-            where = plan.files[chunk.file].where
-            raise CheckpointCorruptError(f"{where}: the bytes at {chunk.offset} have a wrong digest")
+            raise CheckpointCorruptError(f"{file.where}: the bytes at {chunk.offset} have a wrong digest")
 
     with ThreadPoolExecutor(_NUM_THREADS, "map") as threads:
         list(threads.map(look_at, range(len(plan.chunks))))

@@ -190,6 +190,15 @@ def test_a_file_that_was_cut_is_refused_before_anything_is_read(converted: Path,
     assert pool.contents() == ()
 
 
+def test_a_file_that_is_cut_before_it_is_mapped_is_refused(converted: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(converted, tmp_path / "damaged")
+    with open_source(damaged) as source:
+        os.truncate(damaged / "partition_00000.bin", CHUNK_BYTES)
+        cache(damaged)
+        with pytest.raises(CheckpointCorruptError, match="changed"):
+            load_on_cpu(source.plan, None, ReadOptions(), LoadControl(), lambda *_: None)
+
+
 def on_first_progress(act: Callable[[], None]) -> Callable[[Progress], None]:
     """Act once, while a load is under way or ends."""
     acts = [act]
