@@ -53,12 +53,12 @@ _NEXT_COMMAND = {
 }
 
 
-def report(error: SllmError) -> Exit:
-    """Say on standard error what went wrong and what to try; the exit status is the answer."""
+def report(error: SllmError, message: str) -> Exit:
+    """Say on standard error what went wrong, in the words of `message`, and what to try; the answer is the status."""
     # A newer server may know codes that this client does not.
     code = getattr(error, "code_text", error.code)
     request_id = getattr(error, "request_id", None)
-    click.echo(f"error: {error}", err=True)
+    click.echo(f"error: {message}", err=True)
     click.echo(f"  code: {code}" + (f"  request: {request_id}" if request_id else ""), err=True)
     click.echo(f"  try: {_next_command(error)}", err=True)
     return _exit_of(error)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
 import click
 
 from sllm_tasks.cli.failures import Exit, report
-from sllm_tasks.errors import SllmError
+from sllm_tasks.cli.wording import as_typed, command_of
+from sllm_tasks.errors import ErrorCode, SllmError
 
 #: Command, where it is, and its line of help: `sllm --help` imports none of them.
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -81,12 +82,19 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         status = error.exit_code
     except SllmError as error:
-        status = report(error)
+        status = report(error, _message(error, sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         status = Exit.FAILURE
     sys.exit(status if isinstance(status, int) else Exit.OK)
+
+
+def _message(error: SllmError, arguments: Sequence[str]) -> str:
+    """What is wrong; a field of a request has the name that was typed. Other messages may begin with a path."""
+    if error.code is not ErrorCode.INVALID_REQUEST:
+        return str(error)
+    return as_typed(str(error), command_of(sllm, arguments))
 
 
 if __name__ == "__main__":

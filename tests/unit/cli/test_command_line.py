@@ -42,14 +42,14 @@ from sllm_tasks.errors import ConfigError, SllmError
 def test_an_error_says_its_code_and_what_to_try_and_sets_the_exit_status(
     error: SllmError, status: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report(error) is status
+    assert report(error, str(error)) is status
     printed = capsys.readouterr()
     assert printed.out == ""
     assert [line.split(":")[0] for line in printed.err.splitlines()] == ["error", "  code", "  try"]
 
 
 def test_an_error_of_the_server_names_the_request(capsys: pytest.CaptureFixture[str]) -> None:
-    report(ApiError(500, "internal", "no", request_id="req_1"))
+    report(ApiError(500, "internal", "no", request_id="req_1"), "no")
     assert "req_1" in capsys.readouterr().err
 
 
