@@ -14,7 +14,7 @@ from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.page import write_page
 from sllm_tasks.simulation.plots import check_plots, write_plots
 from sllm_tasks.simulation.policies.registry import SYSTEMS, compared_in, system_of
-from sllm_tasks.simulation.presets import PRESETS, cells_of
+from sllm_tasks.simulation.presets import NUM_TRACES, PRESETS, cells_of
 from sllm_tasks.simulation.report import as_json, table, write_json
 from sllm_tasks.simulation.study import run_study
 
@@ -29,7 +29,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     multiple=True,
     help=f"Of {', '.join(SYSTEMS)}; repeat it. Those that the preset is about unless given.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), help="Traces per cell; 5 unless given.")
+@click.option("--seeds", type=click.IntRange(min=1), help=f"Traces per cell; {NUM_TRACES} unless given.")
 @click.option("--quick", is_flag=True, help="Two short traces per cell: for a first look.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are cores unless given.")
 @click.option("--load-orders", is_flag=True, help="Compare loading orders on one disk instead.")
@@ -55,7 +55,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     if plot_path is not None:
         check_plots()
     names = tuple(system_of(name).name for name in policies) or compared_in(preset)
-    cells = cells_of(preset, num_seeds=seeds or (2 if quick else 5), is_quick=quick)
+    cells = cells_of(preset, num_seeds=seeds or (2 if quick else NUM_TRACES), is_quick=quick)
     study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)
     click.echo(table(study))
     if json_path is not None:

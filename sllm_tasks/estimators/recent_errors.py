@@ -8,7 +8,7 @@ from math import ceil, floor
 
 from sllm_tasks.estimators.estimate import COVERAGE
 
-#: What is remembered; with 64 errors a coverage is known to about 5 points.
+#: What is remembered unless somebody says otherwise; with 64 errors a coverage is known to about 5 points.
 _NUM_ERRORS = 64
 #: Fewer errors than this say nothing about the tenth on either side.
 _MIN_ERRORS = 10
@@ -17,8 +17,8 @@ _MIN_ERRORS = 10
 class RecentErrors:
     """Errors in any unit, as long as all have the same; used by one thread."""
 
-    def __init__(self) -> None:
-        self._errors: deque[float] = deque(maxlen=_NUM_ERRORS)
+    def __init__(self, num_errors: int = _NUM_ERRORS) -> None:
+        self._errors: deque[float] = deque(maxlen=num_errors)
         self._middle: tuple[float, float] | None = None
 
     @property

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 from sllm_tasks.estimators.estimate import Estimate
 from sllm_tasks.estimators.facts import StartFact
 from sllm_tasks.estimators.recent_errors import RecentErrors
+
+#: Starts that are remembered: few, since how late they are changes with what else the machine does, and a number whose
+#: tenths are whole ranks. Of 113 in a live run 81 % were inside of their intervals, with 64 it was 76 %.
+_NUM_STARTS = 29
 
 
 class StartTimes:
@@ -19,7 +24,7 @@ class StartTimes:
 
     def __init__(self) -> None:
         # By path: how far the truth was from the sum, in units of that side of the sum's interval.
-        self._errors: defaultdict[str, RecentErrors] = defaultdict(RecentErrors)
+        self._errors: defaultdict[str, RecentErrors] = defaultdict(partial(RecentErrors, _NUM_STARTS))
 
     def learn(self, fact: StartFact) -> None:
         """Add a start; one whose interval has no width tells nothing."""

@@ -16,7 +16,10 @@ from sllm_tasks.traces.generate import Recipe, generate
 PAPER_MODELS: Final = {"opt-6.7b": 32, "opt-13b": 16, "opt-30b": 8}
 PAPER_DATA: Final = ("gsm8k", "sharegpt")
 PAPER_RATES: Final = (0.2, 0.8, 1.4)
-#: Requests of one trace, whatever its rate: with the seeds, P99 is made of dozens of them.
+#: Traces of each cell: of five of them, the P99 of two systems may come in either order (docs/evaluation.md, How many
+#: traces).
+NUM_TRACES: Final = 20
+#: Requests of one trace, whatever its rate: with the traces, P99 is made of dozens of them.
 _NUM_REQUESTS: Final = 420
 _NUM_LONG_REQUESTS: Final = 1_440
 _NUM_QUICK_REQUESTS: Final = 120

@@ -134,6 +134,15 @@ def test_the_interval_of_a_start_is_what_four_in_five_starts_of_its_kind_came_in
     assert estimates.start("wait", _TOTAL) == _TOTAL
 
 
+def test_the_interval_of_a_start_follows_a_machine_that_has_become_quiet() -> None:
+    late = [StartFact(path="load_ssd", total=_TOTAL, actual_s=_TOTAL.seconds + 50)] * 64
+    estimates = LearnedEstimates(late)
+    assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 50)
+    for _ in range(29):
+        estimates.learn(StartFact(path="load_ssd", total=_TOTAL, actual_s=_TOTAL.seconds + 0.01))
+    assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 0.01)
+
+
 def test_a_start_whose_time_was_known_teaches_nothing() -> None:
     known = StartFact(path="warm", total=Estimate.exactly(1.0), actual_s=3.0)
     assert LearnedEstimates([known] * 20).start("warm", _TOTAL) == _TOTAL
