@@ -30,6 +30,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help=f"Of {', '.join(SYSTEMS)}; repeat it. Those that the preset is about unless given.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), help=f"Traces per cell; {NUM_TRACES} unless given.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first trace.")
 @click.option("--quick", is_flag=True, help="Two short traces per cell: for a first look.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are cores unless given.")
 @click.option("--load-orders", is_flag=True, help="Compare loading orders on one disk instead.")
@@ -40,6 +41,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     preset: str,
     policies: tuple[str, ...],
     seeds: int | None,
+    first_seed: int,
     workers: int | None,
     json_path: Path | None,
     html_path: Path | None,
@@ -55,7 +57,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     if plot_path is not None:
         check_plots()
     names = tuple(system_of(name).name for name in policies) or compared_in(preset)
-    cells = cells_of(preset, num_seeds=seeds or (2 if quick else NUM_TRACES), is_quick=quick)
+    num_traces = seeds or (2 if quick else NUM_TRACES)
+    cells = cells_of(preset, seeds=range(first_seed, first_seed + num_traces), is_quick=quick)
     study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)
     click.echo(table(study))
     if json_path is not None:

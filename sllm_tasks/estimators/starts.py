@@ -23,8 +23,10 @@ class StartTimes:
     """Learns from decisions whose job had its first token."""
 
     def __init__(self) -> None:
-        # By path: how far the truth was from the sum, in units of that side of the sum's interval.
-        self._errors: defaultdict[str, RecentErrors] = defaultdict(partial(RecentErrors, _NUM_STARTS))
+        # How far the truth was from the sum, in units of that side of the sum's interval: by path, and of all paths for
+        # one that has too few of its own.
+        self._of_path: defaultdict[str, RecentErrors] = defaultdict(partial(RecentErrors, _NUM_STARTS))
+        self._of_all = RecentErrors(_NUM_STARTS)
 
     def learn(self, fact: StartFact) -> None:
         """Add a start; one whose interval has no width tells nothing."""
@@ -32,7 +34,8 @@ class StartTimes:
         late_s = fact.actual_s - total.seconds
         width_s = total.high_s - total.seconds if late_s > 0 else total.seconds - total.low_s
         if width_s > 0:
-            self._errors[fact.path].add(late_s / width_s)
+            self._of_path[fact.path].add(late_s / width_s)
+            self._of_all.add(late_s / width_s)
 
     def corrected(self, path: str, total: Estimate) -> Estimate:
         """A sum with the interval that 80 % of earlier starts would have come in.
@@ -40,7 +43,9 @@ class StartTimes:
         Its middle stays: how late starts are changes with what else the machine does, and corrected by the last ones it
         was wrong by more in the median (three live runs, four simulated cells).
         """
-        if path not in self._errors or (middle := self._errors[path].middle) is None:
+        own = self._of_path[path].middle if path in self._of_path else None
+        middle = own or self._of_all.middle
+        if middle is None:
             return total
         low, high = middle
         return replace(total, low_s=_at(total, min(0.0, low)), high_s=_at(total, max(0.0, high)))

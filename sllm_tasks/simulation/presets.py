@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -113,14 +113,14 @@ def paper_scenario(cell: Cell) -> Scenario:
     )
 
 
-def cells_of(preset: str, *, num_seeds: int, is_quick: bool) -> tuple[Cell, ...]:
-    """The cells of a preset; raises SimulationError."""
+def cells_of(preset: str, *, seeds: Sequence[int], is_quick: bool) -> tuple[Cell, ...]:
+    """The cells of a preset, each with a trace of every seed; raises SimulationError."""
     if preset not in PRESETS:
         raise SimulationError(f"presets are {', '.join(PRESETS)}, not {preset!r}")
     cells = PRESETS[preset]()
     if is_quick:
         cells = (replace(cell, num_requests=_NUM_QUICK_REQUESTS) for cell in cells)
-    return tuple(replace(cell, seed=seed) for cell in cells for seed in range(num_seeds))
+    return tuple(replace(cell, seed=seed) for cell in cells for seed in seeds)
 
 
 def _paper() -> Iterator[Cell]:

@@ -131,7 +131,6 @@ def test_the_interval_of_a_start_is_what_four_in_five_starts_of_its_kind_came_in
         inside += index >= 100 and told.low_s <= actual_s <= told.high_s
         estimates.learn(StartFact(path="load_ssd", total=total, actual_s=actual_s))
     assert inside / 1_900 == pytest.approx(0.8, abs=0.04)
-    assert estimates.start("wait", _TOTAL) == _TOTAL
 
 
 def test_the_interval_of_a_start_follows_a_machine_that_has_become_quiet() -> None:
@@ -141,6 +140,19 @@ def test_the_interval_of_a_start_follows_a_machine_that_has_become_quiet() -> No
     for _ in range(29):
         estimates.learn(StartFact(path="load_ssd", total=_TOTAL, actual_s=_TOTAL.seconds + 0.01))
     assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 0.01)
+
+
+def test_a_way_to_start_with_few_starts_of_its_own_has_the_interval_of_all() -> None:
+    estimates = LearnedEstimates()
+    assert estimates.start("load_ssd", _TOTAL) == _TOTAL
+    for path in ["load_dram"] * 9 + ["load_ssd"]:
+        estimates.learn(StartFact(path=path, total=_TOTAL, actual_s=_TOTAL.seconds + 50))
+    assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 50)
+    for _ in range(29):
+        estimates.learn(StartFact(path="load_ssd", total=_TOTAL, actual_s=_TOTAL.seconds + 0.01))
+    estimates.learn(StartFact(path="load_dram", total=_TOTAL, actual_s=_TOTAL.seconds + 50))
+    assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 0.01)
+    assert estimates.start("load_dram", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 50)
 
 
 def test_a_start_whose_time_was_known_teaches_nothing() -> None:

@@ -169,7 +169,7 @@ def test_our_jobs_go_on_from_their_tokens() -> None:
 
 @pytest.mark.parametrize("system", list(SYSTEMS))
 def test_the_same_seed_gives_the_same_run(system: str) -> None:
-    cell = cells_of("paper", num_seeds=1, is_quick=True)[1]
+    cell = cells_of("paper", seeds=range(1), is_quick=True)[1]
     first, second = (Simulation(paper_scenario(cell), system_of(system)).run() for _ in range(2))
     assert first == second
 
@@ -258,7 +258,7 @@ def test_what_cannot_work_is_refused_before_anything_runs() -> None:
     with pytest.raises(SimulationError, match="policies are"):
         system_of("none")
     with pytest.raises(SimulationError, match="presets are"):
-        cells_of("none", num_seeds=1, is_quick=True)
+        cells_of("none", seeds=range(1), is_quick=True)
     with pytest.raises(SimulationError, match="no node"):
         Hardware(nodes=(), models=opt_models("opt-13b", 1))
     with pytest.raises(SimulationError, match="does not fit"):

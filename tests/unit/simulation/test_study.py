@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_reports_show_every_system_and_the_papers_number(tmp_path: Path) -> None
 
 
 def test_a_study_is_the_sum_of_its_simulations() -> None:
-    cells = [replace(cell, num_requests=20) for cell in cells_of("paper", num_seeds=2, is_quick=True)[:2]]
+    cells = [replace(cell, num_requests=20) for cell in cells_of("paper", seeds=range(2), is_quick=True)[:2]]
     study = run_study("paper", cells, ["serverless"], workers=1, progress=lambda _done, _total: None)
     alone = [simulate(Task(cell=cell, system="serverless")) for cell in cells]
     assert study.results[0].summary == Summary.of(alone)
@@ -94,7 +95,7 @@ def test_a_study_is_the_sum_of_its_simulations() -> None:
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_every_preset_makes_scenarios_that_can_be_played(preset: str) -> None:
-    cells = cells_of(preset, num_seeds=2, is_quick=True)
+    cells = cells_of(preset, seeds=range(2), is_quick=True)
     assert len({cell.name for cell in cells}) * 2 == len(cells)
     scenario = paper_scenario(cells[0])
     assert len(scenario.trace.requests) == cells[0].num_requests
@@ -122,3 +123,23 @@ def test_an_unknown_name_is_refused_before_anything_runs(
         main(["simulate", *options])
     assert ended.value.code == Exit.USAGE
     assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "seeds"),
+    [([], range(20)), (["--seeds", "5", "--first-seed", "20"], range(20, 25)), (["--quick"], range(2))],
+)
+def test_the_command_plays_the_traces_that_are_asked_for(
+    options: list[str], seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[Cell] = []
+
+    def keep(_preset: str, cells: Iterable[Cell], *_: object, **__: object) -> Study:
+        played.extend(cells)
+        return _study()
+
+    monkeypatch.setattr("sllm_tasks.cli.simulate.run_study", keep)
+    with pytest.raises(SystemExit):
+        main(["simulate", *options])
+    assert sorted({cell.seed for cell in played}) == list(seeds)
+    assert len({cell.name for cell in played}) * len(seeds) == len(played)
