@@ -12,6 +12,7 @@ import click
 
 from sllm_tasks.cli.failures import Exit, report
 from sllm_tasks.cli.wording import as_typed, command_of
+from sllm_tasks.client.errors import ApiError, UnsendableError
 from sllm_tasks.errors import ErrorCode, SllmError
 
 #: Command, where it is, and its line of help: `sllm --help` imports none of them.
@@ -91,10 +92,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _message(error: SllmError, arguments: Sequence[str]) -> str:
-    """What is wrong; a field of a request has the name that was typed. Other messages may begin with a path."""
-    if error.code is not ErrorCode.INVALID_REQUEST:
-        return str(error)
-    return as_typed(str(error), command_of(sllm, arguments))
+    """What is wrong; a field of a request has the name that was typed."""
+    # Other errors of this code are about files, and begin with a path.
+    if isinstance(error, ApiError | UnsendableError) and error.code is ErrorCode.INVALID_REQUEST:
+        return as_typed(str(error), command_of(sllm, arguments))
+    return str(error)
 
 
 if __name__ == "__main__":

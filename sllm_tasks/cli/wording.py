@@ -7,8 +7,13 @@ from collections.abc import Sequence
 
 import click
 
-#: `/params/max_tokens: ` or `?limit: ` where a refusal begins; several of them are parted by `; `.
-_FIELD = re.compile(r"(?:(?<=\A)|(?<=; ))(?P<field>(?:/[^/:\s]+)+|\?[^/:\s]+)(?=: )")
+#: Where a refusal begins, several of them parted by `; `: `/params/max_tokens: ` of a body, `?limit: ` of a query,
+#: `name: ` of a path.
+_FIELD = re.compile(r"(?:(?<=\A)|(?<=; ))(?P<field>(?:/[^/:\s]+)+|\?[^/:\s]+|[a-z_]+)(?=: )")
+#: A refusal of several fields together, which it names itself.
+_TOGETHER = "/: "
+#: What a prompt has become in a body: text, or a message with a content.
+_PROMPT = re.compile(r"/input\b")
 
 
 def command_of(group: click.Group, arguments: Sequence[str]) -> click.Command:
@@ -24,17 +29,21 @@ def command_of(group: click.Group, arguments: Sequence[str]) -> click.Command:
 
 def as_typed(message: str, command: click.Command) -> str:
     """A refusal in the words of a command: `--max-tokens: ...`; a field that it has no word for stays as it is."""
-    return _FIELD.sub(lambda found: _word_for(found["field"], command) or found["field"], message)
+    if message.startswith(_TOGETHER):
+        return re.sub(r"\b[a-z_]+_[a-z_]+\b", lambda found: _typed(found[0], command), message.removeprefix(_TOGETHER))
+    return _FIELD.sub(lambda found: _typed(found["field"], command), message)
 
 
-def _word_for(field: str, command: click.Command) -> str | None:
+def _typed(field: str, command: click.Command) -> str:
     names = [part for part in re.split(r"[/?]", field) if part and not part.isdigit()]
-    name = names[-1] if names else ""
+    name = "prompt" if _PROMPT.match(field) else names[-1] if names else field
+    # An id is asked for by what it is of.
+    wanted = {name, name.removesuffix("_id")}
     for parameter in command.params:
-        option = "--" + name.replace("_", "-")
-        if option in parameter.opts:
-            return option
-        if parameter.name == name:
-            is_option = isinstance(parameter, click.Option)
-            return max(parameter.opts, key=len) if is_option else parameter.metavar or name.upper()
-    return None
+        if isinstance(parameter, click.Option):
+            option = max(parameter.opts, key=len)
+            if parameter.name in wanted or option == "--" + name.replace("_", "-"):
+                return option
+        elif parameter.name in wanted or (parameter.metavar or "").lower() in wanted:
+            return parameter.metavar or (parameter.name or "").upper()
+    return field

@@ -31,7 +31,7 @@ def write_page(study: Study, path: Path) -> None:
     """Write the page; raises SimulationError."""
     cells = "".join(_cell(name, list(results)) for name, results in groupby(study.results, lambda each: each.cell.name))
     numbers = "".join(f"<tr><td>{escape(name)}</td><td>{value:.3g}</td></tr>" for name, value in figures(study).items())
-    title = f"Simulated startup latencies, preset {escape(study.preset)}, {study.seeds} seeds"
+    title = f"Simulated startup latencies, preset {escape(study.preset)}, {study.seeds} seeds from {study.first_seed}"
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{title}</h1><p>Dark bars end at the mean, light ones at the 99th "

@@ -51,7 +51,12 @@ def as_json(study: Study, arguments: Sequence[str]) -> dict[str, Any]:
     return {
         "machine": _machine(),
         "command": shlex.join(["sllm", "simulate", *arguments]),
-        "settings": {"preset": study.preset, "seeds": study.seeds, "systems": _systems(study)},
+        "settings": {
+            "preset": study.preset,
+            "seeds": study.seeds,
+            "first_seed": study.first_seed,
+            "systems": _systems(study),
+        },
         "rows": [_row(result) for result in study.results],
         "published": [asdict(published) for published in PUBLISHED],
         "figures": dict(figures(study)),

@@ -41,6 +41,8 @@ class Study:
 
     preset: str
     seeds: int
+    #: Of the first trace; those of the others follow it.
+    first_seed: int
     results: tuple[Result, ...]
 
     def find(self, system: str, **wanted: object) -> list[Result]:
@@ -78,7 +80,8 @@ def run_study(
     for task, found in zip(tasks, samples, strict=True):
         groups.setdefault((task.cell.name, task.system), []).append((task, found))
     results = tuple(_result(group) for group in groups.values())
-    return Study(preset=preset, seeds=len({task.cell.seed for task in tasks}), results=results)
+    seeds = {task.cell.seed for task in tasks}
+    return Study(preset=preset, seeds=len(seeds), first_seed=min(seeds), results=results)
 
 
 def simulate(task: Task) -> Samples:

@@ -155,6 +155,13 @@ def test_a_way_to_start_with_few_starts_of_its_own_has_the_interval_of_all() -> 
     assert estimates.start("load_dram", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 50)
 
 
+def test_punctual_starts_of_other_kinds_make_no_start_surer_than_its_parts() -> None:
+    punctual = StartFact(path="warm", total=_TOTAL, actual_s=_TOTAL.seconds + 0.01)
+    estimates = LearnedEstimates([punctual] * 29)
+    assert estimates.start("load_ssd", _TOTAL) == _TOTAL
+    assert estimates.start("warm", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 0.01)
+
+
 def test_a_start_whose_time_was_known_teaches_nothing() -> None:
     known = StartFact(path="warm", total=Estimate.exactly(1.0), actual_s=3.0)
     assert LearnedEstimates([known] * 20).start("warm", _TOTAL) == _TOTAL
