@@ -142,7 +142,7 @@ def test_the_interval_of_a_start_follows_a_machine_that_has_become_quiet() -> No
     assert estimates.start("load_ssd", _TOTAL).high_s == pytest.approx(_TOTAL.seconds + 0.01)
 
 
-def test_a_way_to_start_with_few_starts_of_its_own_has_the_interval_of_all() -> None:
+def test_a_way_to_start_with_few_starts_of_its_own_is_as_unsure_as_all_together() -> None:
     estimates = LearnedEstimates()
     assert estimates.start("load_ssd", _TOTAL) == _TOTAL
     for path in ["load_dram"] * 9 + ["load_ssd"]:
