@@ -1,4 +1,4 @@
-"""Models, operations, nodes, placements, queues, keys and users as the API writes them."""
+"""Models, operations, decisions, nodes, placements, queues, keys and users as the API writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from sllm_tasks.ledger.inventory import StoredCheckpoint
 from sllm_tasks.ledger.loads import MeasuredLoad
 from sllm_tasks.ledger.placement_progress import PlacementProgress
 from sllm_tasks.ledger.placements import is_met
-from sllm_tasks.ledger.tables import ApiKeyRow, ModelRow, OperationRow, PausedQueueRow, PlacementRow, TenantRow, UserRow
+from sllm_tasks.ledger.tables import (
+    ApiKeyRow,
+    DecisionRow,
+    ModelRow,
+    OperationRow,
+    PausedQueueRow,
+    PlacementRow,
+    TenantRow,
+    UserRow,
+)
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.queues import QueueDepth
@@ -107,6 +116,22 @@ def operation_json(row: OperationRow) -> AdminJson:
         "created_at": time_json(row.created_at),
         "started_at": time_json(row.started_at),
         "ended_at": time_json(row.ended_at),
+    }
+
+
+def decision_json(row: DecisionRow) -> AdminJson:
+    """What the router chose; seconds are from the decision to the job's first token."""
+    return {
+        "id": row.id,
+        "object": "decision",
+        "job_id": row.job_id,
+        "attempt": row.attempt,
+        "path": row.path,
+        "choice": row.choice,
+        "candidates": row.candidates,
+        "predicted_s": row.predicted_s,
+        "actual_s": row.actual_s,
+        "created_at": time_json(row.at),
     }
 
 

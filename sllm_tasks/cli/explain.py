@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sllm_tasks.cli.output import note, output_option, show_json, show_list
+from sllm_tasks.cli.starts import interval, place
 from sllm_tasks.client import Client, calls
 from sllm_tasks.client.records import Json
 
@@ -27,9 +28,9 @@ def explain(model: str, prompt_tokens: int, output: str) -> None:
         {
             "CHOSEN": lambda candidate: "*" if _is(candidate, choice) else "",
             "PATH": lambda candidate: candidate["path"],
-            "WHERE": lambda candidate: candidate["replica_id"] or ",".join(candidate["gpus"]) or "-",
+            "WHERE": place,
             "FIRST TOKEN": lambda candidate: f"{candidate['start']['seconds']:.2f} s",
-            "80 % WITHIN": _interval,
+            "80 % WITHIN": interval,
             "OTHERS PAY": lambda candidate: f"{candidate['others_s']:.2f} s",
             "EVICTS": lambda candidate: ",".join(candidate["victims"]) or "-",
             "MOVES": lambda candidate: ",".join(move["job_id"] for move in candidate["moves"]) or "-",
@@ -43,11 +44,6 @@ def explain(model: str, prompt_tokens: int, output: str) -> None:
             f"of the last {accuracy['num_decisions']} starts {accuracy['inside']:.0%} were inside of their intervals; "
             f"the error was {accuracy['median_error_s']:.2f} s at the median, {accuracy['p99_error_s']:.2f} s at p99"
         )
-
-
-def _interval(candidate: Json) -> str:
-    start = candidate["start"]
-    return f"{start['low_s']:.2f}-{start['high_s']:.2f} s"
 
 
 def _is(candidate: Json, choice: Json) -> bool:

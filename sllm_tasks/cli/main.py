@@ -39,6 +39,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "trace": ("trace:trace", "Make traces of requests, and read public ones."),
     "queue": ("queues:queue", "List the queues of waiting jobs, pause and resume them."),
     "explain": ("explain:explain", "Show where a job of a model would run now, and why."),
+    "decisions": ("decisions:decisions", "List what the router chose for jobs, and how right it was."),
     "key": ("keys:key", "Create, list and revoke API keys."),
     "user": ("users:user", "Make, list and disable users of the admin UI."),
     "webhook": ("webhooks:webhook", "Say who is told when jobs end, and see what has become of it."),

@@ -196,6 +196,13 @@ def explain(model: str, *, prompt_tokens: int) -> Call[Json]:
     return Call(method="POST", path="/api/v1/scheduler/explain", json=body, decode=as_it_is)
 
 
+def list_decisions(*, job: str | None, model: str | None, limit: int) -> Call[tuple[Json, ...]]:
+    """List the router's decisions, newest first."""
+    wanted = {"job": job, "model": model, "limit": limit}
+    params = {name: value for name, value in wanted.items() if value is not None}
+    return Call(method="GET", path="/api/v1/scheduler/decisions", params=params, decode=decode_list)
+
+
 def pause_queue(name: str) -> Call[Json]:
     """Start no more jobs of a model, or of any (`*`)."""
     return Call(method="POST", path=f"/api/v1/queues/{quote(name)}/pause", decode=as_it_is)

@@ -88,11 +88,15 @@ def accuracy(session: Session, *, model: str | None = None, limit: int = 1_000) 
     )
 
 
-def list_decisions(session: Session, request: PageRequest, *, job_id: str | None = None) -> Page[DecisionRow]:
-    """List decisions, of one job only if given."""
+def list_decisions(
+    session: Session, request: PageRequest, *, job_id: str | None = None, model: str | None = None
+) -> Page[DecisionRow]:
+    """List decisions, of one job or about the jobs of one model only if given."""
     query = select(DecisionRow).execution_options(populate_existing=True)
     if job_id is not None:
         query = query.where(DecisionRow.job_id == job_id)
+    if model is not None:
+        query = query.join(JobRow, JobRow.id == DecisionRow.job_id).where(JobRow.model == model)
     return read_page(session, query, DecisionRow.id, request)
 
 

@@ -28,3 +28,6 @@ def test_a_cold_model_would_be_loaded_a_warm_one_not_and_predictions_are_compare
     assert after["candidates"][0]["start"]["seconds"] < before["candidates"][0]["start"]["seconds"] + 1
     wait_until(lambda: explained(cluster)["accuracy"] is not None, "the prediction was compared")
     assert explained(cluster)["accuracy"]["num_decisions"] >= 1
+    decision, *_ = cluster.client.run(calls.list_decisions(job=job.id, model=None, limit=10))
+    assert decision["choice"]["path"] == before["choice"]["path"]
+    assert decision["actual_s"] > 0

@@ -471,6 +471,21 @@ class Explanation(Answer):
     accuracy: _Json | None
 
 
+class Decision(Answer):
+    """What the router chose for an attempt of a job."""
+
+    id: str
+    object: Literal["decision"]
+    job_id: str
+    attempt: int
+    path: str
+    choice: _Json
+    candidates: list[_Json]
+    predicted_s: float | None
+    actual_s: float | None
+    created_at: AwareDatetime
+
+
 class Health(Answer):
     """That the process answers."""
 

@@ -148,6 +148,7 @@ ROUTES: Final[Mapping[str, RouteForm]] = {
     "scheduler.explain": RouteForm(
         body=scheduler.ExplainRequest, answers={200: native.Explanation}, errors=frozenset({404})
     ),
+    "scheduler.get_decisions": _all(native.Decision, scheduler.DecisionsQuery),
     "webhooks.get_webhooks": _all(native.Webhook),
     "webhooks.create_webhook": RouteForm(
         body=webhooks.WebhookRequest, answers={201: native.MadeWebhook}, headers=(_KEY,), errors=frozenset({409})

@@ -35,6 +35,7 @@ _GPU_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\.[0-9]{1,3}$"
 _JOB_ID: Final = f"^{id_pattern('job')}$"
 _OPERATION_ID: Final = f"^{id_pattern('op')}$"
 _DELIVERY_ID: Final = f"^{id_pattern('msg')}$"
+_DECISION_ID: Final = f"^{id_pattern('decision')}$"
 
 #: Names of models: they appear in URLs and in keys of the live state.
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
@@ -47,6 +48,7 @@ UserName = Annotated[str, StringConstraints(pattern=_USER_NAME)]
 JobCursor = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 OperationCursor = Annotated[str, StringConstraints(pattern=_OPERATION_ID)]
 DeliveryCursor = Annotated[str, StringConstraints(pattern=_DELIVERY_ID)]
+DecisionCursor = Annotated[str, StringConstraints(pattern=_DECISION_ID)]
 
 #: What a client is told instead of the pattern that its text does not meet.
 WORDS_OF_PATTERN: Final = {
@@ -58,4 +60,5 @@ WORDS_OF_PATTERN: Final = {
     _JOB_ID: "the id of a job: job_ and 26 of a-z 0-9",
     _OPERATION_ID: "the id of an operation, such as the last_id of a page",
     _DELIVERY_ID: "the id of a delivery, such as the last_id of a page",
+    _DECISION_ID: "the id of a decision, such as the last_id of a page",
 }

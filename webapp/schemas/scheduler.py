@@ -1,4 +1,4 @@
-"""Bodies of requests about scheduling."""
+"""Bodies and queries of requests about scheduling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from webapp.schemas.fields import Body, ModelName
+from webapp.schemas.fields import Body, DecisionCursor, JobId, ModelName
+from webapp.schemas.jobs import PageQuery
 
 
 class ExplainRequest(Body):
@@ -14,3 +15,11 @@ class ExplainRequest(Body):
 
     model: ModelName
     prompt_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 128
+
+
+class DecisionsQuery(PageQuery):
+    """Which of the router's decisions."""
+
+    after: DecisionCursor | None = None
+    job: JobId | None = None
+    model: ModelName | None = None
