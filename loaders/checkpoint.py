@@ -54,12 +54,15 @@ class LoadedCheckpoint:
         tensors: Mapping[str, torch.Tensor],
         report: LoadReport,
         built: Built,
+        content_key: str,
     ) -> None:
         self._tensors = tensors
         self._model_files = built.model_files
         # Built while the bytes came; given away once, because its user may change it.
         self._model = built.model
         self.report = report
+        #: Equal for equal content; who has found something out about it need not do so again.
+        self.content_key = content_key
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -163,7 +166,7 @@ def load_source(
         read_bytes=loaded.read_bytes,
         seconds=time.monotonic() - started_s,
     )
-    return LoadedCheckpoint(tensors, report, built)
+    return LoadedCheckpoint(tensors, report, built, source.plan.key)
 
 
 def _load_tensors(

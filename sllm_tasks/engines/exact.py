@@ -1,20 +1,25 @@
 """The engine of the level `exact`: the step loop over canonical rows.
 
-A model for which the trial at its load fails is decoded as by the default engine, and its class says so.
+A model for which the trial at its first load fails is decoded as by the default engine, and its class says so.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
+import torch
 
 from sllm_tasks.engines.base import EngineLimits
 from sllm_tasks.engines.batch_model import BatchModel
 from sllm_tasks.engines.equality import describe
 from sllm_tasks.engines.forward import ForwardModel
-from sllm_tasks.engines.loading import is_out_of_memory
+from sllm_tasks.engines.kinds import kind_of
+from sllm_tasks.engines.loading import LoadedModel, is_out_of_memory
+from sllm_tasks.engines.memo import Memo
+from sllm_tasks.engines.rows.arithmetic import Sizes
 from sllm_tasks.engines.rows.batch import RowBatch, num_slots
 from sllm_tasks.engines.rows.model import RowModel, RowsUnsupportedError
 from sllm_tasks.engines.rows.probe import probe, probe_ids, reference_logits
@@ -24,28 +29,57 @@ from sllm_tasks.jobs import EqualityClass, Exactness
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What came of a trial that succeeded."""
+
+    fingerprint: str
+    sizes: Sizes
+
+
+#: By all that a trial depends on and that can change in a process. It runs the model eight times.
+_trials = Memo[_Trial](256)
+
+
 class ExactEngine(StepLoopEngine):
     """The step loop, but what a job gets is the same bit for bit in any batch and after any resumption."""
 
-    def _make(self, model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int]) -> BatchModel[Any]:
+    def _make(self, loaded: LoadedModel, limits: EngineLimits) -> BatchModel[Any]:
         try:
-            return _exact(model, limits, eos_token_ids)
+            return _exact(loaded, limits)
         except RowsUnsupportedError as error:
-            _log.warning("a %s is not decoded exactly: %s", type(model).__name__, error)
-            return ForwardModel(model, limits, eos_token_ids, downgrade=str(error))
+            _log.warning("a %s is not decoded exactly: %s", type(loaded.model).__name__, error)
+            return ForwardModel(loaded, limits, downgrade=str(error))
 
 
-def _exact(model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int]) -> RowBatch:
-    token_ids = probe_ids(model, limits.context)
-    reference = reference_logits(model, token_ids)
-    rows = RowModel(model, num_slots=num_slots(limits), context=limits.context)
+def _exact(loaded: LoadedModel, limits: EngineLimits) -> RowBatch:
+    trial = _trials.find(_circumstances(loaded, limits), lambda: _try(loaded, limits))
+    rows = _rows(loaded, limits, trial.sizes)
+    equality_class = EqualityClass(exactness=Exactness.EXACT, fingerprint=trial.fingerprint)
+    return RowBatch(rows, limits, loaded.eos_token_ids, equality_class)
+
+
+def _circumstances(loaded: LoadedModel, limits: EngineLimits) -> Hashable:
+    """The weights, what is computed with them and where, and how large the blocks and slots are that they meet."""
+    return loaded.content_key, kind_of(loaded.model), limits.max_jobs, limits.context, torch.get_num_threads()
+
+
+def _try(loaded: LoadedModel, limits: EngineLimits) -> _Trial:
+    """Take a model over, try it and give it back; raises RowsUnsupportedError."""
+    token_ids = probe_ids(loaded.model, limits.context)
+    reference = reference_logits(loaded.model, token_ids)
+    rows = _rows(loaded, limits, {})
     try:
         digest = probe(rows, token_ids, reference)
-    except (RowsUnsupportedError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        rows.release()
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         # What is wrong with the inputs that a model was given shows in whatever way its code happens to fail.
         raise RowsUnsupportedError(str(error)) from error
-    equality_class = EqualityClass(exactness=Exactness.EXACT, fingerprint=f"{describe(model)}, trial {digest}")
-    return RowBatch(rows, limits, eos_token_ids, equality_class)
+    finally:
+        rows.release()
+    return _Trial(f"{describe(loaded.model)}, trial {digest}", dict(rows.sizes))
+
+
+def _rows(loaded: LoadedModel, limits: EngineLimits, sizes: Sizes) -> RowModel:
+    return RowModel(loaded.model, num_slots=num_slots(limits), context=limits.context, sizes=sizes)

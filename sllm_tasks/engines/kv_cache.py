@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from sllm_tasks.engines.layer_shapes import LayerShape, TokenShape
 from sllm_tasks.engines.lazy_zeros import lazy_zeros
 
 
@@ -168,16 +169,16 @@ class _Vacancy:
 class BatchCache:
     """The cache of all rows. Owned by the engine's thread."""
 
-    def __init__(self, like: DynamicCache, *, max_rows: int, max_columns: int) -> None:
-        """Allocate buffers for the layers of a model, whose shapes are taken from a cache that it has filled."""
+    def __init__(self, shapes: Sequence[LayerShape], *, max_rows: int, max_columns: int) -> None:
+        """Allocate buffers for the layers of a model."""
         self._window = _Window()
         self._max_rows = max_rows
         self._max_columns = max_columns
         # In the order of their rows, which count down from the last one.
         self._parked: list[ParkedRow] = []
         self._layers = [
-            _Layer(self._window, _zeros(keys, max_rows, max_columns), _zeros(values, max_rows, max_columns))
-            for keys, values in keys_and_values(like)
+            _Layer(self._window, _zeros(shape.keys, max_rows, max_columns), _zeros(shape.values, max_rows, max_columns))
+            for shape in shapes
         ]
         # Moves must not fail for lack of memory, half of the layers moved and the other half not.
         buffers = sorted((buffer for layer in self._layers for buffer in layer.buffers), key=torch.numel)
@@ -286,16 +287,5 @@ class BatchCache:
         return self._scratch[tokens.device][: tokens.numel()].view(tokens.shape).copy_(tokens)
 
 
-def keys_and_values(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return what each layer of a filled cache holds; raises ValueError for layers that hold anything else."""
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for layer in cache.layers:
-        if not isinstance(layer, CacheLayerMixin) or layer.keys is None or layer.values is None:
-            raise ValueError(f"a cache layer of type {type(layer).__name__} holds no keys and values")
-        found.append((layer.keys, layer.values))
-    return found
-
-
-def _zeros(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    _, num_heads, _, head_dim = like.shape
-    return lazy_zeros((rows, num_heads, columns, head_dim), like.dtype, like.device)
+def _zeros(of: TokenShape, rows: int, columns: int) -> torch.Tensor:
+    return lazy_zeros((rows, of.num_heads, columns, of.head_dim), of.dtype, of.device)

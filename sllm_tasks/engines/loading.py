@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -38,14 +39,24 @@ _ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
 _Made = TypeVar("_Made")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model with its weights, and what an engine has to know of it besides."""
+
+    model: PreTrainedModel
+    eos_token_ids: frozenset[int]
+    #: Equal for equal weights.
+    content_key: str
+
+
 def load_model(
     path: Path,
     devices: tuple[str, ...],
     limits: EngineLimits,
     load: CheckpointLoader | None,
-    make: Callable[[PreTrainedModel, EngineLimits, frozenset[int]], _Made],
+    make: Callable[[LoadedModel, EngineLimits], _Made],
 ) -> _Made:
-    """Load a checkpoint and `make` something of the model, its limits and its end-of-sequence ids.
+    """Load a checkpoint and `make` something of the model and its limits.
 
     Raises ModelUnusableError, OutOfMemoryError or StaleError, and keeps nothing then.
     """
@@ -53,7 +64,8 @@ def load_model(
     try:
         with loader_errors(), load(path, with_model=True) as loaded, _emptied_on_error(loaded.model()) as model:
             _check_context(model, limits)
-            return make(model, limits, loaded.model_files.eos_token_ids)
+            eos_token_ids, content_key = loaded.model_files.eos_token_ids, loaded.content_key
+            return make(LoadedModel(model=model, eos_token_ids=eos_token_ids, content_key=content_key), limits)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from sllm_tasks.engines.base import (
     CheckpointLoader,
@@ -31,7 +30,7 @@ from sllm_tasks.engines.base import (
 from sllm_tasks.engines.batch_model import BatchModel
 from sllm_tasks.engines.finish import check_request, end_token_ids
 from sllm_tasks.engines.forward import ForwardModel
-from sllm_tasks.engines.loading import is_out_of_memory, load_model, release_memory
+from sllm_tasks.engines.loading import LoadedModel, is_out_of_memory, load_model, release_memory
 from sllm_tasks.engines.reading import ReadingPace
 from sllm_tasks.engines.sampling import Choice, choose
 from sllm_tasks.engines.step_job import StepJob
@@ -80,9 +79,9 @@ class StepLoopEngine:
             raise EngineError("the engine has a model already")
         self._loaded = _Loaded(load_model(checkpoint, devices, limits, load, self._make), limits)
 
-    def _make(self, model: PreTrainedModel, limits: EngineLimits, eos_token_ids: frozenset[int]) -> BatchModel[Any]:
+    def _make(self, loaded: LoadedModel, limits: EngineLimits) -> BatchModel[Any]:
         """Decide how the loaded model computes."""
-        return ForwardModel(model, limits, eos_token_ids)
+        return ForwardModel(loaded, limits)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a job for the next step."""

@@ -46,6 +46,9 @@ _OnRows = Callable[[torch.Tensor], torch.Tensor]
 #: Of rows and a bias, which some have.
 _Product = Callable[[torch.Tensor, Any], torch.Tensor]
 
+#: By kind of product and shape of weight: sizes that give canonical rows, largest first.
+Sizes = Mapping[tuple[object, ...], tuple[int, ...]]
+
 #: Terms of a sum that cancels differ in size by so many powers of two, so that each addition rounds.
 _SPREAD: Final = 6
 
@@ -59,10 +62,10 @@ class RowArithmetic(TorchFunctionMode):
     num_rows = 0
     num_padded = 0
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sizes) -> None:
+        """`sizes` are those that were found before with the same weights."""
         super().__init__()
-        # By kind of product and shape of weight: sizes that give canonical rows, largest first.
-        self._sizes: dict[tuple[object, ...], tuple[int, ...]] = {}
+        self.sizes = dict(sizes)
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -92,12 +95,12 @@ class RowArithmetic(TorchFunctionMode):
             # Not a row per token.
             return product(values, bias)
         key = (kind, bias is not None, columns.shape, columns.stride(), columns.dtype)
-        if key not in self._sizes:
+        if key not in self.sizes:
             # Of a sum that is all rounding, a bias would leave nothing.
             no_bias = None if bias is None else torch.zeros_like(bias)
-            self._sizes[key] = equal_sizes(cancelling_rows(columns), lambda rows: product(rows, no_bias))
+            self.sizes[key] = equal_sizes(cancelling_rows(columns), lambda rows: product(rows, no_bias))
         parts, begin = [], 0
-        for count, size in split(num_rows, self._sizes[key]):
+        for count, size in split(num_rows, self.sizes[key]):
             parts.append(_padded(rows[begin : begin + count], size, lambda block: product(block, bias)))
             begin += count
         if num_rows < len(rows):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from loaders.emptying import empty_model
 from sllm_tasks.engines.base import EngineError
-from sllm_tasks.engines.rows.arithmetic import CANONICAL_ROWS, RowArithmetic
+from sllm_tasks.engines.rows.arithmetic import CANONICAL_ROWS, RowArithmetic, Sizes
 from sllm_tasks.engines.rows.attention import ROW_ATTENTION
 from sllm_tasks.engines.rows.cache import RowCache, TokenRow
 
@@ -37,8 +37,11 @@ class RowsUnsupportedError(EngineError):
 class RowModel:
     """See the module's docstring. Owned by the engine's thread."""
 
-    def __init__(self, model: PreTrainedModel, *, num_slots: int, context: int) -> None:
-        """Take over a model; `release` gives it back. Raises RowsUnsupportedError, and then has not taken it."""
+    def __init__(self, model: PreTrainedModel, *, num_slots: int, context: int, sizes: Sizes) -> None:
+        """Take over a model; `release` gives it back. Raises RowsUnsupportedError, and then has not taken it.
+
+        `sizes` are those that were found before with the same weights.
+        """
         self._model = model
         self.cache = RowCache(num_slots=num_slots, context=context)
         accepted = inspect.signature(model.forward).parameters
@@ -51,10 +54,15 @@ class RowModel:
         if model.config._attn_implementation != ROW_ATTENTION:  # noqa: SLF001 - as above
             self.release()
             raise RowsUnsupportedError("its attention cannot be replaced")
-        self._arithmetic = RowArithmetic()
+        self._arithmetic = RowArithmetic(sizes)
         #: Rows of the embedding.
         self.vocab_size = cast("torch.nn.Embedding", model.get_input_embeddings()).num_embeddings
         self._row_multiple = _row_multiple(model, self.vocab_size)
+
+    @property
+    def sizes(self) -> Sizes:
+        """In how large blocks products are computed, as far as their weights were met."""
+        return self._arithmetic.sizes
 
     def release(self) -> None:
         """Make the model what it was, and free the cache."""

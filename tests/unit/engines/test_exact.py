@@ -22,8 +22,10 @@ from scripts.exact_runs import (
 )
 from sllm_tasks.engines.base import EngineLimits, EngineRequest, EngineToken
 from sllm_tasks.engines.exact import ExactEngine
+from sllm_tasks.engines.memo import Memo
 from sllm_tasks.engines.rows import arithmetic, probe
 from sllm_tasks.jobs import Exactness, SamplingParams
+from tests.support.forwards import noted_forwards
 
 VOCAB_SIZE = 300
 MAX_TOKENS = 12
@@ -51,6 +53,12 @@ def loaded(path: Path, max_jobs: int) -> WatchedExact:
     engine.load(path, ("cpu",), limits(max_jobs))
     assert engine.equality_class().exactness is Exactness.EXACT, engine.equality_class()
     return engine
+
+
+@pytest.fixture(autouse=True)
+def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have loaded the same weights."""
+    monkeypatch.setattr("sllm_tasks.engines.exact._trials", Memo(8))
 
 
 @DTYPES
@@ -106,6 +114,25 @@ def test_an_aborted_prompt_gives_its_slot_back(tiny: Callable[[str, torch.dtype]
         events += engine.poll()
     assert len(events) == 5
     assert all(isinstance(event, EngineToken) for event in events)
+
+
+def test_weights_are_tried_at_their_first_load_alone_and_give_the_same_bits_at_the_next(
+    tiny: Callable[[str, torch.dtype], Path], tmp_path: Path
+) -> None:
+    path, chosen = tiny("llama", torch.bfloat16), random.Random(7)
+    requests = make_requests(chosen, 4, vocab_size=VOCAB_SIZE, max_tokens=MAX_TOKENS)
+    arrivals = spread(chosen, requests, over_steps=6)
+    with noted_forwards() as forwards:
+        first = loaded(path, max_jobs=2)
+        num_first = len(forwards)
+        again = loaded(path, max_jobs=2)
+        assert num_first == len(forwards) > 5
+        assert again.equality_class() == first.equality_class()
+        loaded(make_tiny(tmp_path / "tuned", "llama", dtype=torch.bfloat16, seed=1), max_jobs=2)
+        assert len(forwards) == 2 * num_first
+        loaded(path, max_jobs=3)
+        assert len(forwards) == 3 * num_first
+    assert run(again, arrivals) == run(first, arrivals)
 
 
 def test_a_model_whose_rows_differ_here_is_decoded_at_the_default_level_and_says_so(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from transformers import Cache, DynamicCache
 
-from sllm_tasks.engines.kv_cache import BatchCache, ParkedRow, keys_and_values
+from sllm_tasks.engines.kv_cache import BatchCache, ParkedRow
+from sllm_tasks.engines.layer_shapes import filled_shapes
 
 MAX_ROWS, MAX_COLUMNS, NUM_LAYERS, NUM_HEADS, HEAD_DIM = 3, 12, 2, 2, 4
 
@@ -32,7 +32,7 @@ class BatchCacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batch = BatchCache(filled(1, 1.0), max_rows=MAX_ROWS, max_columns=MAX_COLUMNS)
+        self.batch = BatchCache(filled_shapes(filled(1, 1.0), 1), max_rows=MAX_ROWS, max_columns=MAX_COLUMNS)
         self.rows: list[list[float]] = []
         self.parked: list[tuple[ParkedRow, list[float]]] = []
         self.next = 1.0
@@ -132,10 +132,3 @@ class BatchCacheMachine(RuleBasedStateMachine):
 
 TestBatchCache = BatchCacheMachine.TestCase
 TestBatchCache.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
-
-
-def test_layers_without_keys_and_values_are_refused() -> None:
-    cache = filled(1, 1.0)
-    cache.layers[0].keys = None
-    with pytest.raises(ValueError, match="no keys and values"):
-        keys_and_values(cache)

@@ -1,0 +1,23 @@
+"""Kinds of models: what those of one have in common is found out once, though each of them is loaded many times."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from transformers import PreTrainedModel
+
+
+def kind_of(model: PreTrainedModel) -> bytes:
+    """Name what a model computes but for its weights: its class and config, its tensors' types and places."""
+    kind = hashlib.sha256()
+    for text in _texts(model):
+        kind.update(f"{len(text)}:{text}".encode())
+    return kind.digest()
+
+
+def _texts(model: PreTrainedModel) -> Iterable[str]:
+    yield f"{type(model).__module__}.{type(model).__qualname__}"
+    yield model.config.to_json_string(use_diff=False)
+    for name, tensor in model.named_parameters():
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device}"
