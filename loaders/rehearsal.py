@@ -6,20 +6,26 @@ two were done before (medians of 5 loads each; the ranges overlap).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from loaders.errors import LoaderError
 from loaders.source import open_source
-from loaders.templates import Templates
+from loaders.templates import Template, Templates
+
+
+def _keep(template: Template) -> None:
+    """Templates are kept in any case."""
 
 
 class Rehearsal:
     """Makes templates of the checkpoints of a node; used by one thread."""
 
-    def __init__(self, templates: Templates) -> None:
+    def __init__(self, templates: Templates, use: Callable[[Template], None] = _keep) -> None:
+        """`use` gets each new template; whoever wants nothing of it but that it is kept leaves it out."""
         self._templates = templates
+        self._use = use
         self._seen: set[Path] = set()
 
     def look(self, paths: Iterable[Path]) -> bool:
@@ -32,6 +38,8 @@ class Rehearsal:
                 self._seen.add(path)
                 with suppress(LoaderError), open_source(path) as source:
                     if not self._templates.has(source):
-                        self._templates.find(source)
+                        template = self._templates.find(source)
+                        if template is not None:
+                            self._use(template)
                         return True
         return False

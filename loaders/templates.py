@@ -64,6 +64,12 @@ class Template:
         """What the execution files say, for the caller to keep."""
         return replace(self._files, config=deepcopy(self._files.config))
 
+    def without_memory(self) -> PreTrainedModel:
+        """Copy the model to torch's device without memory; it can be run there for the shapes of what comes out."""
+        model = copy_model(self._model, {})
+        model.to("meta")  # type: ignore[arg-type] # its stub knows no device alone
+        return model
+
     def fill(self, tensors: Mapping[str, torch.Tensor], side_by_side: SideBySide) -> PreTrainedModel | None:
         """Make a model over `tensors`, whose bytes need not be there; its other buffers are on the CPU.
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
+
+from sllm_tasks.engines.prompts import PromptReader
+from sllm_tasks.errors import ErrorCode, ModelUnusableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,22 @@ class LayerShape:
     values: TokenShape
 
 
+def shapes_of(model: PreTrainedModel) -> tuple[LayerShape, ...]:
+    """Run two tokens, and see what is kept of them; raises ModelUnusableError unless that is keys and values alone."""
+    if model._is_stateful:  # noqa: SLF001 - how transformers marks them, for lack of a public name
+        raise _not_supported(model, "it keeps a recurrent state")
+    cache = DynamicCache()
+    try:
+        PromptReader(model).read(cache, [0, 0])
+        return filled_shapes(cache, num_tokens=2)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise _not_supported(model, str(error)) from error
+    except RuntimeError as error:
+        if "on the same device" not in str(error):
+            raise
+        raise _not_supported(model, f"its layers do not run on several devices: {error}") from error
+
+
 def filled_shapes(cache: DynamicCache, num_tokens: int) -> tuple[LayerShape, ...]:
     """Read the shapes from a cache that a model has filled; raises ValueError if it holds anything else."""
     found: list[LayerShape] = []
@@ -46,3 +65,10 @@ def filled_shapes(cache: DynamicCache, num_tokens: int) -> tuple[LayerShape, ...
     if lengths != {num_tokens}:
         raise ValueError("its cache does not hold every token")
     return tuple(found)
+
+
+def _not_supported(model: PreTrainedModel, why: str) -> ModelUnusableError:
+    return ModelUnusableError(
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        f"{type(model).__name__} cannot be decoded token by token in a batch: {why}",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,15 +10,19 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 
 from loaders.rehearsal import Rehearsal
 from loaders.remote.source import RemoteSource
-from loaders.templates import Templates
+from loaders.templates import Template, Templates
+from sllm_tasks.engines.known_shapes import rehearse_shapes
 from sllm_tasks.engines.loading import loader_errors
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, StaleError
 from sllm_tasks.peers.source import open_from_peers
 from sllm_tasks.tokenization import Tokenizers
+
+logger = logging.getLogger(__name__)
 
 #: Different tokenizers that a worker keeps.
 _MAX_TOKENIZERS = 8
@@ -44,18 +49,19 @@ class Checkpoints:
     """Finds the checkpoints of replicas."""
 
     def __init__(
-        self, node: str, folder: Path, secret: str, find_copies: Callable[[str], Mapping[str, str | None]]
+        self, node: str, folder: Path, secret: str, find_copies: Callable[[str], Mapping[str, str | None]], device: str
     ) -> None:
         """`find_copies` tells which nodes report a checkpoint, this one too, and where agents are that serve it.
 
-        It may raise UnavailableError, and so may `open` then.
+        It may raise UnavailableError, and so may `open` then. `device` is where most replicas of this worker are.
         """
         self._node = node
+        self._device = torch.device(device)
         self._folder = folder
         self._secret = secret
         self._find_copies = find_copies
         self._templates = Templates()
-        self._rehearsal = Rehearsal(self._templates)
+        self._rehearsal = Rehearsal(self._templates, self._run_without_weights)
         self._tokenizers = Tokenizers(_MAX_TOKENIZERS)
         # Whose tokenizers were parsed before anybody asked.
         self._parsed: set[Path] = set()
@@ -66,6 +72,12 @@ class Checkpoints:
             return False
         paths = sorted(self._folder.iterdir())
         return self._rehearsal.look(paths) or self._parse_tokenizer(paths)
+
+    def _run_without_weights(self, template: Template) -> None:
+        try:
+            rehearse_shapes(template.without_memory(), self._device)
+        except Exception:  # whatever the code of models raises; the first load runs this one with its weights
+            logger.debug("a kind of model does not run without its weights", exc_info=True)
 
     def _parse_tokenizer(self, paths: Sequence[Path]) -> bool:
         """Parse the tokenizer of the first one that is new; what is wrong with it, its load will say."""

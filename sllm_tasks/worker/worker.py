@@ -64,7 +64,9 @@ class GpuWorker:
         self._memory = NodeMemory(settings, device)
         neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
         secret = cluster_secret(settings)
-        self._checkpoints = Checkpoints(self._gpu.id.node, settings.node_home / "checkpoints", secret, self._copies_of)
+        self._checkpoints = Checkpoints(
+            self._gpu.id.node, settings.node_home / "checkpoints", secret, self._copies_of, self._gpu.device
+        )
         self._replicas = ReplicaTable(services.live, self._loop, self._checkpoints, self._memory, neighbours)
         source = Source(services.live, self._runs, self._loop.wake)
         self._executor = Executor(services.live, services.dispatcher, self._replicas, self._loop, self._runs, source)

@@ -76,7 +76,7 @@ class Node:
     def load(
         self, digest: str, find_urls: Callable[[], list[str]], cancel: threading.Event | None = None
     ) -> LoadedCheckpoint:
-        checkpoints = Checkpoints("here", self._folder, SECRET, lambda _: {url: url for url in find_urls()})
+        checkpoints = Checkpoints("here", self._folder, SECRET, lambda _: {url: url for url in find_urls()}, "cpu")
         cancel = cancel or threading.Event()
         with checkpoints.open(digest, cancel) as opened:
             return self._memory.load(opened, ("cpu",), with_model=False, on_progress=lambda _: None, cancel=cancel)

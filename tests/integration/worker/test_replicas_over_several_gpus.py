@@ -44,7 +44,7 @@ class Worker:
         self._loop = EngineLoop(None, live.now_ms)  # type: ignore[arg-type] # nothing is decoded here
         neighbours = Neighbours(live, gpu, self.gpu.device, lambda leader, id_: workers[leader].be_asked(id_))
         memory = NodeMemory(Settings(home=node_home, node="node0", pool_bytes=0), self.gpu.device)
-        checkpoints = Checkpoints("node0", node_home, "", lambda _: {})
+        checkpoints = Checkpoints("node0", node_home, "", lambda _: {}, "cpu")
         self.replicas = ReplicaTable(live, self._loop, checkpoints, memory, neighbours)
         self._stopping = threading.Event()
         self._janitor = threading.Thread(target=self.replicas.free_closed, args=(gpu, self._stopping))
