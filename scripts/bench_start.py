@@ -36,12 +36,14 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the checkpoint for the next run")
     add_report_argument(parser)
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.gettempdir()) / "sllm-bench-load"
+    folder = arguments.folder or Path(tempfile.gettempdir()) / "sllm-bench-start"
     folder.mkdir(parents=True, exist_ok=True)
     files = files_of(folder)
     remove_pool(files.pool)
-    samples = _measure(folder, arguments.rounds)
-    remove_pool(files.pool)
+    try:
+        samples = _measure(folder, arguments.rounds)
+    finally:
+        remove_pool(files.pool)
     if not arguments.keep and arguments.folder is None:
         shutil.rmtree(folder)
     rows = [
@@ -77,7 +79,8 @@ def _two_starts(name: str, folder: Path) -> list[tuple[float, float]]:
     command = [sys.executable, "-m", "scripts.two_starts", name, str(folder)]
     done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+        raise RuntimeError(f"{name}: it ended with {done.returncode}: {' / '.join(last)}")
     starts: list[tuple[float, float]] = json.loads(done.stdout.decode().strip().splitlines()[-1])
     return starts
 

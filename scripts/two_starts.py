@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -72,8 +73,9 @@ class _Ours:
         self._engine.submit(EngineRequest(job_id="a", token_ids=_PROMPT, params=params))
         while True:
             for event in self._engine.poll():
-                if isinstance(event, EngineToken):
-                    return event.token_id
+                if not isinstance(event, EngineToken):
+                    raise RuntimeError(f"{self._name}: {event}")
+                return event.token_id
 
     def unload(self) -> None:
         self._engine.unload()
@@ -114,7 +116,9 @@ CONTESTANTS: Mapping[str, Callable[[Files], Starter]] = {
 
 def files_of(folder: Path) -> Files:
     """Make the checkpoint, unless it is there."""
-    return make(CHECKPOINT, folder, peers=False, pool_bytes=_POOL_BYTES, device="cpu")
+    made = make(CHECKPOINT, folder, peers=False, pool_bytes=_POOL_BYTES, device="cpu")
+    # Not the one of a bench_load that may run as well.
+    return replace(made, pool=made.pool.with_name("sllm-bench-start"))
 
 
 def _start(starter: Starter) -> tuple[float, float, int]:

@@ -6,7 +6,7 @@ A model for which the trial at its first load fails is decoded as by the default
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from sllm_tasks.engines.batch_model import BatchModel
 from sllm_tasks.engines.equality import describe
 from sllm_tasks.engines.forward import ForwardModel
 from sllm_tasks.engines.kinds import kind_of
-from sllm_tasks.engines.loading import LoadedModel, is_out_of_memory
+from sllm_tasks.engines.layer_shapes import LayerShape
+from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel, is_out_of_memory
 from sllm_tasks.engines.memo import Memo
 from sllm_tasks.engines.rows.arithmetic import Sizes
 from sllm_tasks.engines.rows.batch import RowBatch, num_slots
@@ -35,9 +36,10 @@ class _Trial:
 
     fingerprint: str
     sizes: Sizes
+    shapes: Sequence[LayerShape]
 
 
-#: By all that a trial depends on and that can change in a process. It runs the model eight times.
+#: By what a trial depends on and what loads of a process can differ in. It runs the model eight times.
 _trials = Memo[_Trial](256)
 
 
@@ -55,6 +57,7 @@ class ExactEngine(StepLoopEngine):
 def _exact(loaded: LoadedModel, limits: EngineLimits) -> RowBatch:
     trial = _trials.find(_circumstances(loaded, limits), lambda: _try(loaded, limits))
     rows = _rows(loaded, limits, trial.sizes)
+    rows.cache.allocate(trial.shapes)
     equality_class = EqualityClass(exactness=Exactness.EXACT, fingerprint=trial.fingerprint)
     return RowBatch(rows, limits, loaded.eos_token_ids, equality_class)
 
@@ -71,14 +74,14 @@ def _try(loaded: LoadedModel, limits: EngineLimits) -> _Trial:
     rows = _rows(loaded, limits, {})
     try:
         digest = probe(rows, token_ids, reference)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return _Trial(f"{describe(loaded.model)}, trial {digest}", dict(rows.sizes), rows.cache.shapes)
+    except MODEL_ERRORS as error:
+        if is_out_of_memory(error):
             raise
         # What is wrong with the inputs that a model was given shows in whatever way its code happens to fail.
         raise RowsUnsupportedError(str(error)) from error
     finally:
         rows.release()
-    return _Trial(f"{describe(loaded.model)}, trial {digest}", dict(rows.sizes))
 
 
 def _rows(loaded: LoadedModel, limits: EngineLimits, sizes: Sizes) -> RowModel:

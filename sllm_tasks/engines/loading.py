@@ -36,6 +36,9 @@ _ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
     RemoteError: ErrorCode.UNAVAILABLE,
 }
 
+#: What the code of models raises for inputs or devices that it was not made for; torch's own errors are RuntimeErrors.
+MODEL_ERRORS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
 _Made = TypeVar("_Made")
 
 
@@ -83,7 +86,7 @@ def loader_errors() -> Iterator[None]:
         raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Tell whether torch had no memory; the CPU's allocator has no error class of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

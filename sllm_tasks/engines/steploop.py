@@ -30,7 +30,7 @@ from sllm_tasks.engines.base import (
 from sllm_tasks.engines.batch_model import BatchModel
 from sllm_tasks.engines.finish import check_request, end_token_ids
 from sllm_tasks.engines.forward import ForwardModel
-from sllm_tasks.engines.loading import LoadedModel, is_out_of_memory, load_model, release_memory
+from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel, is_out_of_memory, load_model, release_memory
 from sllm_tasks.engines.reading import ReadingPace
 from sllm_tasks.engines.sampling import Choice, choose
 from sllm_tasks.engines.step_job import StepJob
@@ -238,7 +238,7 @@ class StepLoopEngine:
             if seen + num_tokens < len(job.token_ids):
                 return []
             return [self._start(loaded, job, self._choose(logits, [job])[0])]
-        except RuntimeError as error:  # what torch raises for whatever goes wrong on a device
+        except MODEL_ERRORS as error:
             self._stop_arriving(loaded, job)
             return [self._fail(job, f"prefill failed: {error}", out_of_memory=is_out_of_memory(error))]
 

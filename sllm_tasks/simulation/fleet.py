@@ -38,8 +38,10 @@ class SimJob:
     max_tokens: int
     attempt: int = 1
     replica: SimReplica | None = None
-    #: When it first began on a loaded replica.
+    #: When a loaded replica first had it; prompts before its own may have to be read first.
     started_s: float | None = None
+    #: How long its own prompt is read.
+    read_s: float | None = None
     first_token_s: float | None = None
     #: For how long it stood still after its start: migrated, killed, or lost with a node.
     paused_s: float = 0.0

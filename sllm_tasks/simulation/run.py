@@ -125,6 +125,9 @@ class Simulation:
     def _start(self, job: SimJob, replica: SimReplica) -> None:
         """Let a job begin on a loaded replica, or go on there: at once, or when its prompt has its turn."""
         now_s = self._clock.now_s
+        if job.started_s is None:
+            # As in a worker, whose engine has it from now on.
+            job.started_s = now_s
         if not self._system.reads_in_turn or job.work_done >= job.prefill_work:
             self._begin(job, replica)
             return
@@ -143,14 +146,13 @@ class Simulation:
     def _begin(self, job: SimJob, replica: SimReplica) -> None:
         now_s = self._clock.now_s
         self._waiting.started(job)
-        if job.started_s is None:
-            job.started_s = now_s
-        elif job.stopped_s is not None:
+        if job.stopped_s is not None:
             job.paused_s += now_s - job.stopped_s
         job.stopped_s = None
         self._decoding.start(job, replica)
         if job.work_done < job.prefill_work:
-            job.first_token_s = now_s + (job.prefill_work - job.work_done) * self._decoding.step_s(replica)
+            job.read_s = (job.prefill_work - job.work_done) * self._decoding.step_s(replica)
+            job.first_token_s = now_s + job.read_s
 
     def _finish(self, job: SimJob) -> None:
         now_s = self._clock.now_s
@@ -162,7 +164,7 @@ class Simulation:
                 prompt_tokens=job.request.input_tokens,
                 completion_tokens=tokens,
                 # Of jobs that stood still these times tell nothing.
-                first_token_s=None if job.paused_s else job.first_token_s - job.started_s,
+                first_token_s=None if job.paused_s else job.read_s,
                 token_s=None if job.paused_s else (now_s - job.first_token_s) / tokens,
                 batch=self._decoding.batch_of(job.replica) + 1,
                 node=job.replica.node.name,

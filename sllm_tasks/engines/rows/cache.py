@@ -11,6 +11,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from sllm_tasks.engines.layer_shapes import LayerShape, TokenShape
 from sllm_tasks.engines.lazy_zeros import lazy_zeros
 
 #: Slots begin at multiples of so many tokens, so that each is aligned as the first one is.
@@ -33,16 +34,23 @@ class RowLayer(CacheLayerMixin):
     def __init__(self, cache: RowCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # transformers' constructor
         self._cache = cache
-        # Keys and values of shape (slots, heads, tokens, head size); made when the first token tells these sizes.
+        #: None until it is allocated.
+        self.shape: LayerShape | None = None
+        # Keys and values of shape (slots, heads, tokens, head size).
         self._slots = (torch.empty(0), torch.empty(0))
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the slots for what the first token tells."""
+        self.allocate(LayerShape(TokenShape.of(key_states), TokenShape.of(value_states)))
+
+    def allocate(self, shape: LayerShape) -> None:
         """Allocate the slots."""
         num_slots, num_tokens = self._cache.num_slots, self._cache.num_tokens
         keys, values = (
-            lazy_zeros((num_slots, states.shape[1], num_tokens, states.shape[3]), states.dtype, states.device)
-            for states in (key_states, value_states)
+            lazy_zeros((num_slots, of.num_heads, num_tokens, of.head_dim), of.dtype, of.device)
+            for of in (shape.keys, shape.values)
         )
+        self.shape = shape
         self._slots = (keys, values)
         self.is_initialized = True
 
@@ -87,6 +95,18 @@ class RowCache(Cache):
         self.places = (torch.empty(0), torch.empty(0))
         #: Layers whose attention has read this cache since the last `expect`.
         self.num_attended = 0
+
+    def allocate(self, shapes: Sequence[LayerShape]) -> None:
+        """Make all layers, of a model whose shapes are known; raises RuntimeError, as torch does without memory."""
+        for shape in shapes:
+            layer = RowLayer(self)
+            self.layers.append(layer)
+            layer.allocate(shape)
+
+    @property
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """What the layers keep of a token, as far as they have seen one or were allocated."""
+        return tuple(layer.shape for layer in self.layers if isinstance(layer, RowLayer) and layer.shape is not None)
 
     def layer(self, index: int) -> RowLayer:
         """One layer, which has seen a token."""

@@ -85,6 +85,10 @@ def test_decisions_are_listed_newest_first_with_what_else_could_have_been_done_a
     assert [decision["actual_s"] for decision in found["data"]] == [None, 1.25]
     assert found["data"][1]["choice"]["start"] == {"seconds": 1.0, "low_s": 0.5, "high_s": 2.0}
     assert [candidate["path"] for candidate in found["data"][1]["candidates"]] == ["load_ssd", "wait"]
+    newest = web.http.get(f"{_DECISIONS}?limit=1", headers=web.auth).json
+    assert ([decision["id"] for decision in newest["data"]], newest["has_more"]) == ([ids[1]], True)
+    oldest = web.http.get(f"{_DECISIONS}?limit=1&order=asc", headers=web.auth).json
+    assert ([decision["id"] for decision in oldest["data"]], oldest["last_id"]) == ([ids[0]], ids[0])
     older = web.http.get(f"{_DECISIONS}?limit=1&after={ids[1]}", headers=web.auth).json
     assert ([decision["id"] for decision in older["data"]], older["has_more"]) == ([ids[0]], False)
 

@@ -84,6 +84,21 @@ def test_unloading_frees_weights_keys_and_values_at_once(
 
 
 @ENGINES
+def test_keys_and_values_have_their_memory_at_each_load_and_not_at_the_first_job(
+    tmp_path: Path, engine_class: Callable[[], StepLoopEngine], no_collection: None
+) -> None:
+    path = make_tiny(tmp_path / "model", "llama")
+    for _ in range(2):
+        engine = engine_class()
+        engine.load(path, ("cpu",), LIMITS)
+        loaded = storages()
+        engine.submit(EngineRequest(job_id="a", token_ids=(5, 6), params=SamplingParams(max_tokens=8, seed=0)))
+        engine.poll()
+        assert not {storage for storage in storages() - loaded if storage}
+        engine.unload()
+
+
+@ENGINES
 def test_unloading_gives_the_node_its_memory_back_at_once(
     tmp_path: Path, engine_class: Callable[[], StepLoopEngine], no_collection: None
 ) -> None:
