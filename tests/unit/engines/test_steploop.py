@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MambaConfig
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig
 
 from scripts.demo_checkpoints import TINY_CONFIGS, make_tiny
 from sllm_tasks.engines.base import EngineError, EngineFailure, EngineLimits, EngineRequest, EngineToken
@@ -211,6 +212,30 @@ def test_no_memory_for_one_prompt_fails_that_job_alone(engine: StepLoopEngine, m
     failures = [event for event in events if isinstance(event, EngineFailure)]
     assert [(failure.job_id, failure.out_of_memory) for failure in failures] == [("bad", True)]
     assert [event.token_id for event in events if event.job_id == "good"] == alone
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError])
+def test_what_a_models_code_raises_for_one_prompt_fails_that_job_alone(
+    engine: StepLoopEngine, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    alone = run(engine, request("good", prompt(9)))["good"]
+    forward = LlamaForCausalLM.forward
+
+    def fails(model: LlamaForCausalLM, input_ids: torch.Tensor, **options: Any) -> Any:
+        if input_ids.shape[-1] == 13:
+            raise error("not like this")
+        return forward(model, input_ids, **options)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", fails)
+    engine.submit(request("bad", prompt(13)))
+    engine.submit(request("good", prompt(9)))
+    events = []
+    while engine.has_work:
+        events += engine.poll()
+    assert [(event.job_id, event.out_of_memory) for event in events if isinstance(event, EngineFailure)] == [
+        ("bad", False)
+    ]
+    assert [event.token_id for event in events if isinstance(event, EngineToken)] == alone
 
 
 def test_no_memory_for_a_step_costs_the_longest_job_only(
