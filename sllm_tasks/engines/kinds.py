@@ -1,4 +1,4 @@
-"""Kinds of models: what those of one have in common is found out once, though each of them is loaded many times."""
+"""Which models are of one kind: what is found out with one of them holds for all, whatever their weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model keeps of each token, layer by layer, as a cache tells that it has filled."""
+"""What a model keeps of each token, layer by layer: found out by running it."""
 
 from __future__ import annotations
 

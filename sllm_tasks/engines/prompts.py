@@ -18,6 +18,9 @@ class PromptReader:
         # Models with ALiBi have no positions; a few compute the logits of a whole prompt whether wanted or not.
         self._takes_position_ids = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
+        # The slice that models make of the last logits has strides with which torch 2.13 copies all of a bf16 output
+        # layer on a CPU (0.73 s for 50,272 x 2048, by number 0.013; AMD EPYC), in fp32 not. "meta" stands for it.
+        self._keeps_by_number = model.device.type in {"cpu", "meta"} and model.dtype != torch.float32
 
     @torch.inference_mode()
     def read(self, cache: Cache, token_ids: Sequence[int]) -> torch.Tensor:
@@ -38,12 +41,7 @@ class PromptReader:
         return {"position_ids": positions.to(self._model.device)} if self._takes_position_ids else {}
 
     def _last_logits(self, num_tokens: int) -> dict[str, torch.Tensor | int]:
-        """Ask for the logits behind the last of some tokens alone.
-
-        On a CPU not as the last one but by its number: the slice that models make of the former has strides with which
-        torch 2.13 copies all of a bf16 output layer (0.73 s for 50,272 x 2048, by number 0.013; AMD EPYC), in fp32 not.
-        """
+        """Ask for the logits behind the last of some tokens alone: as the last ones, or by their number."""
         if not self._takes_logits_to_keep:
             return {}
-        by_number = self._model.device.type in {"cpu", "meta"} and self._model.dtype != torch.float32
-        return {"logits_to_keep": torch.tensor([num_tokens - 1]) if by_number else 1}
+        return {"logits_to_keep": torch.tensor([num_tokens - 1]) if self._keeps_by_number else 1}
