@@ -31,8 +31,8 @@ def main() -> int:
     files = Files(**{name: Path(value) if name in paths else value for name, value in request["files"].items()})
     load = CONTESTANTS[request["contestant"]](files)
     _back_memory(request["backed_bytes"])
-    _pool(request["pooled"], files)
     _cache(request["cached"])
+    _pool(request["pooled"], files)
     # As in a worker that waits for work; else a load goes through all that its imports have made, or not, by chance.
     gc.collect()
     gc.freeze()
