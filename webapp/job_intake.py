@@ -16,6 +16,7 @@ from sllm_tasks.timeline import mark_at
 from webapp.job_maker import Origin
 from webapp.schemas.jobs import JobRequest
 from webapp.services import WebServices
+from webapp.webhook_targets import check_target
 
 
 def accept_once(admission: Admission, request_again: RepeatableRequest | None, make: Callable[[], NewJob]) -> Accepted:
@@ -48,6 +49,8 @@ def new_job(services: WebServices, body: JobRequest, tenant: str, named: NamedRe
         SllmError: Of a kind that `webapp.problems` has a status for.
 
     """
+    if body.webhook is not None:
+        check_target(body.webhook.url, "/webhook/url", services.settings)
     new = services.job_maker.make(body, origin_of_request(tenant, named))
     mark_at("post.received", new.spec.job_id, g.received_ns)
     return new

@@ -20,6 +20,8 @@ _NOT_PUBLIC: Final = (
 )
 #: Unicast of the public IPv6 internet. What maps or translates IPv4 (::ffff:0:0/96, 64:ff9b::/96) is outside of it.
 _PUBLIC_IPV6: Final = ip_network("2000::/3")
+#: Leads to the machine itself wherever it is looked up, with any name before it (RFC 6761).
+_LOCALHOST: Final = "localhost"
 
 
 class ForbiddenAddressError(OSError):
@@ -38,10 +40,29 @@ def resolve(host: str, port: int, allowed: Networks) -> str:
 
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    _check(host, found, allowed)
+    return found[0]
+
+
+def check_literal(host: str, allowed: Networks) -> None:
+    """Refuse what may not be reached as far as its spelling tells: addresses and `localhost`. No name is looked up.
+
+    Raises ForbiddenAddressError.
+    """
+    if host == _LOCALHOST or host.endswith(f".{_LOCALHOST}"):
+        _check(host, ["127.0.0.1"], allowed)
+        return
+    try:
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return
+    _check(host, [str(info[4][0]) for info in found], allowed)
+
+
+def _check(host: str, found: list[str], allowed: Networks) -> None:
     for text in found:
         if not may_reach(ip_address(text), allowed):
             raise ForbiddenAddressError(f"{host} leads to {text}, which webhooks may not reach")
-    return found[0]
 
 
 def may_reach(address: IPv4Address | IPv6Address, allowed: Networks) -> bool:

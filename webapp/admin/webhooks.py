@@ -20,6 +20,7 @@ from webapp.schemas.webhooks import WebhookRequest
 from webapp.services import services
 from webapp.webhook_changes import MadeWebhook, WebhookChanges
 from webapp.webhook_json import delivery_json, webhook_json
+from webapp.webhook_targets import check_target
 
 _PAGE: Final = 50
 
@@ -37,6 +38,7 @@ def create_webhook() -> Response:
     """Make a webhook and show its secret, for the only time."""
     try:
         wanted = read_form(WebhookRequest, {**given_fields(), "events": request.form.getlist("events")})
+        check_target(wanted.url, "/url", services().settings)
     except InvalidFieldsError as error:
         return _show(Form.refused(error), HTTPStatus.UNPROCESSABLE_ENTITY)
     return _show(Form(), HTTPStatus.CREATED, _changes().create(wanted))

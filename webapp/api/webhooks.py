@@ -21,6 +21,7 @@ from webapp.schemas.webhooks import WebhookRequest, WebhookState
 from webapp.services import services
 from webapp.webhook_changes import WebhookChanges
 from webapp.webhook_json import delivery_json, webhook_json
+from webapp.webhook_targets import check_target
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1")
 
@@ -38,7 +39,9 @@ def get_webhooks() -> Response:
 @requires(Scope.ADMIN_WRITE)
 def create_webhook() -> Response:
     """Make a webhook and show its secret, for the only time; a repeated request is shown null for it."""
-    made = _changes().create(read_body(WebhookRequest))
+    wanted = read_body(WebhookRequest)
+    check_target(wanted.url, "/url", services().settings)
+    made = _changes().create(wanted)
     response = jsonify({**webhook_json(made.row), "secret": made.secret})
     response.status_code = HTTPStatus.CREATED
     response.headers["Cache-Control"] = "no-store"

@@ -43,14 +43,14 @@ def test_the_secret_of_a_webhook_is_shown_once(web: Web) -> None:
 
 def test_the_end_of_a_job_waits_to_be_told_and_can_be_told_again(web: Web) -> None:
     webhook = _create(web)["id"]
-    job_id = web.submit(webhook={"url": "http://10.0.0.1/own", "events": ["job.succeeded", "job.failed"]})
+    job_id = web.submit(webhook={"url": "http://own.example/", "events": ["job.succeeded", "job.failed"]})
     web.worker.run(job_id, ["three"])
     (message,) = _deliveries(web, webhook)
     assert (message["job"], message["event"], message["status"], message["url"]) == (
         job_id, "job.succeeded", "pending", URL
     )  # fmt: skip
     listed = web.http.get(f"/api/v1/jobs/{job_id}/deliveries", headers=web.auth).json["data"]
-    assert {each["url"] for each in listed} == {URL, "http://10.0.0.1/own"}
+    assert {each["url"] for each in listed} == {URL, "http://own.example/"}
     again = f"{ALL}/{webhook}/deliveries/{message['id']}/redeliver"
     assert web.http.post(again, headers=web.auth).status_code == 202
     assert web.http.post(again.replace(webhook, "webhook_other"), headers=web.auth).status_code == 404
@@ -85,6 +85,19 @@ def test_what_can_be_no_webhook_is_refused_and_not_repeated(web: Web) -> None:
         assert (response.status_code, "pw@" in response.text) == (422, False), body
         job = {"model": MODEL, "input": {"prompt": "one"}, "webhook": body}
         assert web.http.post("/api/v1/jobs", json=job, headers=web.auth).status_code == 422, body
+
+
+def test_an_address_that_no_message_would_be_sent_to_is_refused_where_it_is_given(web: Web) -> None:
+    url = "http://127.0.0.1:9/hook"
+    refused = web.http.post(ALL, json={"url": url}, headers=web.auth)
+    job = {"model": MODEL, "input": {"prompt": "one"}, "webhook": {"url": url}}
+    refused_job = web.http.post("/api/v1/jobs", json=job, headers=web.auth)
+    pointers = [each.json["errors"][0]["pointer"] for each in (refused, refused_job)]
+    assert (refused.status_code, refused_job.status_code, pointers) == (422, 422, ["/url", "/webhook/url"])
+    assert "webhook_networks" in refused.text
+    form = Browser(web.services, Role.ADMIN).post("/admin/webhooks", url=url, tenant="default", events=["job.failed"])
+    assert (form.status_code, "webhook_networks" in form.text) == (422, True)
+    assert web.http.get(ALL, headers=web.auth).json["data"] == []
 
 
 def test_a_tenant_reads_the_secret_of_its_own_jobs_and_nobody_elses(web: Web) -> None:

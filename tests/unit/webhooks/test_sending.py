@@ -14,7 +14,7 @@ from ipaddress import ip_address
 import pytest
 
 from sllm_tasks.networks import parse_networks
-from sllm_tasks.webhooks.addresses import ForbiddenAddressError, may_reach, resolve
+from sllm_tasks.webhooks.addresses import ForbiddenAddressError, check_literal, may_reach, resolve
 from sllm_tasks.webhooks.posting import PostError, post
 from sllm_tasks.webhooks.schedule import next_try
 from sllm_tasks.webhooks.signatures import new_secret, signed_headers, tenant_secret
@@ -81,6 +81,14 @@ def test_a_network_that_the_operator_allows_is_reached_and_no_other() -> None:
 def test_no_spelling_of_this_machine_leads_there(host: str) -> None:
     with pytest.raises(ForbiddenAddressError):
         resolve(host, 80, ())
+    with pytest.raises(ForbiddenAddressError):
+        check_literal(host, ())
+    check_literal(host, parse_networks("127.0.0.0/8, ::1"))
+
+
+@pytest.mark.parametrize("host", ["example.com", "no.such.name.example", "8.8.8.8", f"{'a' * 64}.example", "", "a..b"])
+def test_names_are_not_looked_up_before_something_is_sent(host: str) -> None:
+    check_literal(host, ())
 
 
 def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
