@@ -91,7 +91,9 @@ def _tensor(
     if len(joined.pieces) == 1 and (tensor := tensors[joined.names[0]]).shape == joined.shape:
         return tensor
     found = side_by_side(joined.names)
-    return None if found is None else found.view(part.dtype).view(joined.shape)
+    if found is None or found.data_ptr() % part.dtype.itemsize:
+        return None
+    return found.view(part.dtype).view(joined.shape)
 
 
 class Templates:

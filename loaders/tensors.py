@@ -18,6 +18,8 @@ _MODEL_DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", 
 
 #: Gives the bytes of a storage as a one-dimensional uint8 tensor: offset in the image, and size.
 StorageBytes = Callable[[int, int], torch.Tensor]
+#: Gives those bytes where a type can be read.
+Align = Callable[[torch.Tensor, torch.dtype], torch.Tensor]
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -53,11 +55,15 @@ def weights_bytes(tensors: Mapping[str, StoredTensor]) -> int:
 
 
 def view_tensors(
-    tensors: Mapping[str, StoredTensor], storage_bytes: StorageBytes, unpacked: Mapping[int, torch.Tensor]
+    tensors: Mapping[str, StoredTensor],
+    storage_bytes: StorageBytes,
+    align: Align,
+    unpacked: Mapping[int, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """Make every tensor; those that shared a storage share it again, tied ones are the same object.
 
-    `unpacked` has the storages of packed tensors, by their offset in the image.
+    Our own files are aligned for every type, those of others need not be. `unpacked` has the storages of packed
+    tensors, by their offset in the image.
     """
     storages: dict[tuple[int, int], torch.Tensor] = {}
     made: dict[StoredTensor, torch.Tensor] = {}
@@ -69,7 +75,7 @@ def view_tensors(
                 if place not in storages:
                     packed = tensor.packing is not None
                     storages[place] = unpacked[tensor.offset] if packed else storage_bytes(*place)
-                found = made[tensor] = _view(tensor, storages[place])
+                found = made[tensor] = _view(tensor, storages[place], align)
             named[name] = found
     return named
 
@@ -83,10 +89,13 @@ def empty_tensors(tensors: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor
     return {name: made[tensor] for name, tensor in tensors.items()}
 
 
-def _view(tensor: StoredTensor, storage: torch.Tensor) -> torch.Tensor:
+def _view(tensor: StoredTensor, storage: torch.Tensor, align: Align) -> torch.Tensor:
     dtype = torch_dtype(tensor.dtype)
-    if storage.data_ptr() % dtype.itemsize:
-        # Only in files of others: ours are aligned. Such a tensor costs a copy.
-        storage = storage.clone()
-    typed = storage.view(dtype)
+    if not storage.numel():
+        # It begins anywhere.
+        typed = torch.empty(0, dtype=dtype, device=storage.device)
+    else:
+        # A storage shared with a smaller type may end within an element of this one.
+        whole = storage.numel() // dtype.itemsize * dtype.itemsize
+        typed = align(storage, dtype)[:whole].view(dtype)
     return torch.as_strided(typed, tensor.shape, tensor.stride, typed.storage_offset() + tensor.storage_offset)

@@ -9,6 +9,7 @@ import torch
 
 from cuda_kernels.device_digest import device_digests
 from loaders.devices.copies import Copies
+from loaders.devices.realigned import Realigned
 from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.reading.plan import Chunk, LoadPlan
@@ -24,6 +25,7 @@ class ImageArena:
         self._bytes = torch.empty(plan.image_bytes, dtype=torch.uint8, device=device)
         self._copies = Copies(device, on_copied)
         self._verify = verify
+        self._realigned = Realigned()
 
     def accept(self, index: int, memory: memoryview) -> None:
         """Begin to copy a chunk; out of page-locked memory that goes on while the caller does."""
@@ -52,10 +54,11 @@ class ImageArena:
                 if digest & (2**64 - 1) != chunk.digest:
                     where = self._plan.files[chunk.file].where
                     raise CheckpointCorruptError(f"{where}: the bytes at {chunk.offset} reached the device changed")
+        self._realigned.finish()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Make every tensor."""
-        return view_tensors(self._plan.tensors, self._storage_bytes, {})
+        return view_tensors(self._plan.tensors, self._storage_bytes, self._realigned.storage, {})
 
     def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
         """See `loaders.devices.loaded.SideBySide`."""

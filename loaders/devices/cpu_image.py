@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from loaders.devices.realigned import Realigned
 from loaders.devices.unpacking import Unpacking
 from loaders.memory.mapping import Mapping
 from loaders.reading.plan import LoadPlan
@@ -22,6 +23,7 @@ class CpuImage:
         self._plan = plan
         self._view = mapping.view
         self._unpacking = Unpacking(plan)
+        self._realigned = Realigned()
 
     def accept(self, index: int, memory: memoryview) -> None:
         """Unpack what a chunk has of packed tensors."""
@@ -33,10 +35,12 @@ class CpuImage:
     def finish(self) -> None:
         """Wait until everything that was accepted is in its place."""
         self._unpacking.finish()
+        self._realigned.finish()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Make every tensor."""
-        return view_tensors(self._plan.tensors, self._storage_bytes, self._unpacking.storages)
+        unpacked = self._unpacking.storages
+        return view_tensors(self._plan.tensors, self._storage_bytes, self._realigned.storage, unpacked)
 
     def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
         """See `loaders.devices.loaded.SideBySide`."""

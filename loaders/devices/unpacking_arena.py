@@ -89,7 +89,7 @@ class UnpackingArena:
             for tensor in _storages(self._plan)
             if tensor.packing is not None
         }
-        return view_tensors(self._plan.tensors, self._storage, unpacked)
+        return view_tensors(self._plan.tensors, self._storage, _as_it_is, unpacked)
 
     def side_by_side(self, names: Sequence[str]) -> torch.Tensor | None:
         """See `loaders.devices.loaded.SideBySide`; packed or not, all of them lie here as they are used."""
@@ -104,6 +104,12 @@ class UnpackingArena:
 def _storages(plan: LoadPlan) -> list[StoredTensor]:
     """One tensor of each storage, in the order of the image; views of one storage share its place."""
     return list({(tensor.offset, tensor.num_bytes): tensor for tensor in plan.tensors.values()}.values())
+
+
+def _as_it_is(storage: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Every place in the arena is aligned for every type."""
+    del dtype
+    return storage
 
 
 def _segments(tensor: StoredTensor, output: int) -> Iterator[tuple[int, PackedSegment]]:
