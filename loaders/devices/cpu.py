@@ -12,7 +12,7 @@ from loaders.memory.mapping import Mapping
 from loaders.memory.pool import Pool
 from loaders.memory.records import ContentKey
 from loaders.memory.releasing import release_with
-from loaders.reading.chunk_memory import ChunkMemory, PrivateMemory
+from loaders.reading.chunk_memory import ChunkMemory, PrivateMemory, allocate
 from loaders.reading.mapped_files import are_cached, check_mapped, map_files
 from loaders.reading.pipeline import LoadControl, Pipeline, ReadOptions
 from loaders.reading.plan import LoadPlan
@@ -54,7 +54,7 @@ def _from_page_cache(plan: LoadPlan, on_tensors: OnTensors) -> Loaded:
 
 
 def _into_private_memory(plan: LoadPlan, options: ReadOptions, control: LoadControl, on_tensors: OnTensors) -> Loaded:
-    mapping = Mapping.anonymous(max(plan.image_bytes, 1))
+    mapping = allocate(max(plan.image_bytes, 1))
     return _fill(plan, mapping, PrivateMemory(mapping, CHUNK_BYTES), options, control, on_tensors)
 
 

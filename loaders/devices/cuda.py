@@ -10,9 +10,11 @@ from loaders.devices.arenas import Arenas
 from loaders.devices.loaded import Loaded, LoadedFrom, OnTensors
 from loaders.devices.parts import Part
 from loaders.devices.pinning import pinned_ring
+from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
 from loaders.memory.records import ContentKey
+from loaders.memory.releasing import release
 from loaders.reading.chunk_memory import ChunkMemory
 from loaders.reading.pipeline import LoadControl, Pipeline, ReadOptions
 from loaders.reading.plan import LoadPlan
@@ -39,17 +41,23 @@ def load_on_gpus(
         memory: ChunkMemory
         on_copied: Callable[[int], None]
         if lease is not None:
-            memory, on_copied = resources.enter_context(lease), _stays
+            resources.callback(release, lease)
+            memory, on_copied = lease, _stays
         else:
             resources.enter_context(_ring_lock)
-            ring = RingMemory(pinned_ring(), CHUNK_BYTES, len(plan.chunks))
+            ring = RingMemory(pinned_ring(str(parts[0].device)), CHUNK_BYTES, len(plan.chunks))
             memory, on_copied = ring, ring.release
         arenas = Arenas(parts, on_copied, verify=options.verify)
         # Copies read the chunks' memory, so that is kept until they are over, also when the load fails.
         resources.callback(arenas.abandon)
         pipeline = Pipeline(plan, memory, arenas, options=options, control=control)
         done = pipeline.run(lambda: on_tensors(arenas.tensors(), arenas.side_by_side))
-        arenas.finish()
+        try:
+            arenas.finish()
+        except CheckpointCorruptError:
+            # It may have been the pool's memory that changed: nobody else is to get it.
+            memory.discard()
+            raise
         return Loaded(loaded_from=LoadedFrom.DISK if done.read_bytes else LoadedFrom.POOL, read_bytes=done.read_bytes)
 
 

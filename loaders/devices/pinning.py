@@ -18,32 +18,34 @@ _PIECE_BYTES = 256 << 20
 _RING_CHUNKS = 16
 
 
-def pin_pool(pool: Pool, cancel: Cancel | None = None) -> None:
+def pin_pool(pool: Pool, device: str, cancel: Cancel | None = None) -> None:
     """Page-lock a prepared pool in this process, piece by piece; chunks that are not yet are copied more slowly.
 
+    For all devices, through the driver's context on `device`: on another one it would be made, and take memory there.
     Meant for a thread in the background at the start of a worker, never for the way of a job.
     Raises LoaderError when the driver refuses.
     """
     for begin in range(0, pool.capacity_bytes, _PIECE_BYTES):
         if cancel is not None and cancel.is_set():
             return
-        _register(pool.address + begin, min(_PIECE_BYTES, pool.capacity_bytes - begin))
+        _register(pool.address + begin, min(_PIECE_BYTES, pool.capacity_bytes - begin), device)
 
 
 @cache
-def pinned_ring() -> Mapping:
-    """Memory for chunks on their way through, of this process, made once."""
+def pinned_ring(device: str) -> Mapping:
+    """Memory for chunks on their way to a device, and to others with it: of this process, made once."""
     mapping = Mapping.anonymous(_RING_CHUNKS * CHUNK_BYTES)
     mapping.populate(0, mapping.num_bytes)
     # Without page-locking copies are slower, and right.
     with suppress(LoaderError):
-        _register(mapping.address, mapping.num_bytes)
+        _register(mapping.address, mapping.num_bytes, device)
     return mapping
 
 
-def _register(address: int, num_bytes: int) -> None:
+def _register(address: int, num_bytes: int, device: str) -> None:
     if not torch.cuda.is_available():
         raise LoaderError("there is no CUDA device to page-lock memory for")
-    status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
+    with torch.cuda.device(device):
+        status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
     if int(status) != 0:
         raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {int(status)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -161,6 +161,7 @@ def _open_model_files(path: Path, directory: int, manifest: Manifest, resources:
     expected = {name: record for name, record in listed.items() if record is not None}
     where = path / MODEL_DIRECTORY
     if not expected:
+        _check_absent(where, directory)
         return {}
     parent = open_directory(MODEL_DIRECTORY, where=str(where), parent=directory)
     resources.callback(os.close, parent)
@@ -172,6 +173,12 @@ def _open_model_files(path: Path, directory: int, manifest: Manifest, resources:
             raise _wrong_digest(opened.where, found, record)
         files[name] = opened
     return files
+
+
+def _check_absent(where: Path, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.stat(MODEL_DIRECTORY, dir_fd=directory, follow_symlinks=False)
+        raise CheckpointCorruptError(f"{where}: is there, but not in the manifest")
 
 
 def _check_listing(where: Path, parent: int, expected: set[str]) -> None:

@@ -145,12 +145,15 @@ class ContentLease:
         self._contents.discard(self._record)
 
     def close(self) -> None:
-        """Give the lease back, and the chunks that were claimed through it; idempotent."""
+        """Give the lease back, and the chunks that were claimed through it; idempotent.
+
+        Raises PoolError, and holds the lease as before, while the directory of the pool cannot be written to.
+        """
         if self._closed:
             return
-        self._closed = True
         if self._process.is_owner and not self._process.is_closed:
             self._contents.release(self._record)
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self

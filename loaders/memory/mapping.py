@@ -71,7 +71,8 @@ class Mapping:
         """
         pieces, end = [], 0
         for fd, num_bytes in files:
-            pieces.append(_Piece(end, num_bytes, fd, 0))
+            if num_bytes:
+                pieces.append(_Piece(end, num_bytes, fd, 0))
             end += -(-num_bytes // alignment) * alignment
         return cls(_map(pieces, end, MapFlag.PRIVATE), end)
 

@@ -66,6 +66,10 @@ class PoolMemory:
 
     def assemble(self, chunks: Sequence[int], *, copy_on_write: bool = False) -> Mapping:
         """Chunks side by side in a range of their own. Raises PoolError."""
+        if copy_on_write and self._shape.page_kind is PageKind.HUGETLB:
+            # There a page that the file lacks when it is first read becomes the mapping's own, and stays empty.
+            for index in chunks:
+                self.make_resident(index, index + 1)
         offsets = [self.offset(index) for index in chunks]
         try:
             return Mapping.assemble(self._fd, offsets, self._shape.chunk_bytes, copy_on_write=copy_on_write)

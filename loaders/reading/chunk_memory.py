@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
+
+import torch
 
 from loaders.memory.mapping import Mapping
 
@@ -91,6 +96,22 @@ class OwnChunks:
         """Nobody else has it."""
 
 
+def allocate(num_bytes: int) -> Mapping:
+    """Memory of this process alone, whose pages are made as they are needed; raises torch.OutOfMemoryError."""
+    with _out_of_memory(num_bytes):
+        return Mapping.anonymous(num_bytes)
+
+
+@contextmanager
+def _out_of_memory(num_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOMEM, errno.EFAULT}:
+            raise
+        raise torch.OutOfMemoryError(f"this machine has no memory for {num_bytes} bytes: {error.strerror}") from error
+
+
 class PrivateMemory(OwnChunks):
     """Memory of one load only: a whole number of chunks, whose pages are made as they are needed."""
 
@@ -104,5 +125,6 @@ class PrivateMemory(OwnChunks):
         """Memory of a chunk."""
         begin, end = index * self._chunk_bytes, (index + 1) * self._chunk_bytes
         # Made here, by many readers at once, rather than page by page inside a direct read: that took 4 times as long.
-        self._mapping.populate(begin, end)
+        with _out_of_memory(self._chunk_bytes):
+            self._mapping.populate(begin, end)
         return self._view[begin:end]

@@ -16,7 +16,7 @@ from loaders.remote.url import RemoteUrl
 
 #: How long a server may say nothing before it counts as lost.
 TIMEOUT_S: Final = 30.0
-#: What a lost connection looks like, once it has been made.
+#: What a lost connection looks like; a proxy may break one off, or answer nonsense, before it leads anywhere.
 _LOST = (OSError, http.client.HTTPException)
 
 
@@ -170,14 +170,14 @@ def _connect(url: RemoteUrl, proxy: Proxy | None, timeout_s: float) -> _Link:
         headers = {}
     try:
         connection.connect()
-    except OSError as error:
+    except _LOST as error:
         connection.close()
         raise _not_connected(url, error) from error
     prefix = f"http://{url.host}" if proxy is not None and url.scheme == "http" else ""
     return _Link((url.scheme, url.host), connection, connection.sock, prefix, headers)
 
 
-def _not_connected(url: RemoteUrl, error: OSError) -> RemoteError:
+def _not_connected(url: RemoteUrl, error: Exception) -> RemoteError:
     if isinstance(error, ssl.SSLError):
         what = getattr(error, "verify_message", None) or error.reason or str(error)
         return RemoteError(f"{url}: TLS: {what}")

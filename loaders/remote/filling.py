@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from loaders.format.geometry import CHUNK_BYTES
-from loaders.memory.mapping import Mapping
+from loaders.reading.chunk_memory import allocate
 from loaders.reading.pipeline import LoadControl, Pipeline
 from loaders.reading.ring_memory import RingMemory
 from loaders.remote.source import RemoteSource
@@ -21,7 +21,7 @@ def fill_copies(remote: RemoteSource, num_connections: int, control: LoadControl
     if not plan.chunks:
         return
     options = remote.read_options(min(num_connections, len(plan.chunks)))
-    mapping = Mapping.anonymous((options.num_threads + _SPARE_CHUNKS) * CHUNK_BYTES)
+    mapping = allocate((options.num_threads + _SPARE_CHUNKS) * CHUNK_BYTES)
     ring = RingMemory(mapping, CHUNK_BYTES, len(plan.chunks))
     try:
         Pipeline(plan, ring, _Passing(ring), options=options, control=control).run()

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from loaders.errors import CheckpointUnsupportedError
+from loaders.errors import CheckpointUnsupportedError, RemoteChangedError
 from loaders.format.geometry import TENSOR_INDEX
 from loaders.format.manifest import Manifest
 from loaders.reading.pipeline import Cancel
-from loaders.remote.download import download
+from loaders.remote.download import DownloadReport, download
 from loaders.remote.source import open_remote
 from loaders.remote.url import is_url, parse_url
 from loaders.writer.convert import convert
@@ -101,21 +101,26 @@ class _Import:
         """Download, and convert what is not in our format."""
         url = parse_url(text)
         with open_remote(url) as remote:
-            manifest, key = remote.manifest, remote.source.plan.key
+            manifest, key = remote.manifest, remote.source.plan.key if remote.has_versions else ""
         if manifest is not None:
             self._conversion.refuse_if_asked_for()
-            self._download(text, self._destination)
-            return manifest
-        # Named by its content, so that what an import of something else has left is never taken for it.
+            # Of what came in the end: it may have been replaced since, also while it was fetched.
+            if (found := self._download(text, self._destination).manifest) is None:
+                raise RemoteChangedError(f"{url}: was in our format, and is not any more; import it again")
+            return found
+        # Named by its content, so that what an import of something else has left is never taken for it; where that has
+        # no name, nothing that was left is.
         staged = self._destination.with_name(f".{self._destination.name}.source-{key[:16]}")
+        if not key:
+            shutil.rmtree(staged, ignore_errors=True)
         if not staged.exists():
             self._download(text, staged)
         manifest = self._convert(staged, origin=str(url))
         shutil.rmtree(staged, ignore_errors=True)
         return manifest
 
-    def _download(self, url: str, destination: Path) -> None:
-        download(url, destination, on_progress=self._telling(Stage.DOWNLOAD), cancel=self._cancel)
+    def _download(self, url: str, destination: Path) -> DownloadReport:
+        return download(url, destination, on_progress=self._telling(Stage.DOWNLOAD), cancel=self._cancel)
 
     def _convert(self, path: Path, origin: str | None) -> Manifest:
         return convert(

@@ -41,6 +41,9 @@ class RemoteSource:
     manifest: Manifest | None
     #: Whether all of its data files can be read in parts.
     has_ranges: bool
+    #: Whether the server tells when one of them is another file by now; without that no two of its answers are known to
+    #: be of the same content.
+    has_versions: bool
     #: One for each data file, or none at all.
     copies: Sequence[GrowingCopy]
 
@@ -113,6 +116,7 @@ def open_through(
             fetcher=fetcher,
             manifest=layout.manifest,
             has_ranges=all(file.has_ranges for file in layout.data_files),
+            has_versions=all(file.version is not None for file in layout.data_files),
             copies=copies,
         )
 

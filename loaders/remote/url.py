@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
@@ -66,6 +67,8 @@ def parse_url(text: str) -> RemoteUrl:
     try:
         parts = urlsplit(text)
         port = parts.port
+        # As it will be looked up.
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise UrlError("the URL has a host or port that makes no sense") from error
     scheme, host = parts.scheme.lower(), parts.hostname or ""
@@ -79,7 +82,8 @@ def parse_url(text: str) -> RemoteUrl:
         scheme=scheme,
         host="" if scheme == "file" else host + (f":{port}" if port is not None else ""),
         path=quote(parts.path.rstrip("/"), safe=_PATH_CHARACTERS),
-        query=parts.query,
+        # A signature stays as it is.
+        query=quote(parts.query, safe=string.printable),
         user=None if parts.username is None else unquote(parts.username),
         password=None if parts.password is None else unquote(parts.password),
     )

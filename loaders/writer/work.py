@@ -56,6 +56,10 @@ class WorkFolder:
         check_room(self._path, sum(sizes) + num_other_bytes, already)
         files = []
         for path, num_bytes in zip(paths, sizes, strict=True):
+            with translated(path):
+                if path.exists():
+                    # A run that died while it published may have closed it to writers.
+                    path.chmod(0o644)
             file = DataFile(path, num_bytes)
             self._resources.callback(file.close)
             files.append(file)

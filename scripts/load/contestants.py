@@ -51,7 +51,7 @@ def _ours(
     if pool is not None:
         pool.prepare()
         if files.device != "cpu":
-            importlib.import_module("loaders.devices.pinning").pin_pool(pool)
+            importlib.import_module("loaders.devices.pinning").pin_pool(pool, files.device)
     rehearsed = _import_model(files)
     templates = rehearsed if has_template else None
 

@@ -88,7 +88,7 @@ class NodeMemory:
         try:
             pool.prepare(self._stopping)
             if self._device.startswith("cuda"):
-                pin_pool(pool, self._stopping)
+                pin_pool(pool, self._device, self._stopping)
         except LoaderError as error:
             logger.warning("the DRAM tier is slower than it could be: %s", error)
         else:

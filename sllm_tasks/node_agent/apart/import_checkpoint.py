@@ -61,7 +61,8 @@ def _from_directory(source: Path, destination: Path, num_gpus: int, agent: Agent
 
 def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
     with open_remote(parse_url(url)) as remote:
-        summary = inspect_source(remote.source, str(parse_url(url)))
+        # What cannot be served is not fetched.
+        inspect_source(remote.source, str(parse_url(url)))
         # What is not in our format is kept as it came until it is converted.
         num_copies = 1 if remote.manifest else 2
         conversion = None if remote.manifest else Conversion(num_partitions=num_gpus)
@@ -72,9 +73,11 @@ def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple
         before_bytes = total_bytes if stage is Stage.CONVERT else 0
         tell(before_bytes + done_bytes, num_copies * total_bytes)
 
-    return summary, _when_free(
+    manifest = _when_free(
         lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress)
     )
+    # Of what came: it may have been replaced at its URL since.
+    return inspect(destination), manifest
 
 
 def _convert(source: Path, destination: Path, num_partitions: int, agent: Agent) -> Manifest:

@@ -17,6 +17,7 @@ from loaders.devices.parts import split_plan
 from loaders.errors import CheckpointCorruptError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
+from loaders.memory.records import ContentKey
 from loaders.reading.pipeline import LoadControl, ReadOptions
 from loaders.source import open_source
 from loaders.writer.convert import convert
@@ -122,3 +123,20 @@ def test_a_wrong_digest_ends_the_load_and_frees_the_ring(converted: Path, tmp_pa
     with pytest.raises(CheckpointCorruptError, match="wrong digest"):
         load(damaged, device, None)
     load(converted, device, None)
+
+
+@pytest.mark.parametrize("device", _DEVICES)
+def test_what_reaches_a_device_changed_is_nobodys_any_more(tmp_path: Path, pool: Pool, device: str) -> None:
+    expected = {"w": torch.randn(CHUNK_BYTES, generator=torch.Generator().manual_seed(1))}
+    convert(expected, tmp_path / "c")
+    load(tmp_path / "c", device, pool)
+    with open_source(tmp_path / "c") as source:
+        lease = pool.lease(ContentKey(source.plan.key), source.plan.image_bytes)
+    assert lease is not None
+    with lease:
+        lease.chunk(1)[7] ^= 1
+    with pytest.raises(CheckpointCorruptError, match="reached the device changed"):
+        load(tmp_path / "c", device, pool)
+    found, loaded = load(tmp_path / "c", device, pool)
+    assert loaded.loaded_from is LoadedFrom.DISK
+    assert_equal(found, expected, device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +22,7 @@ from loaders.devices.cpu import load_on_cpu
 from loaders.devices.loaded import LoadedFrom, SideBySide
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, LoadCanceledError
 from loaders.format.geometry import CHUNK_BYTES
+from loaders.memory.mapping import Mapping
 from loaders.memory.pool import Pool
 from loaders.reading.pipeline import LoadControl, Progress, ReadOptions
 from loaders.source import open_source
@@ -233,6 +237,45 @@ def test_a_file_that_is_replaced_while_it_is_read_does_not_matter(
     replace = on_first_progress(lambda: (tmp_path / "other").rename(tmp_path / "model.safetensors"))
     with load(tmp_path / "model.safetensors", on_progress=replace) as loaded:
         assert_equal(loaded, tensors)
+
+
+def test_a_file_whose_chunks_have_the_right_digests_need_not_be_the_same_one_in_the_end(
+    converted: Path, tmp_path: Path, pool: Pool, tensors: dict[str, torch.Tensor]
+) -> None:
+    copy = shutil.copytree(converted, tmp_path / "copy")
+    touch = on_first_progress(lambda: os.utime(copy / "partition_00000.bin"))
+    with load(copy, pool=pool, options=_DISK, on_progress=touch) as loaded:
+        assert_equal(loaded, tensors)
+
+
+def test_a_partition_without_bytes_is_mapped_with_the_others(tmp_path: Path) -> None:
+    expected = {"layers.0.weight": torch.arange(9.0)}
+    convert(expected, tmp_path / "c", num_partitions=2)
+    cache(tmp_path / "c")
+    with load(tmp_path / "c") as loaded:
+        assert loaded.report.loaded_from is LoadedFrom.PAGE_CACHE
+        assert_equal(loaded, expected)
+
+
+def test_threads_that_read_are_nicer_than_their_process_however_nice_that_is() -> None:
+    script = (
+        "import os, sys; os.nice(12); os.setuid(65534) if os.getuid() == 0 else None\n"
+        "import threading; from loaders.reading.pipeline import _step_back as step_back\n"
+        "step_back(); print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"from loaders.reading import pipeline\n{script}"], capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == "17"
+
+
+def test_no_memory_for_a_load_is_said_as_such(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> Mapping:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(Mapping, "anonymous", refuse)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory for"):
+        load(converted, options=_DISK)
 
 
 def test_what_fails_while_chunks_are_read_ends_the_load_and_gives_everything_back(converted: Path, pool: Pool) -> None:

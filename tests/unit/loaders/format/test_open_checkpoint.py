@@ -188,6 +188,15 @@ def test_a_file_in_model_that_the_manifest_does_not_list_is_refused(path: Path, 
     _refused(path, f"model/{name}: is there, but not in the manifest")
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/")])
+def test_a_folder_of_model_files_that_the_manifest_knows_nothing_of_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    convert(small_state_dict(), tmp_path / "c")
+    make(tmp_path / "c" / "model")
+    _refused(tmp_path / "c", "model: is there, but not in the manifest")
+
+
 def test_every_bit_of_the_json_files_counts(path: Path) -> None:
     origin = (path / _MANIFEST).read_bytes().index(b'"origin"')
     for name in (_INDEX, "model/config.json", _MANIFEST):

@@ -137,3 +137,12 @@ def test_whoever_asks_hears_when_the_last_view_has_died() -> None:
     assert heard == [True]
     with pytest.raises(ValueError, match="closed"):
         mapping.on_unmap(heard.clear)
+
+
+def test_a_file_without_bytes_takes_no_place_among_others(tmp_path: Path) -> None:
+    (tmp_path / "none").touch()
+    (tmp_path / "some").write_bytes(b"some")
+    with (tmp_path / "none").open("rb") as none, (tmp_path / "some").open("rb") as some:
+        files = [(some.fileno(), 4), (none.fileno(), 0), (some.fileno(), 4)]
+        with Mapping.of_files(files, PAGE_BYTES) as mapping:
+            assert bytes(mapping.view[:4]) == bytes(mapping.view[PAGE_BYTES : PAGE_BYTES + 4]) == b"some"

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,14 @@ from loaders.errors import (
     PoolError,
     PoolMismatchError,
 )
+from loaders.memory.contents import Contents, LeaseRecord
 from loaders.memory.lease import ContentLease
+from loaders.memory.pages import PageKind
 from loaders.memory.pool import Pool
+from loaders.memory.pool_memory import PoolMemory, create_memory
 from loaders.memory.records import ContentKey, PoolUsage
+from loaders.memory.releasing import release
+from tests.support.processes import wait_until
 
 _CHUNK = 4096
 _NUM_CHUNKS = 12
@@ -336,3 +342,27 @@ def test_an_image_that_is_copied_on_write_leaves_the_pool_as_it_is(pool: Pool) -
             assert image.view[_CHUNK] == 2
             image.view[0] = 99
         assert lease.chunk(0)[0] == 1
+
+
+def test_a_lease_that_could_not_be_given_back_is_given_back_later(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, give_back, refused = _leased(pool, A, _CHUNK), Contents.release, list[LeaseRecord]()
+
+    def refuse_once(self: Contents, record: LeaseRecord) -> None:
+        if not refused:
+            refused.append(record)
+            raise PoolBusyError("somebody is stuck in a transaction")
+        give_back(self, record)
+
+    monkeypatch.setattr(Contents, "release", refuse_once)
+    release(lease)
+    wait_until(lambda: [content.num_leases for content in pool.contents()] in ([], [0]), "the lease is given back", 10)
+    assert refused
+
+
+def test_an_image_on_hugetlbfs_has_its_pages_before_anybody_looks_at_it(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    shape = create_memory(folder, _NUM_CHUNKS * _CHUNK, _CHUNK)
+    memory = PoolMemory(replace(shape, page_kind=PageKind.HUGETLB))
+    memory.assemble([3, 4], copy_on_write=True).close()
+    assert Path(shape.memory).stat().st_blocks * 512 == 2 * _CHUNK
+    memory.close()

@@ -6,12 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from loaders.errors import CheckpointUnsupportedError, LoadCanceledError
 from loaders.format.manifest import Manifest
 from loaders.format.validate import open_checkpoint
 from loaders.format.verify import verify
 from loaders.remote.importing import Conversion, Stage, import_checkpoint
+from loaders.writer.convert import convert
 from tests.support.file_server import FileServer
 from tests.support.remote import serve
 
@@ -65,6 +67,42 @@ def test_an_import_that_was_canceled_goes_on(server: FileServer, tmp_path: Path,
     cancel.set()
     with pytest.raises(LoadCanceledError):
         import_checkpoint(server.url, tmp_path / "there", cancel=cancel)
+    import_checkpoint(server.url, tmp_path / "there")
+    verify(tmp_path / "there")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["served", "there"]
+
+
+def test_what_is_replaced_while_it_is_imported_is_not_taken_for_what_it_was(
+    server: FileServer, tmp_path: Path, converted_checkpoint: Path
+) -> None:
+    serve(server, converted_checkpoint)
+    newer = tmp_path / "newer"
+    convert({"w": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1))}, newer)
+    replaced: list[str] = []
+
+    def replace_once(name: str, begin: int) -> None:
+        if begin and not replaced:
+            replaced.append(name)
+            server.root = newer
+
+    server.before_range = replace_once
+    imported = import_checkpoint(server.url, tmp_path / "there")
+    assert replaced
+    assert imported.digest == verify(tmp_path / "there").digest == _manifest(newer).digest
+
+
+def test_an_import_from_a_server_that_tells_no_versions_leaves_at_most_one_copy_behind(
+    server: FileServer, tmp_path: Path, plain_checkpoint: Path
+) -> None:
+    serve(server, plain_checkpoint)
+    server.has_versions = False
+    for _ in range(2):
+        cancel = threading.Event()
+        server.before_range = lambda name, begin, cancel=cancel: cancel.set() if begin else None
+        with pytest.raises(LoadCanceledError):
+            import_checkpoint(server.url, tmp_path / "there", cancel=cancel)
+    assert len(list(tmp_path.iterdir())) <= 2
+    server.before_range = None
     import_checkpoint(server.url, tmp_path / "there")
     verify(tmp_path / "there")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["served", "there"]

@@ -33,6 +33,10 @@ def test_user_password_and_query_go_along_to_each_file() -> None:
     assert (member.user, member.password, member.target) == ("a@b", "c/d", "/x/model/config.json?signature=1")
 
 
+def test_a_query_goes_along_as_it_is_but_for_what_no_request_may_hold() -> None:
+    assert parse_url("https://host/x?a=%2F&b=[1]&c=ü").target == "/x?a=%2F&b=[1]&c=%C3%BC"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -45,6 +49,8 @@ def test_user_password_and_query_go_along_to_each_file() -> None:
         f"file://elsewhere/{SECRET}",
         f"http://[::1/{SECRET}",
         f"gopher:{SECRET}",
+        f"http://a..{SECRET}/x",
+        f"http://{SECRET}{'a' * 64}.example/x",
     ],
 )
 def test_what_cannot_be_read_is_refused_and_not_repeated(text: str) -> None:

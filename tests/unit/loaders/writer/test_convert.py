@@ -312,6 +312,24 @@ def test_a_canceled_conversion_goes_on_and_writes_nothing_twice(
     assert convert(source, tmp_path / "other").digest == manifest.digest
 
 
+def test_data_files_that_a_run_has_closed_to_writers_are_opened_again(tmp_path: Path) -> None:
+    source, cancel = _source(tmp_path / "source", num_mib=40), threading.Event()
+    with pytest.raises(ConversionCanceledError):
+        convert(source, tmp_path / "c", num_threads=1, cancel=cancel, on_progress=_after(17, cancel))
+    data = tmp_path / ".c.partial" / "checkpoint" / "partition_00000.bin"
+    data.chmod(0o444)
+    modes = []
+
+    def note(done_bytes: int, total_bytes: int) -> None:
+        del done_bytes, total_bytes
+        # Root may write to it anyway, others may not.
+        modes.append(data.stat().st_mode & 0o200)
+
+    convert(source, tmp_path / "c", on_progress=note)
+    assert modes[0]
+    assert not (tmp_path / "c" / "partition_00000.bin").stat().st_mode & 0o222
+
+
 def test_chunks_that_were_lost_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, writes, cancel = _source(tmp_path / "source", num_mib=40), _WriteCount(monkeypatch), threading.Event()
     with pytest.raises(ConversionCanceledError):
