@@ -63,3 +63,6 @@ def check_mapped(plan: LoadPlan, mapping: Mapping) -> None:
 
     with ThreadPoolExecutor(_NUM_THREADS, "map") as threads:
         list(threads.map(look_at, range(len(plan.chunks))))
+    for file in plan.files:
+        # What was written after they were opened is seen in the mapping as well.
+        file.check_unchanged()

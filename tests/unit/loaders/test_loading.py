@@ -305,9 +305,11 @@ def test_a_checkpoint_without_a_byte_is_one(tmp_path: Path, pool: Pool, pooled: 
         assert loaded.tensors["empty"].shape == (0, 4)
 
 
-def test_progress_ends_with_all_bytes_done(converted: Path) -> None:
+@pytest.mark.parametrize("page_cache", [False, True], ids=["read", "mapped"])
+def test_progress_ends_with_all_bytes_done(converted: Path, page_cache: bool) -> None:
     seen: list[Progress] = []
-    with load(converted, options=_DISK, on_progress=seen.append) as loaded:
+    cache(converted)
+    with load(converted, options=ReadOptions(page_cache=page_cache), on_progress=seen.append) as loaded:
         assert seen[-1].done_bytes == seen[-1].total_bytes == loaded.report.num_bytes
         assert seen[-1].remaining_s == 0
 
