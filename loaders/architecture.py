@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from loaders.directory import CONFIG, GENERATION_CONFIG, CheckpointDirectory
@@ -54,15 +53,6 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the part of a config that describes the language model."""
     return config.get_text_config(decoder=True)
-
-
-def kv_bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of keys and values that one token of one job takes in all layers together."""
-    text = text_config(config)
-    num_heads = text.num_attention_heads
-    num_kv_heads = getattr(text, "num_key_value_heads", None) or num_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // num_heads
-    return int(text.num_hidden_layers * 2 * num_kv_heads * head_dim * dtype.itemsize)
 
 
 def num_layers(config: PreTrainedConfig) -> int:

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from loaders.architecture import (
     eos_token_ids,
-    kv_bytes_per_token,
     max_context,
     model_class,
     num_layers,
@@ -26,6 +25,7 @@ from loaders.directory import (
     CheckpointDirectory,
 )
 from loaders.errors import CheckpointCorruptError, CheckpointMissingError, TokenizerMissingError
+from loaders.kv_size import kv_bytes_per_token
 from loaders.reading.plan import StoredTensor
 from loaders.restore import check_tensors
 from loaders.source import Source, open_source
@@ -80,12 +80,13 @@ def _summarise(directory: CheckpointDirectory, tensors: Mapping[str, StoredTenso
     architecture = model_class(config).__name__
     files = _read_files(directory)
     dtype = dominant_dtype(tensors)
+    model = check_tensors(config, tensors, dtype)
     return CheckpointSummary(
         architecture=architecture,
         dtype=str(dtype).removeprefix("torch."),
-        num_parameters=check_tensors(config, tensors, dtype),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights_bytes=weights_bytes(tensors),
-        kv_bytes_per_token=kv_bytes_per_token(config, dtype),
+        kv_bytes_per_token=kv_bytes_per_token(model, config, dtype),
         num_layers=num_layers(config),
         max_context=max_context(config),
         vocab_size=text_config(config).vocab_size,

@@ -78,8 +78,8 @@ def settle(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> PreTr
     return model
 
 
-def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
-    """Check names and shapes against the model class and return how many parameters it has.
+def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], dtype: torch.dtype) -> PreTrainedModel:
+    """Check names and shapes against the model class and return the model, without memory.
 
     Raises CheckpointMissingError or CheckpointCorruptError, naming the first tensor that is wrong, or config.json.
     """
@@ -94,7 +94,10 @@ def check_tensors(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], 
             name = model_class(config).__name__
             raise CheckpointCorruptError(f"config.json: no {name} can be made from it: {error}") from error
     _check_report(report)
-    return sum(parameter.numel() for parameter in model.parameters())
+    _unwrap(model)
+    model.eval()
+    model.to("meta")  # type: ignore[arg-type] # its stub knows no device alone
+    return model
 
 
 def _from_tensors(

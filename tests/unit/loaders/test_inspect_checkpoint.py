@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconConfig, PreTrainedConfig
 
 from loaders.errors import (
     CheckpointCorruptError,
@@ -36,6 +36,23 @@ def test_a_summary_agrees_with_the_model_itself(tmp_path: Path, architecture: st
     layers = model(torch.tensor([[1]]), use_cache=True).past_key_values.layers
     assert summary.kv_bytes_per_token == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     assert summary.num_layers == len(layers)
+
+
+_FALCON = FalconConfig(vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, ffn_hidden_size=96)
+_DEEPSEEK = DeepseekV3Config(
+    vocab_size=300, hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+    kv_lora_rank=24, q_lora_rank=24, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=20,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [_FALCON, _DEEPSEEK], ids=["falcon", "deepseek"])
+def test_what_a_model_keeps_of_a_token_is_not_guessed_from_its_config(tmp_path: Path, config: PreTrainedConfig) -> None:
+    make_tiny(tmp_path)
+    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    layers = model(torch.tensor([[1]]), use_cache=True).past_key_values.layers
+    assert inspect(tmp_path).kv_bytes_per_token == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
 def test_a_summary_carries_the_texts_that_the_web_process_needs(tmp_path: Path) -> None:
