@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, Replica, ReplicaState
 from sllm_tasks.policy.queueing import Kind, oldest_of_kinds
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
@@ -78,7 +78,7 @@ def _is_closed(view: ClusterView, replica: Replica) -> bool:
         replica.state is ReplicaState.DRAINING
         and replica.num_jobs > 0
         and replica.model in view.queues
-        and all(gpu in view.gpus and view.gpus[gpu].state is GpuState.UP for gpu in replica.gpus)
+        and view.is_up(replica)
         and not any(job.moves_to for job in view.running.get(replica.id, ()))
     )
 
@@ -125,10 +125,12 @@ def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _D
 
 def _bytes_to_come(view: ClusterView, gpu: GpuId) -> int:
     """Memory that is idle, or will be without anybody doing anything."""
+    # What is being unloaded has given its memory away already.
+    held = [replica for replica in view.replicas.on_gpu(gpu) if replica.state is not ReplicaState.UNLOADING]
     return sum(
         replica.bytes_per_gpu
-        for replica in view.replicas.on_gpu(gpu)
-        if (replica.state is ReplicaState.DRAINING or (replica.state is ReplicaState.READY and replica.num_jobs == 0))
+        for replica in held
+        if not view.takes_jobs(replica) or (replica.state is ReplicaState.READY and replica.num_jobs == 0)
     )
 
 
@@ -137,7 +139,8 @@ def _drainable(view: ClusterView, gpu: GpuId, job: WaitingJob) -> list[Replica]:
     busy = [
         replica
         for replica in view.replicas.on_gpu(gpu)
-        if replica.state is ReplicaState.READY and replica.num_jobs and _has_had_its_turn(view, replica, job)
+        if replica.state is ReplicaState.READY and replica.num_jobs and view.is_up(replica)
+        if _has_had_its_turn(view, replica, job)
     ]
     return sorted(busy, key=lambda replica: (_cost(view, replica), replica.id))
 

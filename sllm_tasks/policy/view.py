@@ -137,9 +137,17 @@ class ClusterView:
             context=shape.context,
         )
 
+    def is_up(self, replica: Replica) -> bool:
+        """Whether all of its gpus take work: one that is drained leaves its replicas in their state."""
+        return all(gpu in self.gpus and self.gpus[gpu].state is GpuState.UP for gpu in replica.gpus)
+
+    def takes_jobs(self, replica: Replica) -> bool:
+        """Whether it serves now or soon, and its gpus take work."""
+        return replica.takes_jobs and self.is_up(replica)
+
     def replicas_of(self, model: str) -> list[Replica]:
-        """Replicas of a model that are not on their way out."""
-        return [replica for replica in self.replicas.of_model(model) if replica.takes_jobs]
+        """Replicas of a model that are not on their way out, nor on gpus that are."""
+        return [replica for replica in self.replicas.of_model(model) if self.takes_jobs(replica)]
 
     def serving(self, model: ModelInfo) -> list[Replica]:
         """Replicas that a job of that checkpoint and shape may run on."""
