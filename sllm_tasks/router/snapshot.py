@@ -101,7 +101,6 @@ class Snapshot:
         self._models_read_s = time.monotonic()
 
     def _follow(self, feed: Feed, now_ms: int) -> None:
-        self._position = feed.position
         for change in feed.changes:
             if change.kind == "gpu":
                 self._read_gpu(GpuId.parse(change.id))
@@ -110,16 +109,19 @@ class Snapshot:
         overdue = now_ms - self._nodes_read_ms > _NODES_LIFE_MS
         if overdue or any(change.kind == "node" for change in feed.changes):
             self._read_nodes(now_ms)
+        # Not before all was read: what a pass that was given up did not read is in the next one's feed.
+        self._position = feed.position
 
     def _read_everything(self, now_ms: int) -> None:
         # The position first: what changes while we read is read once more.
-        self._position = self._live.router.feed_end()
+        position = self._live.router.feed_end()
         self._gpus = {gpu.id: gpu for gpu in self._live.fleet.gpus()}
         ids = {id_ for gpu in self._gpus for id_ in self._live.fleet.replicas_on(gpu)}
         orders = self._live.fleet.replicas(sorted(ids))
         self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
         self._loading = {order.replica.id: order for order in orders if order is not None and _is_loading(order)}
         self._read_nodes(now_ms)
+        self._position = position
         self.learn(now_ms)
         logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
 
