@@ -63,8 +63,8 @@ class ReplicaLife:
         view = view.without_replicas([replica.id for replica in expired if self._unload(replica)])
         self._tell_again(view)
 
-        def may_try(model: ModelInfo, leader: GpuId) -> bool:
-            return (model.name, view.gpus[leader].worker_id) not in self._tried_ms
+        def may_try(model: ModelInfo, gpu: GpuId) -> bool:
+            return (model.name, view.gpus[gpu].worker_id) not in self._tried_ms
 
         for _ in range(_MAX_PRELOADS):
             prices = Prices(reduce(without_held, holders, view), estimates, self._settings)

@@ -63,6 +63,15 @@ def test_a_load_that_came_to_nothing_is_not_repeated_at_once() -> None:
     assert _next(make_view(models=[make_model(min_replicas=1)], gpus=_GPUS), may_try=False) is None
 
 
+def test_after_a_load_that_came_to_nothing_another_gpu_of_the_node_is_tried() -> None:
+    gpus = [GpuId("node0", index) for index in (0, 1)]
+    now = prices(make_view(models=[make_model(min_replicas=1)], gpus=gpus))
+    for failed, other in (gpus, gpus[::-1]):
+        found = next_preload(now, anybody_waits=False, may_try=lambda _model, gpu, failed=failed: gpu != failed)
+        assert found is not None
+        assert found.place.gpus == (other,)
+
+
 def test_a_model_is_loaded_shortly_before_its_next_job_is_due_and_not_earlier() -> None:
     for now_ms, is_due in ((1_020_000, False), (1_090_000, False), (1_097_500, True), (1_400_000, False)):
         view = make_view(models=[_adaptive()], gpus=_GPUS, now_ms=now_ms)
