@@ -85,7 +85,7 @@ class Router:
     def _serve(self, view: ClusterView, turn: Turn, turns: Turns, reasons: dict[Kind, str]) -> ClusterView:
         job = turn.job
         if job.model not in view.models:
-            self._snapshot.read_models()
+            self._snapshot.refresh_models()
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
             view, found = self._decide(view, turn)

@@ -49,6 +49,8 @@ class Snapshot:
         self._nodes: dict[str, NodeInfo] = {}
         self._models: dict[str, ModelInfo] = {}
         self._models_read_s = float("-inf")
+        # When the ledger was asked for them in vain.
+        self._models_missed_s = float("-inf")
         self._nodes_read_ms = 0
 
     def begin_pass(self) -> tuple[ClusterView, WaitingRoom]:
@@ -67,7 +69,7 @@ class Snapshot:
         else:
             self._follow(feed, now_ms)
         if time.monotonic() - self._models_read_s > _MODELS_LIFE_S:
-            self._refresh_models()
+            self.refresh_models()
         return ClusterView(
             now_ms=now_ms,
             gpus=dict(self._gpus),
@@ -86,12 +88,16 @@ class Snapshot:
         """Learn what the ledger has to tell since; reading it takes longer than a decision, so not before one."""
         self._learning.follow(now_ms)
 
-    def _refresh_models(self) -> None:
+    def refresh_models(self) -> None:
+        """Read the deployed models, unless the ledger did not answer a moment ago; without it they are as they were."""
+        if time.monotonic() - self._models_missed_s <= _MODELS_LIFE_S:
+            return
         try:
             self.read_models()
         except UnavailableError as error:
             # Running jobs whose worker dies are to find a new place while the ledger is away.
             logger.warning("models are not read anew: %s", error)
+            self._models_missed_s = time.monotonic()
 
     def read_models(self) -> None:
         """Read the deployed models from the ledger; raises UnavailableError."""
