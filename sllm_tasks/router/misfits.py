@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from sllm_tasks.endings import end_unowned
 from sllm_tasks.errors import ErrorCode
@@ -30,6 +31,12 @@ class Misfits:
     def fits(self, job: WaitingJob) -> None:
         """Some node could hold a replica for it."""
         self._since_ms.pop(Kind.of(job), None)
+
+    def end_pass(self, waiting: Iterable[WaitingJob]) -> None:
+        """Forget kinds of which no job waits: those that come later have a while of their own."""
+        if self._since_ms:
+            kinds = {Kind.of(job) for job in waiting}
+            self._since_ms = {kind: since_ms for kind, since_ms in self._since_ms.items() if kind in kinds}
 
     def ended(self, job: WaitingJob, reason: str, now_ms: int) -> bool:
         """End a job that has fitted nowhere for too long; raises UnavailableError."""

@@ -78,6 +78,7 @@ class Router:
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)
+        self._misfits.end_pass(self._waiting.claims)
         holders = self._waiting.holders(view.now_ms)
         self._life.look_after(view, self._snapshot.estimates, holders, anybody_waits=bool(reasons))
         self._snapshot.learn(view.now_ms)

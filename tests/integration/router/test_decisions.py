@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -224,4 +225,22 @@ def test_a_job_that_fits_on_no_gpu_any_more_ends_after_a_minute(routed: RouterWo
         row = get_job(session, "job_1")
     assert row is not None
     assert (row.status, row.error_code) == (JobStatus.FAILED, ErrorCode.OUT_OF_MEMORY)
+    assert routed.live.jobs.waiting() == []
+
+
+def test_a_job_that_fits_nowhere_has_its_minute_however_long_ago_another_one_did_not_fit(
+    routed: RouterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sllm_tasks.router.misfits._PATIENCE_MS", 50)
+    routed.world.add_gpu(capacity_bytes=SHAPE.bytes_per_gpu - 1)
+    accept(routed, "first")
+    routed.router.run_pass()
+    routed.live.jobs.end("first", JobStatus.CANCELED, {})
+    routed.router.run_pass()
+    time.sleep(0.1)
+    accept(routed, "second")
+    routed.router.run_pass()
+    assert routed.live.jobs.waiting() == ["second"]
+    time.sleep(0.1)
+    routed.router.run_pass()
     assert routed.live.jobs.waiting() == []
