@@ -9,12 +9,13 @@ import logging
 import threading
 from collections import Counter
 
-from sllm_tasks.cluster import Gpu, GpuState
+from sllm_tasks.cluster import Gpu, GpuId, GpuState
 from sllm_tasks.drains import follow_drains
 from sllm_tasks.errors import ConflictError, NotFoundError, UnavailableError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.livestate.router import PlacedJob
 from sllm_tasks.migration.states import MigrationReason, MigrationState
 from sllm_tasks.mover import Mover
 
@@ -59,17 +60,30 @@ class Relocation:
                 logger.warning("migration %s given up: %s", migration_id, why)
 
     def _empty(self, gpu: Gpu, reason: MigrationReason) -> None:
-        self._move_some(gpu, reason)
+        leaders = self._leaders_on(gpu)
+        placed = self._live.router.placed_jobs(sorted(set(leaders.values())))
+        jobs = [job for job in placed if job.replica_id in leaders]
+        self._move_some(jobs, reason)
         # A worker that leaves hands back by itself what it does not get done in its time.
         if reason is MigrationReason.DRAIN:
-            job_ids = self._live.jobs.of_gpu(gpu.id)
-            for job_id, view in zip(job_ids, self._live.jobs.views(job_ids), strict=True):
-                if view is not None and view.status in _NO_TOKEN_YET and not view.migration_id:
-                    self._live.drains.hand_back(job_id, gpu.id)
+            self._hand_back(jobs, leaders)
 
-    def _move_some(self, gpu: Gpu, reason: MigrationReason) -> None:
+    def _leaders_on(self, gpu: Gpu) -> dict[str, GpuId]:
+        """Which gpu leads each replica that has memory of this one."""
+        orders = self._live.fleet.replicas(self._live.fleet.replicas_on(gpu.id))
+        return {order.replica.id: order.replica.leader for order in orders if order is not None}
+
+    def _hand_back(self, jobs: list[PlacedJob], leaders: dict[str, GpuId]) -> None:
+        views = self._live.jobs.views([job.job_id for job in jobs])
+        for job, view in zip(jobs, views, strict=True):
+            # It may have found another place since.
+            if view is None or view.replica_id != job.replica_id:
+                continue
+            if view.status in _NO_TOKEN_YET and not view.migration_id:
+                self._live.drains.hand_back(job.job_id, leaders[job.replica_id])
+
+    def _move_some(self, jobs: list[PlacedJob], reason: MigrationReason) -> None:
         """Begin with the jobs that have the most tokens before them: others may end first."""
-        jobs = self._live.router.placed_jobs([gpu.id])
         num_moving = Counter(job.replica_id for job in jobs if job.migration_id)
         for job in sorted(jobs, key=lambda job: job.num_tokens - job.max_tokens):
             may_move = job.is_running and not job.migration_id and num_moving[job.replica_id] < _MAX_AT_ONCE

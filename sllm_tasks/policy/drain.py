@@ -6,9 +6,10 @@ however long a job of another model has been waiting for that memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from sllm_tasks.cluster import Gpu, GpuId, GpuState, Replica, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaState, Tier
 from sllm_tasks.policy.queueing import Kind, oldest_of_kinds
 from sllm_tasks.policy.view import ClusterView, WaitingJob
 
@@ -78,7 +79,7 @@ def _is_closed(view: ClusterView, replica: Replica) -> bool:
         replica.state is ReplicaState.DRAINING
         and replica.num_jobs > 0
         and replica.model in view.queues
-        and all(gpu in view.gpus and view.gpus[gpu].state is GpuState.UP for gpu in replica.gpus)
+        and view.is_up(replica)
         and not any(job.moves_to for job in view.running.get(replica.id, ()))
     )
 
@@ -107,9 +108,21 @@ def _gpus_due(view: ClusterView, job: WaitingJob) -> list[Gpu]:
     if len(replicas) >= model.max_replicas:
         return []
     occupied = {gpu for replica in replicas for gpu in replica.gpus}
-    nodes = {name for name, node in view.nodes.items() if model.checkpoint in node.checkpoints}
+    return [gpu for gpu in _gpus_for(view, model) if gpu.id not in occupied and view.takes(gpu.id, job)]
+
+
+def _gpus_for(view: ClusterView, model: ModelInfo) -> list[Gpu]:
+    """Gpus that could have a model: of nodes that would have to fetch it only where no other node could."""
+    tiers = view.tiers_of(model.checkpoint)
+    local = _large_gpus(view, model, {node for node, tier in tiers.items() if tier is not Tier.REMOTE})
+    return local or _large_gpus(view, model, {node for node, tier in tiers.items() if tier is Tier.REMOTE})
+
+
+def _large_gpus(view: ClusterView, model: ModelInfo, nodes: set[str]) -> list[Gpu]:
+    """Gpus of the size that take work, on nodes that have as many as a replica takes."""
     large = [gpu for gpu in view.usable_gpus(nodes) if gpu.capacity_bytes >= model.bytes_per_gpu]
-    return [gpu for gpu in large if gpu.id not in occupied and view.takes(gpu.id, job)]
+    num_large = Counter(gpu.id.node for gpu in large)
+    return [gpu for gpu in large if num_large[gpu.id.node] >= model.num_gpus]
 
 
 def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _Drained | None:
@@ -125,10 +138,12 @@ def _drained(view: ClusterView, gpu: Gpu, num_bytes: int, job: WaitingJob) -> _D
 
 def _bytes_to_come(view: ClusterView, gpu: GpuId) -> int:
     """Memory that is idle, or will be without anybody doing anything."""
+    # What is being unloaded has given its memory away already.
+    held = [replica for replica in view.replicas.on_gpu(gpu) if replica.state is not ReplicaState.UNLOADING]
     return sum(
         replica.bytes_per_gpu
-        for replica in view.replicas.on_gpu(gpu)
-        if (replica.state is ReplicaState.DRAINING or (replica.state is ReplicaState.READY and replica.num_jobs == 0))
+        for replica in held
+        if not view.takes_jobs(replica) or (replica.state is ReplicaState.READY and replica.num_jobs == 0)
     )
 
 
@@ -137,7 +152,8 @@ def _drainable(view: ClusterView, gpu: GpuId, job: WaitingJob) -> list[Replica]:
     busy = [
         replica
         for replica in view.replicas.on_gpu(gpu)
-        if replica.state is ReplicaState.READY and replica.num_jobs and _has_had_its_turn(view, replica, job)
+        if replica.state is ReplicaState.READY and replica.num_jobs and view.is_up(replica)
+        if _has_had_its_turn(view, replica, job)
     ]
     return sorted(busy, key=lambda replica: (_cost(view, replica), replica.id))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sllm_tasks.cluster import Hold, ModelInfo, ReplicaState, Tier
+from sllm_tasks.cluster import GpuId, Hold, ModelInfo, Replica, ReplicaState, Tier
 from sllm_tasks.policy.places import shortage
 from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.view import ClusterView, WaitingJob
@@ -10,16 +10,20 @@ from sllm_tasks.policy.waiting import freed_s
 
 
 def without_held(view: ClusterView, holder: WaitingJob) -> ClusterView:
-    """The cluster as others see it: what leaves the held gpus is gone, and the holder's replica has its memory."""
+    """The cluster as others see it: what leaves the held gpus has its memory still, and is nobody else's victim.
+
+    Of what is free now the holder's replica takes what it needs beyond that.
+    """
     if holder.hold is None or holder.model not in view.models:
         return view
-    leaving = {
-        replica.id
-        for gpu in holder.hold.gpus
-        for replica in view.replicas.on_gpu(gpu)
-        if replica.state is ReplicaState.DRAINING
-    }
-    return view.without_replicas(leaving).without_memory(holder.hold.gpus, view.model_of(holder).bytes_per_gpu)
+    leaving = {gpu: _leaving(view, gpu) for gpu in holder.hold.gpus}
+    need_bytes = view.model_of(holder).bytes_per_gpu
+    taken = {gpu: max(0, need_bytes - sum(replica.bytes_per_gpu for replica in some)) for gpu, some in leaving.items()}
+    return view.hiding(replica.id for some in leaving.values() for replica in some).without_memory(taken)
+
+
+def _leaving(view: ClusterView, gpu: GpuId) -> list[Replica]:
+    return [replica for replica in view.replicas.on_gpu(gpu) if replica.state is ReplicaState.DRAINING]
 
 
 def held_time(prices: Prices, model: ModelInfo, hold: Hold, tiers: dict[str, Tier]) -> float | None:

@@ -41,9 +41,9 @@ def expired_replicas(prices: Prices) -> list[Replica]:
 
 
 def _is_current(view: ClusterView, replica: Replica) -> bool:
-    """Whether it is what its model has now: not when that was deleted, or deployed again as something else."""
+    """Whether it is what its model has now: not when that was deleted or deployed again, or its gpus take no work."""
     model = view.models.get(replica.model)
-    return model is not None and replica.takes_jobs and replica.is_what(model)
+    return model is not None and view.takes_jobs(replica) and replica.is_what(model)
 
 
 def _is_kept(prices: Prices, replica: Replica) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sllm_tasks.cluster import NodeInfo, Tier
@@ -111,7 +111,7 @@ def propose(
     shown = [node for node in nodes if node.ssd is not None]
     ssd = spread(_less_pinned(wanted, present), [_ssd(node, wanted, present) for node in shown], worth=_WORTH)
     spare = {name: replace(each, num_least=0) for name, each in wanted.items()}
-    dram = spread(spare, [_dram(node, wanted.keys() - set(ssd[node.name])) for node in shown], worth=_WORTH)
+    dram = spread(spare, [_dram(node, wanted, present, ssd[node.name]) for node in shown], worth=_WORTH)
     found = []
     for name in sorted(wanted):
         for node in sorted(ssd):
@@ -136,22 +136,34 @@ def _less_pinned(wanted: Mapping[str, Wanted], present: Mapping[tuple[str, str],
 
 
 def _ssd(node: NodeInfo, wanted: Mapping[str, Wanted], present: Mapping[tuple[str, str], Present]) -> Shelf:
-    here = {name: now for (name, where), now in present.items() if where == node.name and name in wanted}
-    kept_bytes = sum(wanted[name].num_bytes for name, now in here.items() if now.pinned and now.desired is not None)
+    here = _on(node, present)
     capacity_bytes = node.ssd.capacity_bytes if node.ssd else 0
     return Shelf(
         node=node.name,
-        capacity_bytes=int(capacity_bytes * _SSD_SHARE) - kept_bytes,
+        # What is pinned in DRAM is on the SSD as well.
+        capacity_bytes=int(capacity_bytes * _SSD_SHARE) - _pinned_bytes(wanted, here, {Tier.SSD, Tier.DRAM}),
         holds=node.checkpoints | {name for name, now in here.items() if now.desired is not None},
         refuses=frozenset(name for name, now in here.items() if now.pinned),
     )
 
 
-def _dram(node: NodeInfo, refuses: Iterable[str]) -> Shelf:
+def _dram(
+    node: NodeInfo, wanted: Mapping[str, Wanted], present: Mapping[tuple[str, str], Present], on_ssd: Iterable[str]
+) -> Shelf:
     capacity_bytes = node.dram.capacity_bytes if node.dram else 0
     return Shelf(
         node=node.name,
-        capacity_bytes=int(capacity_bytes * _DRAM_SHARE),
+        capacity_bytes=int(capacity_bytes * _DRAM_SHARE) - _pinned_bytes(wanted, _on(node, present), {Tier.DRAM}),
         holds=node.kept_in_dram,
-        refuses=frozenset(refuses),
+        refuses=frozenset(wanted.keys() - set(on_ssd)),
     )
+
+
+def _on(node: NodeInfo, present: Mapping[tuple[str, str], Present]) -> dict[str, Present]:
+    return {name: now for (name, where), now in present.items() if where == node.name}
+
+
+def _pinned_bytes(wanted: Mapping[str, Wanted], here: Mapping[str, Present], tiers: Container[Tier | None]) -> int:
+    """What copies take that nobody may remove."""
+    pinned = [name for name, now in here.items() if name in wanted and now.pinned and now.desired in tiers]
+    return sum(wanted[name].num_bytes for name in pinned)

@@ -23,7 +23,7 @@ class Preload:
     reason: str
 
 
-#: Whether a replica of a model may be loaded on gpus led by this one, or was tried there a moment ago.
+#: Whether a replica of a model may be loaded on a gpu, or was tried there a moment ago.
 MayTry = Callable[[ModelInfo, GpuId], bool]
 
 
@@ -76,10 +76,14 @@ def _place(prices: Prices, model: ModelInfo, likelihood: float, may_try: MayTry)
     if not prices.settings.load_remote:
         tiers = {node: tier for node, tier in tiers.items() if tier is not Tier.REMOTE}
     occupied = {gpu for replica in view.replicas_of(model.name) for gpu in replica.gpus}
-    gpus = [gpu for gpu in view.usable_gpus(tiers) if gpu.id not in occupied and _is_free_for(prices, gpu, likelihood)]
+    usable = [
+        gpu for gpu in view.usable_gpus(tiers) if gpu.id not in occupied and _is_free_for(prices, gpu, likelihood)
+    ]
+    # Before one place of each node is chosen: another of its gpus may do.
+    gpus = [gpu for gpu in usable if may_try(model, gpu.id)]
     for place in find_places(prices, model, gpus, tiers):
         victims = [view.replicas[victim] for victim in place.victims]
-        if may_try(model, place.gpus[0]) and all(prices.wanted(victim) < likelihood for victim in victims):
+        if all(prices.wanted(victim) < likelihood for victim in victims):
             return place
     return None
 

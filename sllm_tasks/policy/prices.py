@@ -63,14 +63,14 @@ class Prices:
 
     def eviction_s(self, replica: Replica) -> float:
         """What evicting an idle replica costs: its reload, weighed by how likely somebody will wait for it."""
-        if replica.state is ReplicaState.DRAINING or replica.model not in self.view.models:
+        if replica.model not in self.view.models or not self.view.takes_jobs(replica):
             return 0.0
         return self.wanted(replica) * self.reload_s(replica) / max(1, len(self._ready(replica.model)))
 
     def wanted(self, replica: Replica) -> float:
         """Probability that a job of an idle replica's model comes soon; `SURE` for one that its model has to keep."""
         model = self.view.models.get(replica.model)
-        if model is None or replica.state is ReplicaState.DRAINING:
+        if model is None or not self.view.takes_jobs(replica):
             return 0.0
         if len(self._ready(replica.model)) <= model.min_replicas:
             return SURE

@@ -137,9 +137,17 @@ class ClusterView:
             context=shape.context,
         )
 
+    def is_up(self, replica: Replica) -> bool:
+        """Whether all of its gpus take work: one that is drained leaves its replicas in their state."""
+        return all(gpu in self.gpus and self.gpus[gpu].state is GpuState.UP for gpu in replica.gpus)
+
+    def takes_jobs(self, replica: Replica) -> bool:
+        """Whether it serves now or soon, and its gpus take work."""
+        return replica.takes_jobs and self.is_up(replica)
+
     def replicas_of(self, model: str) -> list[Replica]:
-        """Replicas of a model that are not on their way out."""
-        return [replica for replica in self.replicas.of_model(model) if replica.takes_jobs]
+        """Replicas of a model that are not on their way out, nor on gpus that are."""
+        return [replica for replica in self.replicas.of_model(model) if self.takes_jobs(replica)]
 
     def serving(self, model: ModelInfo) -> list[Replica]:
         """Replicas that a job of that checkpoint and shape may run on."""
@@ -204,10 +212,14 @@ class ClusterView:
                 _reserve(gpus, replica, -replica.bytes_per_gpu)
         return replace(self, gpus=gpus, replicas=self.replicas.without(replica.id for replica in gone))
 
-    def without_memory(self, gpus: Iterable[GpuId], num_bytes: int) -> ClusterView:
-        """The view of those to whom so much of each of some gpus may not be promised."""
-        known = {gpu: self.gpus[gpu] for gpu in gpus if gpu in self.gpus}
-        less = {id_: replace(gpu, reserved_bytes=gpu.reserved_bytes + num_bytes) for id_, gpu in known.items()}
+    def hiding(self, replica_ids: Iterable[str]) -> ClusterView:
+        """The view of those who can do nothing with some replicas, which keep their memory."""
+        return replace(self, replicas=self.replicas.without(replica_ids))
+
+    def without_memory(self, num_bytes: Mapping[GpuId, int]) -> ClusterView:
+        """The view of those to whom so much of some gpus may not be promised."""
+        gpus = {id_: gpu for id_, gpu in self.gpus.items() if num_bytes.get(id_)}
+        less = {id_: replace(gpu, reserved_bytes=gpu.reserved_bytes + num_bytes[id_]) for id_, gpu in gpus.items()}
         return replace(self, gpus={**self.gpus, **less})
 
     def with_replica(self, new: Replica, load: LoadUnderWay | None = None) -> ClusterView:

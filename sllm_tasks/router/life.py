@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState
 from sllm_tasks.dispatch import Dispatcher
@@ -13,11 +14,12 @@ from sllm_tasks.ids import new_id
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.policy.effects import begin_load
+from sllm_tasks.policy.holds import without_held
 from sllm_tasks.policy.keepalive import expired_replicas
 from sllm_tasks.policy.preload import Preload, next_preload
 from sllm_tasks.policy.prices import Prices
 from sllm_tasks.policy.settings import PolicySettings
-from sllm_tasks.policy.view import ClusterView
+from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.router.snapshot import TIERS
 
 logger = logging.getLogger(__name__)
@@ -49,8 +51,10 @@ class ReplicaLife:
         self._tried_ms: dict[tuple[str, str], int] = {}
         self._told_ms: dict[str, int] = {}
 
-    def look_after(self, view: ClusterView, estimates: Estimates, *, anybody_waits: bool) -> None:
-        """Close and load what is due; raises UnavailableError."""
+    def look_after(
+        self, view: ClusterView, estimates: Estimates, holders: Sequence[WaitingJob], *, anybody_waits: bool
+    ) -> None:
+        """Close and load what is due, nothing of it on memory that is held for jobs; raises UnavailableError."""
         if time.monotonic() - self._looked_s < _PERIOD_S:
             return
         self._looked_s = time.monotonic()
@@ -59,11 +63,11 @@ class ReplicaLife:
         view = view.without_replicas([replica.id for replica in expired if self._unload(replica)])
         self._tell_again(view)
 
-        def may_try(model: ModelInfo, leader: GpuId) -> bool:
-            return (model.name, view.gpus[leader].worker_id) not in self._tried_ms
+        def may_try(model: ModelInfo, gpu: GpuId) -> bool:
+            return (model.name, view.gpus[gpu].worker_id) not in self._tried_ms
 
         for _ in range(_MAX_PRELOADS):
-            prices = Prices(view, estimates, self._settings)
+            prices = Prices(reduce(without_held, holders, view), estimates, self._settings)
             found = next_preload(prices, anybody_waits=anybody_waits, may_try=may_try)
             if found is None or (view_after := self._load(view, found)) is None:
                 return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from sllm_tasks.endings import end_unowned
-from sllm_tasks.errors import ErrorCode
+from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.jobs import JobError, JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.livestate import LiveState
@@ -31,11 +32,21 @@ class Misfits:
         """Some node could hold a replica for it."""
         self._since_ms.pop(Kind.of(job), None)
 
+    def end_pass(self, waiting: Iterable[WaitingJob]) -> None:
+        """Forget kinds of which no job waits: those that come later have a while of their own."""
+        if self._since_ms:
+            kinds = {Kind.of(job) for job in waiting}
+            self._since_ms = {kind: since_ms for kind, since_ms in self._since_ms.items() if kind in kinds}
+
     def ended(self, job: WaitingJob, reason: str, now_ms: int) -> bool:
-        """End a job that has fitted nowhere for too long; raises UnavailableError."""
+        """End a job that has fitted nowhere for too long; False where it waits on, also while the ledger is away."""
         since_ms = self._since_ms.setdefault(Kind.of(job), now_ms)
         if now_ms - since_ms < _PATIENCE_MS:
             return False
         error = JobError(code=ErrorCode.OUT_OF_MEMORY, message=reason)
         logger.warning("job %s ends: %s", job.id, reason)
-        return end_unowned(self._ledger, self._live, job.id, JobStatus.FAILED, error)
+        try:
+            return end_unowned(self._ledger, self._live, job.id, JobStatus.FAILED, error)
+        except UnavailableError as unavailable:
+            logger.warning("job %s waits on: %s", job.id, unavailable)
+            return False

@@ -78,13 +78,15 @@ class Router:
         while (turn := turns.next()) is not None:
             view = self._serve(view, turn, turns, reasons)
         self._waiting.end_pass(turns, reasons)
-        self._life.look_after(view, self._snapshot.estimates, anybody_waits=bool(reasons))
+        self._misfits.end_pass(self._waiting.claims)
+        holders = self._waiting.holders(view.now_ms)
+        self._life.look_after(view, self._snapshot.estimates, holders, anybody_waits=bool(reasons))
         self._snapshot.learn(view.now_ms)
 
     def _serve(self, view: ClusterView, turn: Turn, turns: Turns, reasons: dict[Kind, str]) -> ClusterView:
         job = turn.job
         if job.model not in view.models:
-            self._snapshot.read_models()
+            self._snapshot.refresh_models()
             view = self._snapshot.view()
         for _ in range(_MAX_TRIES):
             view, found = self._decide(view, turn)

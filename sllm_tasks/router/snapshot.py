@@ -49,6 +49,8 @@ class Snapshot:
         self._nodes: dict[str, NodeInfo] = {}
         self._models: dict[str, ModelInfo] = {}
         self._models_read_s = float("-inf")
+        # When the ledger was asked for them in vain.
+        self._models_missed_s = float("-inf")
         self._nodes_read_ms = 0
 
     def begin_pass(self) -> tuple[ClusterView, WaitingRoom]:
@@ -67,7 +69,7 @@ class Snapshot:
         else:
             self._follow(feed, now_ms)
         if time.monotonic() - self._models_read_s > _MODELS_LIFE_S:
-            self._refresh_models()
+            self.refresh_models()
         return ClusterView(
             now_ms=now_ms,
             gpus=dict(self._gpus),
@@ -86,12 +88,16 @@ class Snapshot:
         """Learn what the ledger has to tell since; reading it takes longer than a decision, so not before one."""
         self._learning.follow(now_ms)
 
-    def _refresh_models(self) -> None:
+    def refresh_models(self) -> None:
+        """Read the deployed models, unless the ledger did not answer a moment ago; without it they are as they were."""
+        if time.monotonic() - self._models_missed_s <= _MODELS_LIFE_S:
+            return
         try:
             self.read_models()
         except UnavailableError as error:
             # Running jobs whose worker dies are to find a new place while the ledger is away.
             logger.warning("models are not read anew: %s", error)
+            self._models_missed_s = time.monotonic()
 
     def read_models(self) -> None:
         """Read the deployed models from the ledger; raises UnavailableError."""
@@ -101,7 +107,6 @@ class Snapshot:
         self._models_read_s = time.monotonic()
 
     def _follow(self, feed: Feed, now_ms: int) -> None:
-        self._position = feed.position
         for change in feed.changes:
             if change.kind == "gpu":
                 self._read_gpu(GpuId.parse(change.id))
@@ -110,16 +115,19 @@ class Snapshot:
         overdue = now_ms - self._nodes_read_ms > _NODES_LIFE_MS
         if overdue or any(change.kind == "node" for change in feed.changes):
             self._read_nodes(now_ms)
+        # Not before all was read: what a pass that was given up did not read is in the next one's feed.
+        self._position = feed.position
 
     def _read_everything(self, now_ms: int) -> None:
         # The position first: what changes while we read is read once more.
-        self._position = self._live.router.feed_end()
+        position = self._live.router.feed_end()
         self._gpus = {gpu.id: gpu for gpu in self._live.fleet.gpus()}
         ids = {id_ for gpu in self._gpus for id_ in self._live.fleet.replicas_on(gpu)}
         orders = self._live.fleet.replicas(sorted(ids))
         self._replicas = ReplicaTable(order.replica for order in orders if order is not None)
         self._loading = {order.replica.id: order for order in orders if order is not None and _is_loading(order)}
         self._read_nodes(now_ms)
+        self._position = position
         self.learn(now_ms)
         logger.info("snapshot read anew: %d gpus, %d replicas", len(self._gpus), len(self._replicas))
 

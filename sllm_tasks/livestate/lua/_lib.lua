@@ -191,9 +191,17 @@ local function is_drained(gpu)
   return (d[1] or d[2]) and true or false
 end
 
+-- What has memory on a gpu that takes no more work gets no more jobs, also where another gpu leads it.
 local function set_gpu_state(gpu, state)
   redis.call('HSET', gpu_key(gpu), 'state', state)
-  if state ~= 'up' then refuse_arrivals(gpu, nil, 'the target takes no more work') end
+  if state ~= 'up' then
+    local why = 'the target takes no more work'
+    refuse_arrivals(gpu, nil, why)
+    for _, id in ipairs(redis.call('SMEMBERS', gpu_key(gpu) .. ':replicas')) do
+      local gpus = redis.call('HGET', replica_key(id), 'gpus')
+      if gpus then refuse_arrivals(string.match(gpus, '[^,]+'), id, why) end
+    end
+  end
   changed('gpu', gpu)
 end
 
@@ -322,6 +330,14 @@ end
 local function is_alive(gpu, now)
   local deadline = redis.call('ZSCORE', P .. 'gpus', gpu)
   return deadline and tonumber(deadline) > now and redis.call('HGET', gpu_key(gpu), 'state') == 'up'
+end
+
+-- Whether all gpus of a replica (csv) take work.
+local function are_alive(gpus, now)
+  for gpu in string.gmatch(gpus, '[^,]+') do
+    if not is_alive(gpu, now) then return false end
+  end
+  return true
 end
 
 -- Memory for a new replica, whose victims are told to go. Returns 'ok', or why not: 'busy', 'dead', 'full'.

@@ -10,7 +10,7 @@ if not is_undecided(job, attempt) then return 'gone' end
 local gpus = #ARGV > 9 and ARGV[12] or redis.call('HGET', replica_key(replica), 'gpus')
 if not gpus then return 'dead' end
 local leader = string.match(gpus, '[^,]+')
-if not is_alive(leader, now) then return 'dead' end
+if not are_alive(gpus, now) then return 'dead' end
 if suspect and redis.call('HEXISTS', gpu_key(leader), 'suspect') == 1 then return 'full' end
 if #ARGV > 9 then
   local made = make_replica(replica, victims, {unpack(ARGV, 10)}, now)

@@ -32,7 +32,7 @@ for _, id in ipairs(best) do
   local r = redis.call('HMGET', replica_key(id), 'num_jobs', 'max_jobs', 'gpus', 'checkpoint', 'engine', 'context')
   local leader = r[3] and string.match(r[3], '[^,]+')
   local serves = leader and r[4] == ARGV[11] and r[5] == ARGV[12] and tonumber(r[6]) >= tonumber(ARGV[13])
-  if serves and tonumber(r[1]) < tonumber(r[2]) and is_alive(leader, now) then
+  if serves and tonumber(r[1]) < tonumber(r[2]) and are_alive(r[3], now) then
     take_slot(job, id, leader, now + tonumber(claim_ms))
     redis.call('HSET', job_key(job), 'start_kind', 'warm')
     return {now, id, leader, 0}

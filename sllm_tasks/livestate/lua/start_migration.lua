@@ -25,7 +25,7 @@ local target = redis.call('HMGET', replica_key(replica), 'checkpoint', 'engine',
   'bytes_per_gpu')
 if target[4] ~= 'ready' and target[4] ~= 'loading' then return 'dead' end
 if target[1] ~= source[1] or target[2] ~= source[2] then return 'unlike' end
-if not is_alive(leader, now) then return 'dead' end
+if not are_alive(target[3], now) then return 'dead' end
 if tonumber(target[5]) >= tonumber(target[6]) then return 'full' end
 count_job(replica, 1)
 redis.call('HSET', migration_key(id), 'job', job, 'reason', reason, 'attempt', held[6], 'epoch', held[7],

@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sllm_tasks.cluster import GpuState
+from sllm_tasks.cluster import GpuId, GpuState, NodeInfo
 from sllm_tasks.control.relocation import Relocation
 from sllm_tasks.jobs import JobStatus, SamplingParams
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.drains import drain
 from sllm_tasks.livestate.jobs import LiveJob
+from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.migration.states import MigrationReason
 from sllm_tasks.mover import Mover
-from tests.integration.livestate.world import GPU, OTHER_GPU, SUCCEEDED, World, job_spec, replica_order
+from tests.integration.livestate.world import GPU, OTHER_GPU, SUCCEEDED, World, job_spec, model_info, replica_order
 
 
 @pytest.fixture
@@ -47,6 +48,27 @@ def test_a_drained_gpu_gives_its_jobs_away(world: World, database: Database, rel
     assert reason_of_the_move(world) is MigrationReason.DRAIN
     begins = view(world, "begins")
     assert (begins.status, begins.gpu, begins.attempt, begins.losses) == (JobStatus.QUEUED, None, 2, 0)
+
+
+def test_a_drained_gpu_gives_away_the_jobs_of_replicas_that_another_gpu_leads(world: World, database: Database) -> None:
+    follower = GpuId(GPU.node, 1)
+    for gpu in (GPU, follower, OTHER_GPU, GpuId(OTHER_GPU.node, 1)):
+        world.add_gpu(gpu, f"worker-{gpu}")
+    places = {"decodes": (GPU, follower), "begins": (GPU, follower), "alone": (GPU,)}
+    for job_id, gpus in places.items():
+        world.live.jobs.create(job_spec(job_id), fast_path=False)
+        new = NewReplica(model=model_info(), gpus=gpus)
+        assert world.apply(job_id, f"of-{job_id}", new) is Applied.OK
+        claim = world.claim(job_id, worker=f"worker-{GPU}")
+        world.live.fleet.replica_ready(f"of-{job_id}")
+        if job_id == "decodes":
+            world.append(claim, 0)
+    world.live.fleet.beat_node(NodeInfo(name=OTHER_GPU.node, checkpoints=frozenset({"c"})), world.live.now_ms())
+    with database.transaction() as session:
+        drain(session, str(follower), by="key_1", now=datetime.now(UTC))
+    Relocation(database, world.live, Mover(world.live)).step()
+    assert reason_of_the_move(world) is MigrationReason.DRAIN
+    assert [view(world, job_id).gpu for job_id in ("begins", "alone")] == [None, GPU]
 
 
 def test_a_worker_that_leaves_keeps_what_it_has_begun(world: World, relocation: Relocation) -> None:

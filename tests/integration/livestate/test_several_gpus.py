@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from sllm_tasks.cluster import GpuId, Replica, ReplicaState
+from sllm_tasks.cluster import GpuId, GpuState, Replica, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate.fleet import ReplicaOrder
 from sllm_tasks.livestate.jobs import Claim
 from sllm_tasks.livestate.router import Applied, NewReplica
+from sllm_tasks.migration.records import StartAnswer
+from sllm_tasks.migration.states import MigrationReason, MigrationState
 from tests.integration.livestate.world import World, job_spec, model_info, replica_order
 
 LEADER, FOLLOWER = GpuId("node0", 0), GpuId("node0", 1)
 GROUP = (LEADER, FOLLOWER)
+_ELSEWHERE = (GpuId("node1", 0), GpuId("node1", 1))
 
 
 def _replica(world: World, replica_id: str = "replica_1") -> Replica | None:
@@ -130,6 +133,34 @@ def test_a_leader_that_was_given_up_wrongly_has_to_free_it(world: World, claim: 
     assert [replica.id for replica in world.live.fleet.closed_replicas(FOLLOWER)] == ["replica_1"]
     world.live.fleet.drop_replica("replica_1")
     assert _reserved(world) == [0, 90]
+
+
+@pytest.mark.parametrize("gpu", GROUP)
+def test_it_takes_no_jobs_while_one_of_its_gpus_takes_none(world: World, claim: Claim, gpu: GpuId) -> None:
+    world.live.fleet.set_gpu_state(gpu, GpuState.DRAINING)
+    assert world.live.jobs.create(job_spec("job_2")).gpu is None
+    assert world.apply("job_2", "replica_1") is Applied.DEAD
+    world.live.fleet.set_gpu_state(gpu, GpuState.UP)
+    assert world.apply("job_2", "replica_1") is Applied.OK
+
+
+def test_nobody_arrives_at_it_once_its_follower_takes_no_work(world: World) -> None:
+    world.append(world.running_job(), 0)
+    for index, gpu in enumerate(_ELSEWHERE):
+        world.add_gpu(gpu, f"worker_{index}")
+    new = NewReplica(model=model_info(), gpus=_ELSEWHERE)
+
+    def start(migration_id: str, new: NewReplica | None) -> StartAnswer:
+        return world.live.migrations.start(
+            migration_id, "job_1", reason=MigrationReason.OPERATOR, target_replica="replica_2", new=new
+        )
+
+    assert start("migration_1", new) is StartAnswer.OK
+    world.live.fleet.set_gpu_state(_ELSEWHERE[1], GpuState.DRAINING)
+    migration = world.live.migrations.get("migration_1")
+    assert migration is not None
+    assert (migration.state, world.num_jobs("replica_2")) == (MigrationState.FAILED, 0)
+    assert start("migration_2", None) is StartAnswer.DEAD
 
 
 def test_a_load_ends_with_a_follower(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.ledger_writer import LedgerWriter
-from sllm_tasks.errors import ErrorCode
+from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.jobs import JobPhase, JobStatus
 from sllm_tasks.learning import Learning
@@ -224,4 +225,42 @@ def test_a_job_that_fits_on_no_gpu_any_more_ends_after_a_minute(routed: RouterWo
         row = get_job(session, "job_1")
     assert row is not None
     assert (row.status, row.error_code) == (JobStatus.FAILED, ErrorCode.OUT_OF_MEMORY)
+    assert routed.live.jobs.waiting() == []
+
+
+def test_while_the_ledger_is_away_a_job_that_fits_nowhere_waits_on_and_holds_nobody_up(
+    routed: RouterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sllm_tasks.router.misfits._PATIENCE_MS", 0)
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    routed.router.run_pass()
+
+    def no_answer(_: Database) -> None:
+        raise UnavailableError("the database did not answer")
+
+    large = accept(routed, "large", shape=replace(SHAPE, bytes_per_gpu=1_000, context=2 * SHAPE.context))
+    small = accept(routed, "small")
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "transaction", no_answer)
+        routed.router.run_pass()
+    assert routed.placed(large, small) == ["small"]
+    routed.router.run_pass()
+    assert routed.live.jobs.waiting() == []
+
+
+def test_a_job_that_fits_nowhere_has_its_minute_however_long_ago_another_one_did_not_fit(
+    routed: RouterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sllm_tasks.router.misfits._PATIENCE_MS", 50)
+    routed.world.add_gpu(capacity_bytes=SHAPE.bytes_per_gpu - 1)
+    accept(routed, "first")
+    routed.router.run_pass()
+    routed.live.jobs.end("first", JobStatus.CANCELED, {})
+    routed.router.run_pass()
+    time.sleep(0.1)
+    accept(routed, "second")
+    routed.router.run_pass()
+    assert routed.live.jobs.waiting() == ["second"]
+    time.sleep(0.1)
+    routed.router.run_pass()
     assert routed.live.jobs.waiting() == []

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import update
 
-from sllm_tasks.cluster import Replica, ReplicaState
+from sllm_tasks.cluster import GpuId, Hold, Replica, ReplicaState
 from sllm_tasks.dispatch import LOAD_REPLICA
-from sllm_tasks.jobs import StartKind
+from sllm_tasks.jobs import JobStatus, StartKind
 from sllm_tasks.ledger.tables import ModelRow
 from sllm_tasks.livestate.router import Applied, NewReplica
 from sllm_tasks.router import life
-from tests.integration.livestate.world import GPU, WORKER, model_info, replica_order
+from tests.integration.livestate.world import FAR_MS, GPU, SHAPE, WORKER, job_spec, model_info, replica_order
 from tests.integration.router.conftest import RouterWorld
 
 
@@ -80,6 +81,27 @@ def test_a_replica_of_a_former_shape_goes_and_one_of_the_present_shape_comes(rou
     routed.router.run_pass()
     states = {replica.max_jobs: replica.state for replica in replicas(routed)}
     assert states == {8: ReplicaState.UNLOADING, 2: ReplicaState.LOADING}
+
+
+def test_a_least_replica_is_not_loaded_on_memory_that_is_held_for_a_job(routed: RouterWorld) -> None:
+    follower, bytes_per_gpu = GpuId(GPU.node, 1), SHAPE.bytes_per_gpu
+    left = replica_order("left", model="other", gpu=follower)
+    routed.world.add_gpu(GPU, WORKER, capacity_bytes=bytes_per_gpu)
+    routed.world.add_gpu(follower, "worker_b", left, capacity_bytes=bytes_per_gpu)
+    routed.world.open_gates()
+    assert routed.live.jobs.create(job_spec("leaves", model="other")).gpu == follower
+    keep(routed, 1, max_replicas=2)
+    holder = job_spec("holder", shape=replace(SHAPE, num_gpus=2), created_ms=routed.live.now_ms())
+    routed.live.jobs.create(holder, fast_path=False)
+    hold = Hold(gpus=(GPU, follower), until_ms=FAR_MS)
+    epoch = routed.router._epoch()
+    answer = routed.live.router.hold(epoch=epoch, job_id="holder", attempt=1, hold=hold, replica_ids=["left"])
+    assert answer is Applied.OK
+    routed.router.run_pass()
+    assert replicas(routed) == []
+    routed.live.jobs.end("holder", JobStatus.CANCELED, {})
+    routed.router.run_pass()
+    assert len(replicas(routed)) == 1
 
 
 def test_a_router_that_lost_its_lease_loads_nothing(routed: RouterWorld) -> None:

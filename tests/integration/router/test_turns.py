@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 import pytest
 
 from sllm_tasks.cluster import ReplicaState
+from sllm_tasks.errors import UnavailableError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.queues import pause_queue, resume_queue
 from sllm_tasks.ledger.tables import TenantRow
+from sllm_tasks.router.snapshot import Snapshot
 from tests.integration.livestate.world import GPU, SHAPE, SUCCEEDED, WORKER, World, job_spec, replica_order
 from tests.integration.router.conftest import RouterWorld
 
@@ -119,6 +121,28 @@ def test_a_job_past_its_deadline_is_not_started(routed: RouterWorld) -> None:
     in_time = submit(routed, "in_time", deadline_ms=routed.live.now_ms() + 60_000)
     routed.router.run_pass()
     assert routed.placed(late, in_time) == ["in_time"]
+
+
+def test_while_the_ledger_is_away_a_job_of_an_unknown_model_waits_and_holds_nobody_up(
+    routed: RouterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed.world.add_gpu(GPU, WORKER, replica_order())
+    routed.router.run_pass()
+    looks: list[Snapshot] = []
+
+    def no_answer(snapshot: Snapshot) -> None:
+        looks.append(snapshot)
+        raise UnavailableError("the database did not answer")
+
+    monkeypatch.setattr("sllm_tasks.router.snapshot._MODELS_LIFE_S", 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshot, "read_models", no_answer)
+        unknown = [submit(routed, f"unknown_{i}", model=f"unknown_{i}") for i in range(3)]
+        known = submit(routed, "known")
+        routed.router.run_pass()
+    assert routed.placed(*unknown, known) == ["known"]
+    assert routed.reason("unknown_0") == "model unknown_0 is not deployed"
+    assert len(looks) == 1
 
 
 def test_a_closed_replica_takes_jobs_again_when_nobody_waits_for_its_memory(routed: RouterWorld) -> None:

@@ -36,6 +36,16 @@ def test_of_two_warm_replicas_the_one_with_fewer_jobs_is_taken() -> None:
     assert choose(view, waiting_job()).replica_id == "b"
 
 
+def test_a_warm_replica_is_left_alone_when_one_of_its_gpus_takes_no_work() -> None:
+    model, follower = make_model(max_replicas=1), GpuId("node0", 1)
+    warm = make_replica("warm", _FIRST, model, gpus=(_FIRST, follower))
+    for draining in (_FIRST, follower):
+        view = make_view(warm, models=[model], gpus=[_FIRST, follower, _SECOND], draining=frozenset({draining}))
+        choice = choose(view, waiting_job())
+        assert (choice.replica_id, draining in choice.gpus) == (None, False)
+        assert choice.gpus
+
+
 def test_a_replica_that_loads_is_joined_before_another_one_is_loaded() -> None:
     model = make_model()
     loading = make_replica("loading", _FIRST, model, state=ReplicaState.LOADING, num_jobs=1)

@@ -85,6 +85,42 @@ def test_nobody_is_closed_while_a_replica_drains_for_the_job() -> None:
     assert replicas_to_drain(view.with_draining(("steady",)), waiting_job()) == ()
 
 
+def test_nobody_is_closed_where_a_replica_ends_anyway_because_another_of_its_gpus_is_drained() -> None:
+    group, pair = (GpuId("node0", 0), GpuId("node0", 1)), make_model("pair", bytes_per_gpu=60, num_gpus=2)
+    spread = make_replica("spread", group[1], pair, gpus=group, num_jobs=1)
+    other = make_replica("other", _SECOND, _OTHER, num_jobs=1)
+    models, gpus = [_LARGE, _OTHER, pair], [*group, _SECOND]
+    assert replicas_to_drain(make_view(spread, other, models=models, gpus=gpus, now_ms=TURN_MS), waiting_job()) != ()
+    drained = make_view(spread, other, models=models, gpus=gpus, now_ms=TURN_MS, draining=frozenset({group[1]}))
+    assert replicas_to_drain(drained, waiting_job()) == ()
+
+
+def serving(view: ClusterView, *nodes: str) -> ClusterView:
+    """Only these have checkpoints, and others may fetch them there."""
+    changed = {
+        name: replace(node, url=f"http://{name}") if name in nodes else replace(node, checkpoints=frozenset())
+        for name, node in view.nodes.items()
+    }
+    return replace(view, nodes=changed)
+
+
+def test_room_is_made_on_nodes_that_would_fetch_the_checkpoint_where_no_node_that_has_it_could_load_it() -> None:
+    view = serving(view_of(busy("here"), busy("there", _SECOND, 3), gpus=(_FIRST, _SECOND)), _SECOND.node)
+    assert replicas_to_drain(view, waiting_job()) == ("there",)
+    for unfit in ({"state": GpuState.DRAINING}, {"capacity_bytes": 89}):
+        gpus = {**view.gpus, _SECOND: replace(view.gpus[_SECOND], **unfit)}
+        assert replicas_to_drain(replace(view, gpus=gpus), waiting_job()) == ("here",)
+    nobody_serves = {name: replace(node, url=None) for name, node in view.nodes.items()}
+    assert replicas_to_drain(replace(view, gpus=gpus, nodes=nobody_serves), waiting_job()) == ()
+
+
+def test_a_node_with_too_few_gpus_for_a_model_keeps_no_other_node_from_making_room() -> None:
+    pair, here = make_model("pair", bytes_per_gpu=90, num_gpus=2), [GpuId("here", index) for index in (0, 1)]
+    replicas = [make_replica(f"on-{gpu}", gpu, _OTHER, num_jobs=1) for gpu in (*here, _FIRST)]
+    view = make_view(*replicas, models=[pair, _OTHER], gpus=[*here, _FIRST], now_ms=TURN_MS)
+    assert replicas_to_drain(serving(view, _FIRST.node), waiting_job("pair")) == ("on-here.0", "on-here.1")
+
+
 def test_nobody_is_closed_for_a_job_that_fits_nowhere() -> None:
     models = [make_model(bytes_per_gpu=101), _OTHER]
     view = make_view(busy("steady"), models=models, gpus=[_FIRST], now_ms=TURN_MS)
@@ -155,7 +191,10 @@ def test_a_job_that_could_not_be_loaded_there_keeps_no_replica_closed() -> None:
 
 def test_a_replica_that_its_model_may_not_have_beside_one_loaded_since_or_not_on_that_gpu_stays_closed() -> None:
     view, jobs = closed_for(0, 0, now_ms=1)
-    elsewhere = replace(view, replicas=view.replicas.with_replicas([busy("new", _SECOND)]))
+    second = {_SECOND: replace(view.gpus[_FIRST], id=_SECOND)}
+    elsewhere = replace(
+        view, replicas=view.replicas.with_replicas([busy("new", _SECOND)]), gpus={**view.gpus, **second}
+    )
     assert replicas_to_open(elsewhere, jobs) == ("closed",)
     alone = {**view.models, "n": replace(_OTHER, max_replicas=1)}
     assert replicas_to_open(replace(elsewhere, models=alone), jobs) == ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
 from hypothesis import given
 
-from sllm_tasks.cluster import GpuId, ReplicaState
+from sllm_tasks.cluster import GpuId, Replica, ReplicaState
 from sllm_tasks.estimators.facts import ArrivalFact
 from sllm_tasks.estimators.learned import LearnedEstimates
 from sllm_tasks.policy.keepalive import expired_replicas
@@ -52,6 +54,15 @@ def test_a_replica_of_another_checkpoint_does_not_count_as_one_that_a_model_keep
     assert expired_replicas(prices(view)) == [outdated]
 
 
+def test_an_idle_replica_on_a_gpu_that_takes_no_work_goes_at_once_and_one_elsewhere_stays_for_it() -> None:
+    model, other = make_model(keep_alive_s=0.0, min_replicas=1), GpuId("node1", 0)
+    here, there = make_replica("here", _GPU, model, idle_since_ms=1), make_replica("there", other, model)
+    view = make_view(here, there, models=[model], gpus=[_GPU, other], now_ms=1, draining=frozenset({_GPU}))
+    assert expired_replicas(prices(view)) == [here]
+    kept = replace(view, models={model.name: replace(model, keep_alive_s=60.0)})
+    assert expired_replicas(prices(kept)) == [here]
+
+
 def _arrivals(*at_s: float) -> LearnedEstimates:
     return LearnedEstimates(ArrivalFact(model="m", at_s=each) for each in at_s)
 
@@ -84,7 +95,10 @@ def test_nothing_that_has_jobs_or_is_closing_goes(view: ClusterView) -> None:
 
 @given(views())
 def test_no_model_falls_below_the_replicas_that_it_keeps(view: ClusterView) -> None:
-    before = Counter(replica.model for replica in view.replicas.values() if replica.state is ReplicaState.READY)
-    gone = Counter(replica.model for replica in expired_replicas(prices(view)) if replica.state is ReplicaState.READY)
+    def ready(replicas: Iterable[Replica]) -> Counter[str]:
+        serving = [replica for replica in replicas if view.takes_jobs(replica)]
+        return Counter(replica.model for replica in serving if replica.state is ReplicaState.READY)
+
+    before, gone = ready(view.replicas.values()), ready(expired_replicas(prices(view)))
     for model in view.models.values():
         assert before[model.name] - gone[model.name] >= min(before[model.name], model.min_replicas)

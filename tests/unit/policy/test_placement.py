@@ -72,6 +72,14 @@ def test_a_small_change_of_popularity_moves_nothing() -> None:
         assert bool(_proposed(wanted, nodes, present)) is is_moved
 
 
+def test_what_is_pinned_in_memory_leaves_that_much_less_of_it_to_others() -> None:
+    wanted = {name: Wanted(num_bytes=100, weight=1_000) for name in ("pinned", "other")}
+    present = {("pinned", "node0"): Present(desired=Tier.DRAM, pinned=True)}
+    for dram_bytes, tier in ((400, Tier.DRAM), (399, Tier.SSD)):
+        nodes = [_node("node0", *wanted, dram_bytes=dram_bytes)]
+        assert _proposed(wanted, nodes, present) == {("other", "node0"): tier}
+
+
 def test_what_is_pinned_stays_and_counts() -> None:
     wanted = {"a": Wanted(num_bytes=100, weight=0)}
     nodes = [_node("node0", "a"), _node("node1")]

@@ -51,8 +51,25 @@ def test_what_was_deployed_before_is_no_least_replica_of_what_is_deployed_now() 
     assert found.place.gpus == (_GPUS[1],)
 
 
+def test_a_replica_on_a_gpu_that_takes_no_work_is_no_least_replica() -> None:
+    model = make_model(min_replicas=1, max_replicas=1)
+    view = make_view(make_replica("held", _GPUS[0], model), models=[model], gpus=_GPUS, draining=frozenset({_GPUS[0]}))
+    found = _next(view)
+    assert found is not None
+    assert found.place.gpus == (_GPUS[1],)
+
+
 def test_a_load_that_came_to_nothing_is_not_repeated_at_once() -> None:
     assert _next(make_view(models=[make_model(min_replicas=1)], gpus=_GPUS), may_try=False) is None
+
+
+def test_after_a_load_that_came_to_nothing_another_gpu_of_the_node_is_tried() -> None:
+    gpus = [GpuId("node0", index) for index in (0, 1)]
+    now = prices(make_view(models=[make_model(min_replicas=1)], gpus=gpus))
+    for failed, other in (gpus, gpus[::-1]):
+        found = next_preload(now, anybody_waits=False, may_try=lambda _model, gpu, failed=failed: gpu != failed)
+        assert found is not None
+        assert found.place.gpus == (other,)
 
 
 def test_a_model_is_loaded_shortly_before_its_next_job_is_due_and_not_earlier() -> None:
