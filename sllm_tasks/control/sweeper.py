@@ -128,24 +128,26 @@ class Sweeper:
         elif unowned and job.model not in self._known_models:
             message = f"the model {job.model} was deleted before the job could run"
             self._end(job, JobStatus.FAILED, JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
-        elif view is None:
-            self._publish_again(job)
-        elif view.ended:
-            # The ledger does not know of that end: it was put back to an older state.
-            self._live.jobs.forget(job.job_id)
-            self._publish_again(job)
+        elif view is None or view.ended:
+            self._publish_again(job, has_ended=view is not None)
 
     def _end(self, job: ActiveJob, status: JobStatus, error: JobError | None) -> None:
         if end_unowned(self._ledger, self._live, job.job_id, status, error):
             logger.info("job %s ended as %s%s", job.job_id, status, f": {error.message}" if error else "")
 
-    def _publish_again(self, job: ActiveJob) -> None:
-        """The live state knows nothing of it: lost, or its web process died between commit and live record."""
+    def _publish_again(self, job: ActiveJob, *, has_ended: bool) -> None:
+        """The live state knows nothing of it: lost, or its web process died between commit and live record.
+
+        Or it knows of an end that the ledger, put back to an older state, does not know of. If the ledger has come to
+        know of it by now, nothing is done: its readers still want the end's events.
+        """
         with self._ledger.transaction() as session:
             attempt = bump_attempt(session, job.job_id, job.attempt, worker_lost=False)
             row = get_job(session, job.job_id) if attempt is not None else None
         if attempt is None or row is None:
             return
+        if has_ended:
+            self._live.jobs.forget(job.job_id)
         logger.warning("job %s has no live record; attempt %d begins", job.job_id, attempt)
         self._live.count("sweeper_republished")
         # The router gives it a place, which knows whose turn it is, and looks at who else is there.

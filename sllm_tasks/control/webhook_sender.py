@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
-from sllm_tasks.errors import UnavailableError
+from sllm_tasks.errors import NotFoundError, UnavailableError
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.jobs import get_job
 from sllm_tasks.ledger.outbox import Tried, due_message, note_try, take_message
@@ -82,10 +82,18 @@ class WebhookSender:
             is_ours = take_message(session, row, now=now)
         if is_ours:
             with self._busy_with(row):
-                tried = self._send(self._prepare(row))
-            with self._ledger.transaction() as session:
-                note_try(session, tried)
+                self._try(row)
         return True
+
+    def _try(self, row: WebhookDeliveryRow) -> None:
+        try:
+            message = self._prepare(row)
+        except NotFoundError:
+            # Its webhook was deleted a moment ago, and the message with it.
+            return
+        tried = self._send(message)
+        with self._ledger.transaction() as session:
+            note_try(session, tried)
 
     def _prepare(self, row: WebhookDeliveryRow) -> _Try:
         with self._ledger.reading() as session:

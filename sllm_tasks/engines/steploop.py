@@ -228,6 +228,8 @@ class StepLoopEngine:
     def _prefill(self, loaded: _Loaded, job: StepJob, num_tokens: int) -> list[EngineEvent]:
         why = check_request(job.request, loaded.limits) or _unknown_token(job.request, loaded.model.vocab_size)
         if why is not None:
+            # It may have grown since the first part of it was read.
+            self._stop_arriving(loaded, job)
             return [self._fail(job, why)]
         try:
             if job.prefill is None:

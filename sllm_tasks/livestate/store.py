@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from types import TracebackType
 from typing import Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError as RedisOutOfMemoryError
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from sllm_tasks.errors import UnavailableError
+from sllm_tasks.livestate.clock import ServerClock
 from sllm_tasks.livestate.connection import PREFIX, text, translated
 from sllm_tasks.livestate.drains import DrainStore
 from sllm_tasks.livestate.fleet import FleetStore
@@ -26,9 +23,6 @@ from sllm_tasks.livestate.rates import RateStore
 from sllm_tasks.livestate.reports import ReportStore
 from sllm_tasks.livestate.router import RouterStore
 from sllm_tasks.livestate.scripts import Scripts
-
-#: How long the offset between our monotonic clock and the server's clock is trusted.
-_CLOCK_LIFE_S = 5.0
 
 
 class LiveState:
@@ -60,28 +54,12 @@ class LiveState:
         self.rates = RateStore(scripts)
         self.reports = ReportStore(self._redis)
         self.router = RouterStore(self._redis, scripts)
-        # Guarded by the lock: server time minus our monotonic time, and when that was measured.
-        self._clock_lock = threading.Lock()
-        self._clock_offset_s: float | None = None
-        self._clock_read_at_s = 0.0
+        #: Cluster time.
+        self.clock = ServerClock(self._redis.time)
 
     def now_ms(self) -> int:
-        """Cluster time: the server's clock, so that one process with a wrong clock does no harm.
-
-        While the server is away the last known offset goes on; without one, this raises UnavailableError.
-        """
-        with self._clock_lock:
-            monotonic_s = time.monotonic()
-            if self._clock_offset_s is None or monotonic_s - self._clock_read_at_s > _CLOCK_LIFE_S:
-                try:
-                    seconds, micros = self._redis.time()
-                except RedisError as error:
-                    if self._clock_offset_s is None:
-                        raise UnavailableError(f"the live state does not tell the time: {error}") from error
-                else:
-                    self._clock_offset_s = seconds + micros / 1e6 - monotonic_s
-                self._clock_read_at_s = monotonic_s
-            return int((self._clock_offset_s + monotonic_s) * 1000)
+        """Cluster time; raises UnavailableError while it is not known at all."""
+        return self.clock.now_ms()
 
     def ping(self) -> None:
         """Raise UnavailableError unless the server answers."""

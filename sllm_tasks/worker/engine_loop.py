@@ -44,7 +44,7 @@ class _Reading:
 class EngineLoop:
     """Engines are stepped in turn by one thread; other threads only leave notes under the lock."""
 
-    def __init__(self, emitter: Emitter, now_ms: Callable[[], int]) -> None:
+    def __init__(self, emitter: Emitter, now_ms: Callable[[], int | None]) -> None:
         self._emitter = emitter
         self._now_ms = now_ms
         self._thread = ServiceThread("engine", self._run)
@@ -198,17 +198,17 @@ class EngineLoop:
 
     def _let_go(self) -> list[JobRun]:
         """Drop the runs that were asked to stop, and those whose deadline has passed."""
-        left = []
+        left, now_ms = [], self._now_ms()
         for job_id, decoding in list(self._decoding.items()):
             run = decoding.run
             deadline_ms = run.claim.spec.deadline_ms
-            if run.stop is None and deadline_ms is not None and self._now_ms() > deadline_ms:
+            if run.stop is None and deadline_ms is not None and now_ms is not None and now_ms > deadline_ms:
                 run.request_stop(Stop.CANCEL, deadline_error())
             if run.stop is not None:
                 decoding.engine.abort(job_id)
                 del self._decoding[job_id]
                 if run.stop is Stop.CANCEL:
-                    run.cancel()
+                    run.cancel(decoding.assembler.finish().text)
                 elif run.stop is Stop.LOST:
                     run.finished.set()
                 run.has_left_engine = True

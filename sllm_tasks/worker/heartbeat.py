@@ -54,6 +54,8 @@ class Heartbeat:
 
     def beat_once(self) -> None:
         """Renew every lease now; raises UnavailableError."""
+        # For all of the process: the thread that decodes asks nobody.
+        self._live.now_ms()
         gpu, runs = self._gpu(), self._runs.all()
         claims = [run.claim for run in runs]
         stats = {"num_jobs": len(runs), "num_replicas": len(self._replicas.loaded())}
@@ -69,6 +71,7 @@ class Heartbeat:
                 self._stop_run(run, Stop.CANCEL)
 
     def _register(self) -> None:
+        self._live.now_ms()
         waiting = self._live.fleet.register_gpu(self._gpu(), [loaded.order for loaded in self._replicas.loaded()])
         if waiting:
             logger.info("%d jobs of the worker before this one wait again", waiting)

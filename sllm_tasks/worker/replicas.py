@@ -17,7 +17,7 @@ from loaders.checkpoint import LoadedCheckpoint
 from sllm_tasks.cluster import GpuId, Replica, ReplicaState
 from sllm_tasks.engines.base import CheckpointLoader, Engine, EngineLimits
 from sllm_tasks.engines.registry import create_engine
-from sllm_tasks.errors import SllmError, StaleError, UnavailableError
+from sllm_tasks.errors import StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
@@ -128,7 +128,7 @@ class ReplicaTable:
                 self._replicas.pop(replica_id, None)
             future.set_exception(error)
             # What the live state still calls loading is loaded by the next job that is sent to it, or closed.
-            if isinstance(error, SllmError) and not isinstance(error, UnavailableError):
+            if not isinstance(error, UnavailableError):
                 self._drop(replica_id)
 
     def _wanted(self, replica_id: str) -> ReplicaOrder:

@@ -60,7 +60,7 @@ class GpuWorker:
         )
         self._runs = RunTable()
         self._emitter = Emitter(services.live)
-        self._loop = EngineLoop(self._emitter, services.live.now_ms)
+        self._loop = EngineLoop(self._emitter, services.live.clock.known_ms)
         self._memory = NodeMemory(settings, device)
         neighbours = Neighbours(services.live, self._gpu.id, device, services.dispatcher.unload_replica)
         secret = cluster_secret(settings)

@@ -73,9 +73,7 @@ def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple
         before_bytes = total_bytes if stage is Stage.CONVERT else 0
         tell(before_bytes + done_bytes, num_copies * total_bytes)
 
-    manifest = _when_free(
-        lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress)
-    )
+    manifest = _when_free(lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress))
     # Of what came: it may have been replaced at its URL since.
     return inspect(destination), manifest
 

@@ -10,6 +10,7 @@ from sllm_tasks.app import make_app
 from sllm_tasks.config import Settings
 from sllm_tasks.control.sweeper import Sweeper
 from sllm_tasks.dispatch import Dispatcher
+from sllm_tasks.endings import end_unowned
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.database import Database
@@ -17,7 +18,7 @@ from sllm_tasks.ledger.inventory import ModelSettings, put_model
 from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job, note_canceling
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.tables import JobRow
-from sllm_tasks.livestate.jobs import LEASE_MS
+from sllm_tasks.livestate.jobs import LEASE_MS, LiveJob
 from sllm_tasks.signing import Signer
 from tests.integration.livestate.world import GPU, World, job_spec, replica_order
 
@@ -83,6 +84,25 @@ def test_a_record_of_an_end_that_the_ledger_does_not_know_is_made_anew(
     view = world.live.jobs.view("job_1")
     assert view is not None
     assert (view.ended, view.status, view.attempt) == (False, JobStatus.QUEUED, 2)
+
+
+def test_a_job_that_ends_while_it_is_looked_at_keeps_its_record_for_its_readers(
+    database: Database, world: World, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database)
+    world.running_job()
+    views = world.live.jobs.views
+
+    def end_first(job_ids: list[str]) -> list[LiveJob | None]:
+        end_unowned(database, world.live, "job_1", JobStatus.CANCELED, None)
+        return views(job_ids)
+
+    monkeypatch.setattr(world.live.jobs, "views", end_first)
+    sweeper.sweep()
+    assert row_of(database).status is JobStatus.CANCELED
+    view = world.live.jobs.view("job_1")
+    assert view is not None
+    assert view.ended
 
 
 def test_a_waiting_job_past_its_deadline_expires(database: Database, world: World, sweeper: Sweeper) -> None:

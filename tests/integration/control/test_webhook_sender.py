@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.orm import Session
 
 from sllm_tasks.control.webhook_sender import WebhookSender
 from sllm_tasks.ids import new_id
@@ -17,8 +18,8 @@ from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.outbox import Tried, due_message, list_messages, note_try, send_again, take_message
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import DeliveryStatus, WebhookEvent
-from sllm_tasks.ledger.tables import WebhookDeliveryRow
-from sllm_tasks.ledger.webhooks import NewWebhook, add_webhook, disable_webhook, get_webhook
+from sllm_tasks.ledger.tables import WebhookDeliveryRow, WebhookRow
+from sllm_tasks.ledger.webhooks import NewWebhook, add_webhook, delete_webhook, disable_webhook, get_webhook
 from sllm_tasks.networks import parse_networks
 from sllm_tasks.webhooks.signatures import new_secret, signed_headers, tenant_secret
 from tests.integration.ledger.factories import TENANT, add_job, failure, make_job, success
@@ -194,3 +195,21 @@ def test_a_busy_receiver_and_a_busy_tenant_leave_room_for_others(database: Datab
         assert found is not None
         assert found.url == other
         assert due_message(session, busy_urls=(), busy_tenants={TENANT}, now=now) is None
+
+
+def test_a_webhook_that_is_deleted_while_a_message_to_it_is_sent_ends_nobody(
+    database: Database, sender: WebhookSender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add_webhook(database, receiver.url)
+    _end_a_job(database)
+
+    def delete_first(_: Session, wanted: str) -> WebhookRow:
+        with database.transaction() as session:
+            delete_webhook(session, wanted)
+        with database.reading() as session:
+            return get_webhook(session, wanted)
+
+    monkeypatch.setattr("sllm_tasks.control.webhook_sender.get_webhook", delete_first)
+    assert sender.send_next()
+    assert not sender.send_next()
+    assert receiver.got == []

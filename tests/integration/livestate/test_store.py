@@ -32,7 +32,7 @@ def test_cluster_time_goes_on_while_the_server_is_away(monkeypatch: pytest.Monke
     with ValkeyServer() as server, LiveState(server.url) as live:
         before = live.now_ms()
         server.kill()
-        monkeypatch.setattr("sllm_tasks.livestate.store._CLOCK_LIFE_S", -1.0)
+        monkeypatch.setattr("sllm_tasks.livestate.clock._LIFE_S", -1.0)
         assert live.now_ms() >= before
 
 

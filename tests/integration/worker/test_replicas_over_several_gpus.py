@@ -226,6 +226,19 @@ def test_a_load_that_waits_for_memory_ends_when_nobody_wants_it_any_more(
     busy.result(10)
 
 
+def test_a_load_that_fails_in_whatever_way_gives_its_memory_back(
+    cluster: Cluster, engine: type[WatchfulEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine, "load", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        cluster.load("one", (FIRST,)).result(10)
+    until(lambda: cluster.state("one") is None)
+    assert cluster.world.reserved_bytes(FIRST) == 0
+
+
 def test_when_a_follower_dies_the_leader_frees_the_replica(cluster: Cluster, redis: Redis) -> None:
     cluster.load("pair", (FIRST, SECOND)).result(10)
     cluster.world.silence(SECOND)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.demo_checkpoints import make_tiny
-from sllm_tasks.engines.base import Engine, EngineLimits, EnginePrefilled, EngineRequest, EngineToken
+from sllm_tasks.engines.base import Engine, EngineFailure, EngineLimits, EnginePrefilled, EngineRequest, EngineToken
 from sllm_tasks.engines.exact import ExactEngine
 from sllm_tasks.engines.instant import InstantEngine
 from sllm_tasks.engines.steploop import StepLoopEngine
@@ -102,3 +102,20 @@ def test_a_forgotten_job_gives_its_room_back(engine: Engine) -> None:
         read(engine, job(0))
         engine.abort("a")
     assert len(decoded(engine, job(0))) == PARAMS.max_tokens
+
+
+def test_a_job_that_is_refused_after_a_part_of_it_was_read_leaves_its_place_to_others(engine: Engine) -> None:
+    if isinstance(engine, InstantEngine):
+        # It has no places.
+        return
+    whole = decoded(engine, job(0))
+    for number in range(LIMITS.max_jobs):
+        engine.prefill(job(0, job_id=f"read-{number}"))
+        # A part of its prompt.
+        engine.poll()
+        engine.prefill(job(20, (*whole, 1), job_id=f"read-{number}"))
+        events = engine.poll()
+        assert [type(event) for event in events] == [EngineFailure]
+    engine.submit(job(0, job_id="b"))
+    events = [event for _ in range(200) for event in engine.poll()]
+    assert tuple(event.token_id for event in events if isinstance(event, EngineToken)) == whole
