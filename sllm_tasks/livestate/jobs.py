@@ -36,6 +36,14 @@ class Verdict(StrEnum):
     STALE = "stale"
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Tokens that were written before are missing: a restart of the server lost them."""
+
+    #: Those that are there; write again from here on.
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """What became of a new live record: reserved on a warm gpu, or left to the router (`gpu` is None)."""
@@ -227,7 +235,7 @@ class JobStore:
             args: list[str | int] = [*_fence(claim), phase.value]
             return Verdict(text(self._scripts["set_phase"](args=args)))
 
-    def append(self, step: Sequence[Append]) -> list[Verdict]:
+    def append(self, step: Sequence[Append]) -> list[Verdict | Gap]:
         """Write the tokens of one decode step in one round trip; repeating a call does no harm."""
         args: list[str | int] = []
         for append in step:
@@ -235,7 +243,8 @@ class JobStore:
             args += [append.job_id, append.attempt, append.epoch, append.tokens[0].index, len(tokens), *tokens]
         with translated():
             # One call for all of them: a command of its own for each takes twice the CPU, here and in the server.
-            return [Verdict(text(answer)) for answer in self._scripts["append_tokens"](args=args)]
+            answers = self._scripts["append_tokens"](args=args)
+        return [Gap(answer) if isinstance(answer, int) else Verdict(text(answer)) for answer in answers]
 
     def finish(self, claim: Claim, outcome: Outcome) -> Verdict:
         """Report the end of a job that is ours; the ledger decides whether it counts."""

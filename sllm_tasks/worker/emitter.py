@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 
 from sllm_tasks.errors import UnavailableError
+from sllm_tasks.jobs import TokenRecord
 from sllm_tasks.livestate import LiveState
-from sllm_tasks.livestate.jobs import Append, Verdict
+from sllm_tasks.livestate.jobs import Append, Gap, Verdict
 from sllm_tasks.threads import ServiceThread
 from sllm_tasks.worker.runs import JobRun, Stop
 
@@ -58,15 +59,13 @@ class Emitter:
     def _write(self, runs: list[JobRun], stopping: threading.Event) -> None:
         # `ended` is read first: both are set after the last token, so nothing can follow what is written here.
         ended = [run for run in runs if run.outcome is not None or run.has_left_engine]
-        fresh = [(run, tuple(run.tokens[run.num_written :])) for run in runs if run.stop is not Stop.LOST]
-        fresh = [(run, tokens) for run, tokens in fresh if tokens]
-        while fresh:
+        while fresh := _fresh(runs):
             step = [
                 Append(job_id=run.job_id, attempt=run.claim.attempt, epoch=run.claim.epoch, tokens=tokens)
                 for run, tokens in fresh
             ]
             try:
-                verdicts = self._live.jobs.append(step)
+                answers = self._live.jobs.append(step)
             except UnavailableError as error:
                 logger.warning("tokens of %d jobs wait: %s", len(fresh), error)
                 if stopping.is_set():
@@ -76,12 +75,27 @@ class Emitter:
                     break
                 time.sleep(_RETRY_S)
                 continue
-            for (run, tokens), verdict in zip(fresh, verdicts, strict=True):
-                run.num_written += len(tokens)
-                if verdict is Verdict.STALE:
-                    run.request_stop(Stop.LOST)
-                elif verdict is Verdict.CANCEL:
-                    run.request_stop(Stop.CANCEL)
-            break
+            for (run, tokens), answer in zip(fresh, answers, strict=True):
+                _note(run, len(tokens), answer)
+            runs = [run for (run, _), answer in zip(fresh, answers, strict=True) if isinstance(answer, Gap)]
         for run in ended:
             run.finished.set()
+
+
+def _fresh(runs: Sequence[JobRun]) -> list[tuple[JobRun, tuple[TokenRecord, ...]]]:
+    """Which tokens of which runs are to be written."""
+    fresh = [(run, tuple(run.tokens[run.num_written :])) for run in runs if run.stop is not Stop.LOST]
+    return [(run, tokens) for run, tokens in fresh if tokens]
+
+
+def _note(run: JobRun, num_tokens: int, answer: Verdict | Gap) -> None:
+    if isinstance(answer, Gap):
+        # The job is still ours, and all its tokens are here.
+        logger.warning("job %s: tokens from %d on were lost and are written again", run.job_id, answer.num_tokens)
+        run.num_written = answer.num_tokens
+        return
+    run.num_written += num_tokens
+    if answer is Verdict.STALE:
+        run.request_stop(Stop.LOST)
+    elif answer is Verdict.CANCEL:
+        run.request_stop(Stop.CANCEL)

@@ -1,7 +1,8 @@
 -- Owners add tokens, those of one decode step at once; tokens whose index is already there are skipped, so a repeated
 -- call does no harm.
 -- ARGV, for each job: job, attempt, epoch, first index, number of tokens, one JSON each.
--- Returns for each job 'ok', 'cancel' (the user wants it stopped) or 'stale' (no longer yours).
+-- Returns for each job 'ok', 'cancel' (the user wants it stopped), 'stale' (no longer yours), or a number: tokens are
+-- missing before these, which a server that was restarted has forgotten; send again from that index.
 local function append(job, attempt, epoch, first, from, to)
   local key = job_key(job)
   local held = redis.call('HMGET', key, 'attempt', 'epoch', 'owner', 'num_tokens', 'status', 'cancel', 'migration')
@@ -10,7 +11,7 @@ local function append(job, attempt, epoch, first, from, to)
     return 'stale'
   end
   local have = tonumber(held[4])
-  if first > have then count('token_gaps'); return 'stale' end
+  if first > have then count('token_gaps'); return have end
   if held[5] == 'starting' then
     local now = now_ms()
     redis.call('HSET', key, 'first_token_ms', now)

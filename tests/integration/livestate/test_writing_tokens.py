@@ -87,10 +87,10 @@ def test_an_append_that_overlaps_adds_only_what_is_new(world: World) -> None:
     assert world.live.jobs.tokens("job_1") == (token(0), token(1), token(2))
 
 
-def test_an_append_that_would_leave_a_gap_is_refused(world: World) -> None:
+def test_an_owner_whose_append_would_leave_a_gap_hears_where_it_begins(world: World) -> None:
     claim = world.running_job()
     world.append(claim, 0)
-    assert world.append(claim, 2) == "stale"
+    assert world.append(claim, 2) == "gap behind 1"
     assert world.live.counters()["token_gaps"] == 1
     assert world.live.jobs.tokens("job_1") == (token(0),)
 

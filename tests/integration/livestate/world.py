@@ -8,7 +8,7 @@ from sllm_tasks.cluster import Gpu, GpuId, ModelInfo, Replica, ReplicaShape, Rep
 from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, Outcome, SamplingParams, StartKind, TokenRecord
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
-from sllm_tasks.livestate.jobs import Append, Claim
+from sllm_tasks.livestate.jobs import Append, Claim, Gap
 from sllm_tasks.livestate.queues import Gates
 from sllm_tasks.livestate.router import Applied, NewReplica
 
@@ -122,10 +122,11 @@ class World:
         return self.claim(job_id, attempt=attempt)
 
     def append(self, claim: Claim, *indexes: int) -> str:
-        """Write tokens for a claim."""
+        """Write tokens for a claim, and say what became of it."""
         tokens = tuple(token(index) for index in indexes)
         step = Append(job_id=claim.spec.job_id, attempt=claim.attempt, epoch=claim.epoch, tokens=tokens)
-        return self.live.jobs.append([step])[0].value
+        answer = self.live.jobs.append([step])[0]
+        return f"gap behind {answer.num_tokens}" if isinstance(answer, Gap) else answer.value
 
     def lead(self, who: str = "router_a") -> int:
         """Become the router's leader, which must work."""

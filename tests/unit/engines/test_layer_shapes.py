@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_a_model_that_looks_into_its_tensors_is_not_known_before_its_load(
     path = make_tiny(tmp_path, "llama")
     forward = LlamaForCausalLM.forward
 
+    @wraps(forward)
     def looks(model: LlamaForCausalLM, *args: Any, **options: Any) -> Any:
         assert next(model.parameters()).sum().item() is not None
         return forward(model, *args, **options)
