@@ -100,7 +100,10 @@ class FleetStore:
         return [GpuId.parse(text(name)) for name in names]
 
     def set_gpu_state(self, gpu: GpuId, state: GpuState) -> bool:
-        """Drain a gpu or take it back; False when nobody knows it."""
+        """Say, as its worker, that a gpu drains because the worker leaves, or takes work; False when nobody knows it.
+
+        Operators drain by `DrainStore`, which does not take back a gpu whose worker leaves.
+        """
         with translated():
             return bool(self._scripts["set_gpu_state"](args=[str(gpu), state]))
 

@@ -160,14 +160,20 @@ class GpuWorker:
                 logger.warning("a kind of model could not be rehearsed", exc_info=True)
                 more = False
 
-    def _leave(self) -> None:
-        self._gpu = replace(self._gpu, state=GpuState.DRAINING)
+    def _announce_leaving(self) -> bool:
         try:
+            # Who is not known will say so when it registers.
             self._services.live.fleet.set_gpu_state(self._gpu.id, GpuState.DRAINING)
         except UnavailableError as error:
             logger.warning("draining unannounced: %s", error)
+            return False
+        return True
+
+    def _leave(self) -> None:
+        self._gpu = replace(self._gpu, state=GpuState.DRAINING)
         deadline_s = time.monotonic() + self._settings.grace_s
+        is_announced = self._announce_leaving()
         while time.monotonic() < deadline_s and not self._runs.wait_until_empty(0.1):
-            pass
+            is_announced = is_announced or self._announce_leaving()
         for run in self._runs.all():
             self.hand_over(run.job_id)

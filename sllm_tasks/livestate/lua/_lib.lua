@@ -191,6 +191,12 @@ local function is_drained(gpu)
   return (d[1] or d[2]) and true or false
 end
 
+-- A worker that leaves drains its gpu for good, whatever operators drain and take back meanwhile.
+local function note_leaving(gpu, state)
+  if state == 'draining' then redis.call('HSET', gpu_key(gpu), 'leaving', 1)
+  else redis.call('HDEL', gpu_key(gpu), 'leaving') end
+end
+
 -- What has memory on a gpu that takes no more work gets no more jobs, also where another gpu leads it.
 local function set_gpu_state(gpu, state)
   redis.call('HSET', gpu_key(gpu), 'state', state)

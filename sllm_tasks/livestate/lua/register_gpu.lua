@@ -7,6 +7,7 @@ local gpu, worker, life_ms = ARGV[1], ARGV[2], tonumber(ARGV[5])
 local lost = reap_gpu(gpu)
 redis.call('HSET', gpu_key(gpu), 'worker_id', worker, 'device', ARGV[3], 'capacity_bytes', ARGV[4],
   'reserved_bytes', 0, 'state', is_drained(gpu) and 'draining' or ARGV[6], 'stats', '{}')
+note_leaving(gpu, ARGV[6])
 redis.call('ZADD', P .. 'gpus', now_ms() + life_ms, gpu)
 for i = 7, #ARGV, 11 do
   local id, gpus = ARGV[i], ARGV[i + 7]

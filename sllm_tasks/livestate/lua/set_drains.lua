@@ -13,5 +13,6 @@ for _, gpu in ipairs(gpus) do
   local state = redis.call('HGET', gpu_key(gpu), 'state')
   if is_drained(gpu) and state == 'up' then set_gpu_state(gpu, 'draining') end
   -- A gpu whose worker leaves drains by itself and goes on doing so.
-  if was_drained[gpu] and not is_drained(gpu) and state == 'draining' then set_gpu_state(gpu, 'up') end
+  local leaves = redis.call('HEXISTS', gpu_key(gpu), 'leaving') == 1
+  if was_drained[gpu] and not is_drained(gpu) and state == 'draining' and not leaves then set_gpu_state(gpu, 'up') end
 end

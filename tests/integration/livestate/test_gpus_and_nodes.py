@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from sllm_tasks.cluster import GpuState, NodeInfo, ReplicaState
+from sllm_tasks.cluster import Gpu, GpuState, NodeInfo, ReplicaState
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate.jobs import Verdict
 from sllm_tasks.livestate.router import Applied, NewReplica
@@ -140,6 +140,28 @@ def test_draining_is_told_by_the_record_and_needs_a_gpu_that_exists(world: World
     gpu = world.live.fleet.gpu(GPU)
     assert gpu is not None
     assert gpu.state is GpuState.DRAINING
+
+
+def test_a_gpu_whose_worker_leaves_is_not_taken_back_by_an_operator(world: World) -> None:
+    def take_back() -> GpuState:
+        for names in ([str(GPU)], []):
+            world.live.drains.set(names, world.live.drains.look().version)
+        gpu = world.live.fleet.gpu(GPU)
+        assert gpu is not None
+        return gpu.state
+
+    world.add_gpu()
+    assert take_back() is GpuState.UP
+    world.live.fleet.set_gpu_state(GPU, GpuState.DRAINING)
+    assert take_back() is GpuState.DRAINING
+    # Its next worker is another matter.
+    world.add_gpu(GPU, "worker_b")
+    assert take_back() is GpuState.UP
+    # One that the live state has forgotten says what it does when it registers.
+    world.live.fleet.register_gpu(
+        Gpu(id=GPU, worker_id="worker_c", device="cpu", capacity_bytes=1, state=GpuState.DRAINING)
+    )
+    assert take_back() is GpuState.DRAINING
 
 
 def test_a_loaded_replica_takes_jobs_once_its_worker_says_so(world: World) -> None:
