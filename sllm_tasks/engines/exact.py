@@ -24,6 +24,7 @@ from sllm_tasks.engines.rows.arithmetic import Sizes
 from sllm_tasks.engines.rows.batch import RowBatch, num_slots
 from sllm_tasks.engines.rows.model import RowModel, RowsUnsupportedError
 from sllm_tasks.engines.rows.probe import probe, probe_ids, reference_logits
+from sllm_tasks.engines.rows.windows import check_windows
 from sllm_tasks.engines.steploop import StepLoopEngine
 from sllm_tasks.jobs import EqualityClass, Exactness
 
@@ -74,6 +75,7 @@ def _try(loaded: LoadedModel, limits: EngineLimits) -> _Trial:
     rows = _rows(loaded, limits, {})
     try:
         digest = probe(rows, token_ids, reference)
+        check_windows(loaded.model, rows.cache.windows, limits.context)
         return _Trial(f"{describe(loaded.model)}, trial {digest}", dict(rows.sizes), rows.cache.shapes)
     except MODEL_ERRORS as error:
         if is_out_of_memory(error):

@@ -56,6 +56,7 @@ def row_attention(  # noqa: PLR0913 - as transformers calls it
         )
         result[index] = attended.view(num_heads, -1)
     row_cache.num_attended += 1
+    row_cache.windows[cast("int", module.layer_idx)] = sliding_window
     return result.unsqueeze(0), None
 
 

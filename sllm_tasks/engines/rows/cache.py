@@ -95,6 +95,8 @@ class RowCache(Cache):
         self.places = (torch.empty(0), torch.empty(0))
         #: Layers whose attention has read this cache since the last `expect`.
         self.num_attended = 0
+        #: How far back the attention of each layer was told to look; None: to the first token.
+        self.windows: dict[int, int | None] = {}
 
     def allocate(self, shapes: Sequence[LayerShape]) -> None:
         """Make all layers, of a model whose shapes are known; raises RuntimeError, as torch does without memory."""
