@@ -100,6 +100,4 @@ def load_time(view: ClusterView, node: str, model: ModelInfo, estimates: Estimat
     queued_bytes = sum(
         load.remaining_bytes for load in view.loads.get(node, ()) if load.tier is tier and tier is not Tier.DRAM
     )
-    # From DRAM each gpu gets its part over its own lanes.
-    num_bytes = model.checkpoint_bytes // model.num_gpus if tier is Tier.DRAM else model.checkpoint_bytes
-    return estimates.loading(node, tier, num_bytes, queued_bytes=queued_bytes)
+    return estimates.loading(node, tier, model.bytes_through(tier), queued_bytes=queued_bytes)
