@@ -33,12 +33,20 @@ class Place:
 
 
 def warm(view: ClusterView, job: WaitingJob) -> Order | None:
-    """The replica with room that has the fewest jobs, ready ones first."""
+    """The replica with room that has the fewest jobs, loaded ones first."""
     replicas = [replica for replica in view.replicas_of(job.model) if replica.has_room]
     best = min(replicas, key=lambda each: (each.state is not ReplicaState.READY, each.num_jobs, each.id), default=None)
     if best is None:
         return None
-    return order(Assignment(path=AssignmentPath.WARM, replica_id=best.id))
+    return order(Assignment(path=_path_to(view, best), replica_id=best.id))
+
+
+def _path_to(view: ClusterView, replica: Replica) -> AssignmentPath:
+    """The word for a start on a replica that is there: who joins a load waits for it."""
+    for load in view.loads.get(replica.leader.node, ()):
+        if load.replica_id == replica.id:
+            return _PATHS[load.tier]
+    return AssignmentPath.WARM
 
 
 def wait(reason: str) -> Order:

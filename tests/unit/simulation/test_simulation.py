@@ -22,6 +22,7 @@ from sllm_tasks.simulation.placement import Placement, place
 from sllm_tasks.simulation.policies.ours import Ours
 from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
 from sllm_tasks.simulation.presets import cells_of, paper_scenario
+from sllm_tasks.simulation.results import Samples
 from sllm_tasks.simulation.run import Simulation
 from sllm_tasks.simulation.scenario import NodeFailure
 from sllm_tasks.simulation.system import Order
@@ -204,6 +205,13 @@ def test_no_gpu_is_over_its_memory_and_every_job_ends(
 def test_loads_of_one_checkpoint_on_one_node_share_a_read() -> None:
     scenario = scene(request(0.0), request(0.0), nodes=(node("node0", num_gpus=2),))
     assert [job.startup_s for job in play(scenario, "serverlessllm").jobs] == pytest.approx([_SSD_S, _SSD_S], abs=0.01)
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_who_joins_a_load_has_started_as_cold_as_who_began_it(system: str) -> None:
+    run = play(scene(request(0.0), request(1.0), max_jobs=2), system)
+    assert run.jobs[0].path == run.jobs[1].path == ("load_ssd" if system_of(system).has_store else "load_remote")
+    assert Samples.of(run).num_cold == 2
 
 
 def test_a_gpu_loads_one_replica_after_another() -> None:
