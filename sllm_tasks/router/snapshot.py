@@ -158,12 +158,11 @@ class Snapshot:
         for order in sorted(self._loading.values(), key=lambda order: (order.replica.idle_since_ms, order.replica.id)):
             replica, model = order.replica, self._models.get(order.replica.model)
             tier = Tier.SSD if order.start_kind is None else TIERS.get(order.start_kind, Tier.SSD)
-            whole = model.bytes_through(tier) if model else replica.bytes_per_gpu
             load = LoadUnderWay(
                 replica_id=replica.id,
                 gpus=replica.gpus,
                 tier=tier,
-                remaining_bytes=max(0, whole - order.loaded_bytes),
+                remaining_bytes=_remaining_bytes(order, model, tier),
                 age_s=0.0 if order.noted_ms is None else max(0, now_ms - order.noted_ms) / 1_000,
             )
             found[load.node] = (*found.get(load.node, ()), load)
@@ -172,3 +171,11 @@ class Snapshot:
 
 def _is_loading(order: ReplicaOrder) -> bool:
     return order.replica.state is ReplicaState.LOADING
+
+
+def _remaining_bytes(order: ReplicaOrder, model: ModelInfo | None, tier: Tier) -> int:
+    """What is still to come through that tier, as `ModelInfo.bytes_through` counts it."""
+    whole = model.bytes_through(tier) if model else order.replica.bytes_per_gpu
+    # Noted is what all gpus have together.
+    num_ways = len(order.replica.gpus) if tier is Tier.DRAM else 1
+    return max(0, whole - order.loaded_bytes // num_ways)

@@ -99,7 +99,7 @@ class SimReplica:
     ready_s: float = 0.0
     #: When the prompts will have been read of those who have their turn.
     reading_until_s: float = 0.0
-    #: Of its load.
+    #: Of its load; bytes are those through that tier (`ModelInfo.bytes_through`).
     tier: Tier = Tier.SSD
     remaining_bytes: int = 0
     #: Replicas whose jobs have to leave before its memory is free; empty once it may load.
@@ -107,6 +107,11 @@ class SimReplica:
     #: Its jobs are being moved away, and its memory is promised.
     is_leaving: bool = False
     load_s: float = 0.0
+
+    def find_source(self) -> None:
+        """Note where its bytes are now, and that all of them are to come."""
+        self.tier = self.node.tier_of(self.info.checkpoint)
+        self.remaining_bytes = self.info.bytes_through(self.tier)
 
     @property
     def num_jobs(self) -> int:

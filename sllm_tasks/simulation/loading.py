@@ -29,7 +29,8 @@ class _Load:
         self.followers: list[_Load] = []
 
     def remaining_bytes(self) -> int:
-        return round(sum(max(0.0, transfer.remaining_bytes) for _, transfer in self.transfers))
+        """Of the gpu that has most to come: out of DRAM each has a way of its own."""
+        return round(max(max(0.0, transfer.remaining_bytes) for _, transfer in self.transfers))
 
 
 class Loading:
@@ -49,7 +50,6 @@ class Loading:
 
     def begin(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
         """Load a replica when its gpus have loaded what came before it; `done` is called when it is ready."""
-        replica.tier = replica.node.tier_of(replica.info.checkpoint)
         self._queued[replica.id] = (replica, done)
         self._go_on()
 
@@ -65,7 +65,7 @@ class Loading:
     def _begin(self, replica: SimReplica, done: Callable[[SimReplica], None]) -> None:
         load = self._loads[replica.id] = _Load(replica, done)
         node, checkpoint = replica.node, replica.info.checkpoint
-        replica.tier = node.tier_of(checkpoint)
+        replica.find_source()
         node.dram.touch(checkpoint)
         node.ssd.touch(checkpoint)
         leader = self._reader_of(load)
@@ -149,6 +149,7 @@ class Loading:
         load.transfers = []
         for each in (load, *load.followers):
             each.moved_s = load.moved_s
+            each.replica.remaining_bytes = 0
             each.start_s = max(0.0, self._draw_ratio() * (load.moved_s + self._loader.start_s) - load.moved_s)
             each.timer = self._clock.after(each.start_s, partial(self._end, each))
         load.followers = []
@@ -156,13 +157,12 @@ class Loading:
     def _end(self, load: _Load) -> None:
         replica = load.replica
         del self._loads[replica.id]
-        replica.remaining_bytes = 0
         replica.load_s = load.moved_s + load.start_s
         self._keep(replica, replica.tier)
         fact = LoadFact(
             node=replica.node.name,
             tier=replica.tier,
-            num_bytes=replica.model.checkpoint_bytes,
+            num_bytes=replica.info.bytes_through(replica.tier),
             seconds=replica.load_s,
         )
         self._learn(fact)

@@ -230,8 +230,8 @@ class Simulation:
             gpus=gpus,
             created_s=self._clock.now_s,
             idle_since_s=self._clock.now_s,
-            remaining_bytes=self._models[name].checkpoint_bytes,
         )
+        replica.find_source()
         self.fleet.replicas[replica.id] = replica
         return replica
 

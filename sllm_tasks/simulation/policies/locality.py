@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from sllm_tasks.cluster import Replica, ReplicaState
@@ -85,27 +84,34 @@ class Locality:
         return ()
 
     def _putting_out(self, view: ClusterView, node: str, job: WaitingJob, estimates: Estimates) -> Iterable[_Option]:
-        """Free a node's gpus of the running jobs that leave soonest; at most one option, as gpus are alike."""
+        """Free gpus of a node of the running jobs that leave soonest; at most one option, as gpus are alike."""
         model = view.model_of(job)
-        leaving = list(islice(self._cheapest(view, node, estimates), model.num_gpus))
-        gpus = tuple(gpu for each in leaving for gpu in each.victim.gpus)[: model.num_gpus]
-        if len(gpus) < model.num_gpus:
+        free, idle = whole_gpus.free_and_idle(view, node)
+        num_there = len(free) + sum(len(replica.gpus) for replica in idle)
+        leaving = _enough(self._cheapest(view, node, estimates), model.num_gpus - num_there)
+        free += (gpu for each in leaving for gpu in each.victim.gpus)
+        place = whole_gpus.place_of(free, idle, model.num_gpus)
+        if place is None:
             return
         start = whole_gpus.load_time(view, node, model, estimates)
         start += estimates.first_token(job.model, job.prompt_tokens)
         if self._kills:
-            assignment = Assignment(path=whole_gpus.load_path(view, Place(gpus=gpus), model), gpus=gpus)
+            assignment = Assignment(
+                path=whole_gpus.load_path(view, place, model), gpus=place.gpus, victims=place.victims
+            )
             yield _Option(start=start, assignment=assignment, preempted=tuple(each.victim.id for each in leaving))
             return
         # They leave one after another in the paper's dynamic program: their times add.
         for each in leaving:
             start += each.takes
         moves = tuple(move for each in leaving for move in each.moves())
-        yield _Option(start=start, assignment=Assignment(path=AssignmentPath.MIGRATE, gpus=gpus, moves=moves))
+        assignment = Assignment(path=AssignmentPath.MIGRATE, gpus=place.gpus, victims=place.victims, moves=moves)
+        yield _Option(start=start, assignment=assignment)
 
     def _cheapest(self, view: ClusterView, node: str, estimates: Estimates) -> Iterable[_Leaving]:
         """Victims on a node, the one that is gone first before the others; no two are sent to the same node."""
-        taken: set[str] = set()
+        # Nobody stays on this one: its free gpus are wanted as well.
+        taken = {node}
         busy = {replica.id: replica for gpu in view.nodes[node].gpus for replica in view.replicas.on_gpu(gpu)}
         victims = [replica for replica in busy.values() if _can_leave(view, replica)]
         while victims:
@@ -131,6 +137,22 @@ class Locality:
             for num_tokens in tokens:
                 takes += estimates.migration(model.name, len(jobs), num_tokens)
             yield _Leaving(victim=victim, jobs=jobs, target=target, takes=takes)
+
+
+def _enough(ways: Iterable[_Leaving], num_gpus: int) -> list[_Leaving]:
+    """The first of those that leave whose gpus are enough, without those that a later one makes superfluous."""
+    chosen: list[_Leaving] = []
+    missing = num_gpus
+    for each in ways:
+        if missing <= 0:
+            break
+        chosen.append(each)
+        missing -= len(each.victim.gpus)
+    for each in chosen[::-1]:
+        if missing + len(each.victim.gpus) <= 0:
+            chosen.remove(each)
+            missing += len(each.victim.gpus)
+    return chosen
 
 
 def _can_leave(view: ClusterView, replica: Replica) -> bool:

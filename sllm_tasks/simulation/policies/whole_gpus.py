@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sllm_tasks.cluster import GpuId, ModelInfo, Replica, ReplicaState, Tier
@@ -32,12 +33,20 @@ class Place:
 
 
 def warm(view: ClusterView, job: WaitingJob) -> Order | None:
-    """The replica with room that has the fewest jobs, ready ones first."""
+    """The replica with room that has the fewest jobs, loaded ones first."""
     replicas = [replica for replica in view.replicas_of(job.model) if replica.has_room]
     best = min(replicas, key=lambda each: (each.state is not ReplicaState.READY, each.num_jobs, each.id), default=None)
     if best is None:
         return None
-    return order(Assignment(path=AssignmentPath.WARM, replica_id=best.id))
+    return order(Assignment(path=_path_to(view, best), replica_id=best.id))
+
+
+def _path_to(view: ClusterView, replica: Replica) -> AssignmentPath:
+    """The word for a start on a replica that is there: who joins a load waits for it."""
+    for load in view.loads.get(replica.leader.node, ()):
+        if load.replica_id == replica.id:
+            return _PATHS[load.tier]
+    return AssignmentPath.WARM
 
 
 def wait(reason: str) -> Order:
@@ -52,21 +61,32 @@ def order(assignment: Assignment, preempted: tuple[str, ...] = ()) -> Order:
 
 def places(view: ClusterView, model: ModelInfo) -> list[Place]:
     """One place on each node that has one, made of free gpus, and of idle replicas' where those are not enough."""
-    found = []
-    for name in view.nodes:
-        free, idle = _free_and_idle(view, name)
-        if len(free) >= model.num_gpus:
-            found.append(Place(gpus=tuple(free[: model.num_gpus])))
-            continue
-        gpus, victims = list(free), dict[str, None]()
-        for replica in sorted(idle, key=lambda each: (each.idle_since_ms, each.id)):
-            if len(gpus) >= model.num_gpus:
-                break
-            gpus += [gpu for gpu in replica.gpus if gpu not in gpus]
-            victims[replica.id] = None
-        if len(gpus) >= model.num_gpus:
-            found.append(Place(gpus=tuple(gpus[: model.num_gpus]), victims=tuple(victims)))
-    return found
+    found = (place_of(*free_and_idle(view, name), model.num_gpus) for name in view.nodes)
+    return [place for place in found if place is not None]
+
+
+def place_of(free: Sequence[GpuId], idle: Iterable[Replica], num_gpus: int) -> Place | None:
+    """A place on one node: free gpus, and those of idle replicas where they are too few; None if all are."""
+    gpus, victims = list(free), list[str]()
+    for replica in sorted(idle, key=lambda each: (each.idle_since_ms, each.id)):
+        if len(gpus) >= num_gpus:
+            break
+        gpus += replica.gpus
+        victims.append(replica.id)
+    return Place(gpus=tuple(gpus[:num_gpus]), victims=tuple(victims)) if len(gpus) >= num_gpus else None
+
+
+def free_and_idle(view: ClusterView, node: str) -> tuple[list[GpuId], list[Replica]]:
+    """Gpus of a node that hold nothing, and the replicas on its others that nobody uses."""
+    free: list[GpuId] = []
+    idle: dict[str, Replica] = {}
+    for gpu in view.nodes[node].gpus:
+        held = view.replicas.on_gpu(gpu)
+        if not held:
+            free.append(gpu)
+        elif all(replica.state is ReplicaState.READY and not replica.num_jobs for replica in held):
+            idle |= {replica.id: replica for replica in held}
+    return free, list(idle.values())
 
 
 def load_path(view: ClusterView, place: Place, model: ModelInfo) -> AssignmentPath:
@@ -88,18 +108,4 @@ def load_time(view: ClusterView, node: str, model: ModelInfo, estimates: Estimat
     queued_bytes = sum(
         load.remaining_bytes for load in view.loads.get(node, ()) if load.tier is tier and tier is not Tier.DRAM
     )
-    # From DRAM each gpu gets its part over its own lanes.
-    num_bytes = model.checkpoint_bytes // model.num_gpus if tier is Tier.DRAM else model.checkpoint_bytes
-    return estimates.loading(node, tier, num_bytes, queued_bytes=queued_bytes)
-
-
-def _free_and_idle(view: ClusterView, node: str) -> tuple[list[GpuId], list[Replica]]:
-    free: list[GpuId] = []
-    idle: dict[str, Replica] = {}
-    for gpu in view.nodes[node].gpus:
-        held = view.replicas.on_gpu(gpu)
-        if not held:
-            free.append(gpu)
-        elif all(replica.state is ReplicaState.READY and not replica.num_jobs for replica in held):
-            idle |= {replica.id: replica for replica in held}
-    return free, list(idle.values())
+    return estimates.loading(node, tier, model.bytes_through(tier), queued_bytes=queued_bytes)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from sllm_tasks.cluster import NodeInfo, Tier
+from sllm_tasks.cluster import GpuId, NodeInfo, Tier
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
@@ -21,7 +22,7 @@ from sllm_tasks.ledger.jobs import NewJob, get_job, insert_job
 from sllm_tasks.ledger.keys import ensure_tenant
 from sllm_tasks.ledger.loads import MeasuredLoad, add_loads
 from sllm_tasks.ledger.pages import PageRequest
-from sllm_tasks.ledger.tables import DecisionRow
+from sllm_tasks.ledger.tables import DecisionRow, ModelRow
 from sllm_tasks.livestate.fleet import LoadState
 from sllm_tasks.policy.view import WaitingJob
 from sllm_tasks.router.misfits import Misfits
@@ -178,6 +179,25 @@ def test_a_load_under_way_is_seen_with_what_is_left_of_it(routed: RouterWorld) -
     assert load.remaining_bytes == 0
     routed.live.fleet.replica_ready(load.replica_id)
     assert snapshot.view().loads == {}
+
+
+def test_what_is_left_of_a_load_out_of_memory_is_what_one_of_its_gpus_lacks(routed: RouterWorld) -> None:
+    with routed.ledger.transaction() as session:
+        session.execute(update(ModelRow).values(num_gpus=2, weights_bytes=100))
+    for index in range(2):
+        routed.world.add_gpu(GpuId(GPU.node, index))
+    node = NodeInfo(name=GPU.node, checkpoints=frozenset({"c"}), in_dram=frozenset({"c"}))
+    routed.live.fleet.beat_node(node, routed.live.now_ms())
+    accept(routed, shape=replace(SHAPE, num_gpus=2))
+    routed.router.run_pass()
+    snapshot = Snapshot(routed.live, routed.ledger)
+    (load,) = snapshot.view().loads[GPU.node]
+    assert (len(load.gpus), load.tier, load.remaining_bytes) == (2, Tier.DRAM, 50)
+    # Half of what all gpus get is half of what each gets.
+    state = LoadState(done_bytes=50, total_bytes=100, bytes_per_s=1, remaining_ms=1)
+    routed.live.fleet.note_load(load.replica_id, state)
+    (load,) = snapshot.view().loads[GPU.node]
+    assert load.remaining_bytes == 25
 
 
 def test_running_jobs_are_read_when_all_replicas_are_full(routed: RouterWorld) -> None:

@@ -10,16 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sllm_tasks.errors import SimulationError, TraceError
+from sllm_tasks.estimators.base import Estimates
+from sllm_tasks.policy.settings import PolicySettings
+from sllm_tasks.policy.view import ClusterView, WaitingJob
 from sllm_tasks.simulation.fleet import SimOutcome
 from sllm_tasks.simulation.hardware import A40, Hardware, NodeHardware, opt_models
 from sllm_tasks.simulation.links import Discipline
 from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.moving import rounds
 from sllm_tasks.simulation.placement import Placement, place
+from sllm_tasks.simulation.policies.ours import Ours
 from sllm_tasks.simulation.policies.registry import SYSTEMS, system_of
 from sllm_tasks.simulation.presets import cells_of, paper_scenario
+from sllm_tasks.simulation.results import Samples
 from sllm_tasks.simulation.run import Simulation
 from sllm_tasks.simulation.scenario import NodeFailure
+from sllm_tasks.simulation.system import Order
 from sllm_tasks.traces.records import Trace
 from tests.unit.simulation.scenes import finished, node, play, request, scene
 
@@ -201,6 +207,13 @@ def test_loads_of_one_checkpoint_on_one_node_share_a_read() -> None:
     assert [job.startup_s for job in play(scenario, "serverlessllm").jobs] == pytest.approx([_SSD_S, _SSD_S], abs=0.01)
 
 
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_who_joins_a_load_has_started_as_cold_as_who_began_it(system: str) -> None:
+    run = play(scene(request(0.0), request(1.0), max_jobs=2), system)
+    assert run.jobs[0].path == run.jobs[1].path == ("load_ssd" if system_of(system).has_store else "load_remote")
+    assert Samples.of(run).num_cold == 2
+
+
 def test_a_gpu_loads_one_replica_after_another() -> None:
     # Both are in DRAM, so that nothing but the gpu is in the way of the second.
     in_dram = {"node0": tuple(f"opt-6.7b-{model:03}" for model in range(2))}
@@ -221,6 +234,32 @@ def test_loads_vary_as_those_did_that_were_measured() -> None:
 def test_dram_is_filled_while_nobody_wants_the_disk() -> None:
     (job,) = play(scene(request(30.0, model=2)), "ours").jobs
     assert job.startup_s == pytest.approx(_DRAM_S, abs=0.01)
+
+
+@pytest.mark.parametrize("system", ["serverlessllm", "ours"])
+def test_a_load_to_two_gpus_out_of_dram_is_predicted_by_what_the_last_one_took(system: str) -> None:
+    requests = [replace(request(at_s), model="opt-30b-000") for at_s in (0.0, 200.0, 400.0)]
+    scenario = scene(*requests, models=opt_models("opt-30b", 1), nodes=(node("node0", num_gpus=2),))
+    *_, last = Simulation(scenario, replace(system_of(system), keep_alive_s=0.0), checked=True).run().jobs
+    assert last.path == "load_dram"
+    assert last.predicted_s == pytest.approx(last.actual_s)
+
+
+def test_what_is_left_of_a_load_out_of_dram_is_what_one_of_its_gpus_lacks() -> None:
+    seen: list[int] = []
+
+    class Watching(Ours):
+        def decide(self, view: ClusterView, job: WaitingJob, estimates: Estimates) -> Order:
+            seen.extend(load.remaining_bytes for loads in view.loads.values() for load in loads)
+            return super().decide(view, job, estimates)
+
+    (model,) = opt_models("opt-30b", 1)
+    # One comes as half of the load is done, one as only the engine has to start.
+    requests = [replace(request(at_s), model=model.name) for at_s in (0.0, 0.6, 1.3)]
+    scenario = scene(*requests, models=(model,), nodes=(node("node0", num_gpus=2),), max_jobs=3)
+    system = replace(system_of("ours"), make_policy=lambda _: Watching(PolicySettings()))
+    Simulation(replace(scenario, in_dram={"node0": (model.name,)}), system, checked=True).run()
+    assert seen == [model.checkpoint_bytes // 2 - 15_000_000_000, 0]
 
 
 def test_every_model_has_a_copy_and_the_popular_have_more() -> None:
