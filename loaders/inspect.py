@@ -16,6 +16,7 @@ from loaders.architecture import (
     read_config,
     text_config,
 )
+from loaders.decodable import check_decodable
 from loaders.directory import (
     CHAT_TEMPLATE,
     CONFIG,
@@ -81,6 +82,7 @@ def _summarise(directory: CheckpointDirectory, tensors: Mapping[str, StoredTenso
     files = _read_files(directory)
     dtype = dominant_dtype(tensors)
     model = check_tensors(config, tensors, dtype)
+    check_decodable(model)
     return CheckpointSummary(
         architecture=architecture,
         dtype=str(dtype).removeprefix("torch."),

@@ -39,8 +39,6 @@ class LayerShape:
 
 def shapes_of(model: PreTrainedModel) -> tuple[LayerShape, ...]:
     """Run two tokens, and see what is kept of them; raises ModelUnusableError unless that is keys and values alone."""
-    if model._is_stateful:  # noqa: SLF001 - how transformers marks them, for lack of a public name
-        raise _not_supported(model, "it keeps a recurrent state")
     cache = DynamicCache()
     try:
         PromptReader(model).read(cache, [0, 0])

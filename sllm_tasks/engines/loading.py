@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from loaders import checkpoint
 from loaders.architecture import max_context
+from loaders.decodable import check_decodable
 from loaders.emptying import empty_model
 from loaders.errors import (
     CheckpointCorruptError,
@@ -27,7 +28,6 @@ from loaders.errors import (
 )
 from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
 from sllm_tasks.engines.fixed_rope import fix_rope
-from sllm_tasks.engines.row_positions import check_positions
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError, StaleError
 
 _ERROR_CODES: dict[type[LoaderError], ErrorCode] = {
@@ -69,7 +69,7 @@ def load_model(
     try:
         with loader_errors(), load(path, with_model=True) as loaded, _emptied_on_error(loaded.model()) as model:
             _check_context(model, limits)
-            check_positions(model)
+            check_decodable(model)
             fix_rope(model, limits.context)
             eos_token_ids, content_key = loaded.model_files.eos_token_ids, loaded.content_key
             return make(LoadedModel(model=model, eos_token_ids=eos_token_ids, content_key=content_key), limits)

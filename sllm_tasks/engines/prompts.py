@@ -15,7 +15,7 @@ class PromptReader:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         accepted = inspect.signature(model.forward).parameters
-        # A few models need no positions (`row_positions`); a few compute all logits of a prompt, wanted or not.
+        # A few models need no positions (`loaders.decodable`); a few compute all logits of a prompt, wanted or not.
         self._takes_position_ids = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
         # The slice that models make of the last logits has strides with which torch 2.13 copies all of a bf16 output

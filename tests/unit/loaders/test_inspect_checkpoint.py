@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconConfig, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    FalconConfig,
+    MambaConfig,
+    PreTrainedConfig,
+    RoFormerConfig,
+)
 
 from loaders.errors import (
     CheckpointCorruptError,
@@ -53,6 +60,24 @@ def test_what_a_model_keeps_of_a_token_is_not_guessed_from_its_config(tmp_path: 
     model.save_pretrained(tmp_path)
     layers = model(torch.tensor([[1]]), use_cache=True).past_key_values.layers
     assert inspect(tmp_path).kv_bytes_per_token == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4), "recurrent state"),
+        (RoFormerConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=48, is_decoder=True), "longest job"),
+    ],
+    ids=["mamba", "roformer"],
+)  # fmt: skip
+def test_a_model_that_cannot_be_decoded_in_a_batch_is_refused(
+    tmp_path: Path, config: PreTrainedConfig, why: str
+) -> None:
+    make_tiny(tmp_path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointUnsupportedError, match=why):
+        inspect(tmp_path)
 
 
 def test_a_summary_carries_the_texts_that_the_web_process_needs(tmp_path: Path) -> None:

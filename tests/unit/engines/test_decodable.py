@@ -19,11 +19,12 @@ from transformers import (
     WhisperConfig,
 )
 
+from loaders.decodable import check_decodable
+from loaders.errors import CheckpointUnsupportedError
 from scripts.architectures import write_tiny
 from sllm_tasks.engines.base import EngineLimits
 from sllm_tasks.engines.forward import ForwardModel
 from sllm_tasks.engines.loading import LoadedModel
-from sllm_tasks.engines.row_positions import check_positions
 from sllm_tasks.engines.steploop import StepLoopEngine
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
 
@@ -83,7 +84,7 @@ def test_a_model_that_is_not_refused_decodes_a_job_beside_a_longer_one_as_alone(
     tmp_path: Path, model_type: str
 ) -> None:
     model = tiny(tmp_path, model_type)
-    check_positions(model)
+    check_decodable(model)
     alone = next_logits(model, SHORT)
     torch.testing.assert_close(next_logits(model, LONG, SHORT), alone, atol=1e-3, rtol=1e-3)
     with torch.inference_mode():
@@ -95,8 +96,8 @@ def test_a_model_whose_rows_would_have_other_positions_is_refused(config: PreTra
     model = made(config)
     reference = model(torch.tensor([[*SHORT, 3]])).logits[0, -1]
     assert not torch.allclose(next_logits(model, LONG, SHORT), reference, atol=0.1)
-    with pytest.raises(ModelUnusableError, match="cannot be decoded in a batch"):
-        check_positions(model)
+    with pytest.raises(CheckpointUnsupportedError, match="cannot be decoded token by token in a batch"):
+        check_decodable(model)
 
 
 @pytest.mark.parametrize("model_type", ["trocr", "roformer"])
