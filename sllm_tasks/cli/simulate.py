@@ -18,6 +18,9 @@ from sllm_tasks.simulation.presets import NUM_TRACES, PRESETS, cells_of
 from sllm_tasks.simulation.report import as_json, table, write_json
 from sllm_tasks.simulation.study import run_study
 
+#: Beyond these a machine has neither the memory for the traces of all cells nor for the processes.
+_MAX_SEEDS, _MAX_WORKERS = 1_000, 1_024
+
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -29,10 +32,10 @@ _file = click.Path(path_type=Path, dir_okay=False)
     multiple=True,
     help=f"Of {', '.join(SYSTEMS)}; repeat it. Those that the preset is about unless given.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), help=f"Traces per cell; {NUM_TRACES} unless given.")
+@click.option("--seeds", type=click.IntRange(1, _MAX_SEEDS), help=f"Traces per cell; {NUM_TRACES} unless given.")
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first trace.")
 @click.option("--quick", is_flag=True, help="Two short traces per cell: for a first look.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are cores unless given.")
+@click.option("--workers", type=click.IntRange(1, _MAX_WORKERS), help="Processes; as many as cores unless given.")
 @click.option("--load-orders", is_flag=True, help="Compare loading orders on one disk instead.")
 @click.option("--json", "json_path", type=_file, help="Write all of it as JSON.")
 @click.option("--html", "html_path", type=_file, help="Write a page with tables and drawings.")

@@ -70,11 +70,12 @@ def generate_(  # noqa: PLR0913, PLR0917 - one argument per option
         group_size=group_size,
     )
     made = generate(recipe)
+    checks = check_fidelity(recipe, made)
     write_trace(made, file)
     note(f"{len(made.requests)} requests in {file}")
     show_list(
         output,
-        [{**asdict(check), "holds": check.holds} for check in check_fidelity(recipe, made)],
+        [{**asdict(check), "holds": check.holds} for check in checks],
         {
             "PROPERTY": lambda row: row["name"],
             "WANTED": lambda row: f"{row['wanted']:.4g}",

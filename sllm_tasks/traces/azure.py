@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sllm_tasks.errors import TraceError
-from sllm_tasks.traces.generate import popularity
-from sllm_tasks.traces.records import Trace, TraceRequest
+from sllm_tasks.traces.generate import check_seed, popularity
+from sllm_tasks.traces.records import Trace, TraceRequest, check_tokens
 
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -19,9 +19,11 @@ def read_azure(path: Path, models: tuple[str, ...], *, zipf: float = 0.9, seed: 
     """Read a file; the trace is of one service, so each request gets one of the models by popularity, drawn by seed.
 
     Raises:
-        TraceError: It is no such file, or a line of it is damaged; the message names the line.
+        TraceError: It is no such file, or a line of it is damaged; the message names the line. Or nothing can be drawn.
 
     """
+    check_seed(seed)
+    shares = popularity(len(models), zipf)
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             rows = list(_rows(path, csv.DictReader(lines)))
@@ -32,7 +34,7 @@ def read_azure(path: Path, models: tuple[str, ...], *, zipf: float = 0.9, seed: 
     rows.sort(key=lambda row: row[0])
     start_s = rows[0][0]
     rng = np.random.default_rng(seed)
-    owners = rng.choice(len(models), size=len(rows), p=popularity(len(models), zipf))
+    owners = rng.choice(len(models), size=len(rows), p=shares)
     requests = tuple(
         TraceRequest(
             arrival_s=time_s - start_s, model=models[owner], input_tokens=input_tokens, output_tokens=output_tokens
@@ -51,7 +53,10 @@ def _rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[float, int, int
         try:
             # Without a zone in the file: only differences of these times are used.
             time_s = datetime.fromisoformat(f"{row['TIMESTAMP']}+00:00").timestamp()
-            rows.append((time_s, int(row["ContextTokens"]), int(row["GeneratedTokens"])))
-        except (TypeError, ValueError) as error:
+            input_tokens, output_tokens = int(row["ContextTokens"]), int(row["GeneratedTokens"])
+            check_tokens("ContextTokens", input_tokens)
+            check_tokens("GeneratedTokens", output_tokens)
+        except (TypeError, ValueError, TraceError) as error:
             raise TraceError(f"{path}: line {reader.line_num}: {error}") from error
+        rows.append((time_s, input_tokens, output_tokens))
     return rows

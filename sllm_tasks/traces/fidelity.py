@@ -110,7 +110,7 @@ def ks(lengths: Floats, shape: LengthShape) -> float:
 
 def _wanted_cv(recipe: Recipe) -> float:
     if recipe.mixed_bursts:
-        return expected_cv(round(recipe.rate_per_s * recipe.duration_s), recipe.cv or 0.0)
+        return expected_cv(round(recipe.num_expected), recipe.cv or 0.0)
     models = [model for model in model_arrivals(recipe) if model.num_requests]
     squares = sum((model.num_requests + 1) * model.expected_cv**2 for model in models)
     return math.sqrt(squares / sum(model.num_requests + 1 for model in models))

@@ -57,7 +57,7 @@ def _request(path: Path, number: int, line: str) -> TraceRequest:
 def _fields(path: Path, number: int, line: str, names: set[str]) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}: line {number} is no JSON: {error}") from error
     if not isinstance(fields, dict) or set(fields) != names:
         raise TraceError(f"{path}: line {number} must have {', '.join(sorted(names))} and nothing else")
@@ -67,4 +67,7 @@ def _fields(path: Path, number: int, line: str, names: set[str]) -> dict[str, An
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TraceError(f"a time is a number of seconds, not {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise TraceError("a time is a number of seconds, not one of hundreds of digits") from error

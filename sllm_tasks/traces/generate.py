@@ -22,6 +22,10 @@ _CV_LOG_SIGMA: Final = 1.2
 _MAX_CV: Final = 15.0
 #: Of mixed bursts, unless given: the paper's.
 _MIXED_CV: Final = 8.0
+#: What fits in memory with room to spare, and what the Gamma distribution can be asked for.
+_MAX_REQUESTS: Final = 10_000_000
+_MAX_DURATION_S: Final = 366 * 86_400.0
+_CV_RANGE: Final = (0.001, 1_000.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +57,30 @@ class Recipe:
     mixed_bursts: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("duration_s", self.duration_s), ("rate_per_s", self.rate_per_s), ("zipf", self.zipf)):
-            if not (math.isfinite(value) and value > 0):
-                raise TraceError(f"{name} is a positive number, not {value!r}")
-        if self.cv is not None and not (math.isfinite(self.cv) and self.cv >= 0):
-            raise TraceError(f"cv is a number that is not negative, not {self.cv!r}")
+        if not 0 < self.duration_s <= _MAX_DURATION_S:
+            raise TraceError(f"duration_s is a positive number up to that of a year, not {self.duration_s!r}")
+        if not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
+            raise TraceError(f"rate_per_s is a positive number, not {self.rate_per_s!r}")
+        if not (math.isfinite(self.num_expected) and 1 <= round(self.num_expected) <= _MAX_REQUESTS):
+            raise TraceError(
+                f"a trace has from 1 to {_MAX_REQUESTS} requests, "
+                f"not rate_per_s {self.rate_per_s:g} times duration_s {self.duration_s:g}"
+            )
+        least_cv, largest_cv = _CV_RANGE
+        if self.cv is not None and self.cv != 0 and not least_cv <= self.cv <= largest_cv:
+            raise TraceError(f"cv is 0, or a number from {least_cv:g} to {largest_cv:g}, not {self.cv!r}")
         if not (0 <= self.swing < 1 and 0 < self.active_share <= 1 and self.sojourn_s > 0 and self.group_size >= 1):
             raise TraceError("swing is below 1, active_share in (0, 1], sojourn_s and group_size are positive")
         if not self.models or len(set(self.models)) != len(self.models):
             raise TraceError("a recipe names at least one model, and each once")
         lengths_of(self.lengths)
+        popularity(len(self.models), self.zipf)
+        check_seed(self.seed)
+
+    @property
+    def num_expected(self) -> float:
+        """Requests, but for rounding."""
+        return self.rate_per_s * self.duration_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +101,7 @@ def model_arrivals(recipe: Recipe) -> tuple[ModelArrivals, ...]:
     """How many requests each model gets, and how bursty they are; the most popular model is drawn too."""
     rng = _generator(recipe, "models")
     shares = popularity(len(recipe.models), recipe.zipf)[rng.permutation(len(recipe.models))]
-    counts = _whole(shares * round(recipe.rate_per_s * recipe.duration_s))
+    counts = _whole(shares * round(recipe.num_expected))
     drawn = np.minimum(_MAX_CV, rng.lognormal(_CV_LOG_MEAN, _CV_LOG_SIGMA, len(recipe.models)))
     drawn[rng.random(len(recipe.models)) < _CLOCKWORK_SHARE] = 0.0
     return tuple(
@@ -93,10 +111,18 @@ def model_arrivals(recipe: Recipe) -> tuple[ModelArrivals, ...]:
 
 
 def popularity(num_models: int, zipf: float) -> Floats:
-    """Shares of all requests by rank, the most popular first."""
+    """Shares of all requests by rank, the most popular first; raises TraceError."""
+    if not (math.isfinite(zipf) and zipf > 0):
+        raise TraceError(f"zipf is a positive number, not {zipf!r}")
     weights = np.arange(1, num_models + 1, dtype=np.float64) ** -zipf
     shares: Floats = weights / weights.sum()
     return shares
+
+
+def check_seed(seed: int) -> None:
+    """Raise TraceError for a seed that nothing can be drawn by."""
+    if seed < 0:
+        raise TraceError(f"seed is a whole number that is not negative, not {seed}")
 
 
 def arrivals(recipe: Recipe) -> tuple[Floats, NDArray[np.int64]]:

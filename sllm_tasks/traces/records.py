@@ -28,10 +28,15 @@ class TraceRequest:
             raise TraceError(f"arrival_s is a number of seconds that is not negative, not {self.arrival_s!r}")
         if not self.model:
             raise TraceError("a request names its model")
-        for name, count in (("input_tokens", self.input_tokens), ("output_tokens", self.output_tokens)):
-            # A file, or a careless caller, may hand over a float, and NaN compares with nothing.
-            if type(count) is not int or not 1 <= count <= _MAX_TOKENS:
-                raise TraceError(f"{name} is a whole number from 1 to {_MAX_TOKENS}, not {count!r}")
+        check_tokens("input_tokens", self.input_tokens)
+        check_tokens("output_tokens", self.output_tokens)
+
+
+def check_tokens(name: str, count: int) -> None:
+    """Raise TraceError for what is no length of a prompt or an answer."""
+    # A file, or a careless caller, may hand over a float, and NaN compares with nothing.
+    if type(count) is not int or not 1 <= count <= _MAX_TOKENS:
+        raise TraceError(f"{name} is a whole number from 1 to {_MAX_TOKENS}, not {count!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,3 +143,11 @@ def test_the_command_plays_the_traces_that_are_asked_for(
         main(["simulate", *options])
     assert sorted({cell.seed for cell in played}) == list(seeds)
     assert len({cell.name for cell in played}) * len(seeds) == len(played)
+
+
+@pytest.mark.parametrize("options", [["--seeds", "1001"], ["--workers", "1025"]])
+def test_more_than_a_machine_holds_is_refused(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sllm_tasks.cli.simulate.run_study", lambda *_, **__: _study())
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--quick", *options])
+    assert ended.value.code == Exit.USAGE

@@ -105,8 +105,23 @@ def test_recipes_that_cannot_be_are_refused() -> None:
     for changes in ({"rate_per_s": 0.0}, {"duration_s": float("nan")}, {"cv": -1.0}, {"models": ()}, {"swing": 1.0}):
         with pytest.raises(TraceError):
             _recipe(**changes)
+    for changes in ({"seed": -1}, {"zipf": float("nan")}, {"cv": 1e-200}, {"cv": 1e200}, {"duration_s": 1e12}):
+        with pytest.raises(TraceError, match=next(iter(changes))):
+            _recipe(**changes)
     with pytest.raises(TraceError, match="lengths"):
         _recipe(lengths="none")
+
+
+@pytest.mark.parametrize("rate_per_s", [1e-308, 0.0001, 1e7, 1e308])
+def test_a_recipe_makes_a_request_at_least_and_no_more_than_memory_holds(rate_per_s: float) -> None:
+    with pytest.raises(TraceError, match="requests"):
+        _recipe(rate_per_s=rate_per_s, duration_s=60.0)
+
+
+def test_a_trace_of_one_request_is_compared_with_its_recipe() -> None:
+    recipe = _recipe(rate_per_s=1.0, duration_s=1.0)
+    assert len(generate(recipe).requests) == 1
+    assert check_fidelity(recipe, generate(recipe))
 
 
 def test_pairs_fit_the_context_and_keep_the_mean() -> None:
@@ -142,9 +157,11 @@ def test_a_trace_comes_back_from_its_file(tmp_path: Path) -> None:
         '{"arrival_s": NaN, "model": "m", "input_tokens": 1, "output_tokens": 1}',
         '{"arrival_s": -1, "model": "m", "input_tokens": 1, "output_tokens": 1}',
         '{"arrival_s": "1", "model": "m", "input_tokens": 1, "output_tokens": 1}',
+        pytest.param(f'{{"arrival_s": {10**400}, "model": "m", "input_tokens": 1, "output_tokens": 1}}', id="digits"),
         '{"arrival_s": 1, "model": "m", "input_tokens": 1}',
         "[]",
         "{",
+        pytest.param("[" * 100_000, id="depth"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
@@ -167,12 +184,30 @@ def test_azure_files_are_read_in_seconds_since_their_first_request(tmp_path: Pat
 
 def test_a_damaged_azure_file_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "azure.csv"
-    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n")
-    with pytest.raises(TraceError, match="line 2"):
-        read_azure(path, ("a",))
+    for line in ("yesterday,1,1", "2023-11-16 18:17:04,0,1", "2023-11-16 18:17:04,1,-1", "2023-11-16 18:17:04,1"):
+        path.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{line}\n")
+        with pytest.raises(TraceError, match="line 2"):
+            read_azure(path, ("a",))
     path.write_text("a,b\n1,2\n")
     with pytest.raises(TraceError, match="columns"):
         read_azure(path, ("a",))
+
+
+def test_an_azure_file_is_given_to_models_by_numbers_that_can_be_drawn_by(tmp_path: Path) -> None:
+    path = tmp_path / "azure.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:04.5,3180,8\n")
+    with pytest.raises(TraceError, match="zipf"):
+        read_azure(path, ("a", "b"), zipf=float("nan"))
+    with pytest.raises(TraceError, match="seed"):
+        read_azure(path, ("a", "b"), seed=-1)
+
+
+@pytest.mark.parametrize("options", [["--rate", "0.0001"], ["--seed", "-1"], ["--cv", "1e-200"]])
+def test_a_trace_that_cannot_be_made_is_refused_before_anything_is_written(tmp_path: Path, options: list[str]) -> None:
+    path = tmp_path / "made.jsonl"
+    done = CliRunner().invoke(trace_command, ["generate", str(path), "--model", "a", "--duration", "60", *options])
+    assert isinstance(done.exception, TraceError)
+    assert not path.exists()
 
 
 def test_the_command_writes_a_trace_and_tells_how_close_it_came(tmp_path: Path) -> None:
