@@ -8,17 +8,19 @@ from datetime import datetime, timedelta
 
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
-from sllm_tasks.ids import first_id
 from sllm_tasks.ledger.database import Database
-from sllm_tasks.ledger.encoding import from_ms, to_ms
+from sllm_tasks.ledger.encoding import from_ms
 from sllm_tasks.ledger.facts import TimedFact, arrival_facts, job_facts, load_facts, migration_facts, start_facts
 
 logger = logging.getLogger(__name__)
 
 #: The ledger is looked at this often.
 _PERIOD_S = 2.0
-#: How much of the past is told at the start: more than any estimator remembers of one model or node.
+#: How much of the past is told at the start: the latest facts of a kind, of all models and nodes together, so that a
+#: model in steady use may leave little of the others'. Jobs that came are the most, and told by model: of the latest so
+#: many of each.
 _PAST, _MAX_FACTS = timedelta(days=7), 2_000
+_MAX_ARRIVALS, _MAX_ARRIVALS_OF_EACH = 20_000, 500
 #: A row may be committed so much later than what it tells happened.
 _LATE = timedelta(seconds=5)
 
@@ -31,7 +33,6 @@ class Learning:
         self._estimates = LearnedEstimates()
         self._read_s = float("-inf")
         self._since: datetime | None = None
-        self._last_job = ""
         # Rows that may be read once more, with the time of each.
         self._told: dict[str, datetime] = {}
 
@@ -52,17 +53,15 @@ class Learning:
 
     def _read(self, now: datetime) -> None:
         since = now - _PAST if self._since is None else self._since - _LATE
-        last_job = self._last_job or first_id("job", to_ms(now - _PAST))
         with self._ledger.reading() as session:
             found = load_facts(session, since=since, limit=_MAX_FACTS)
             found += job_facts(session, since=since, limit=_MAX_FACTS)
             found += migration_facts(session, since=since, limit=_MAX_FACTS)
             found += start_facts(session, since=since, limit=_MAX_FACTS)
-            arrivals = arrival_facts(session, after_id=last_job, limit=_MAX_FACTS)
-        for timed in (*found, *arrivals):
+            found += arrival_facts(session, since=since, limit=_MAX_ARRIVALS, of_each=_MAX_ARRIVALS_OF_EACH)
+        for timed in found:
             self._learn(timed)
         self._since = now
-        self._last_job = arrivals[-1].row_id if arrivals else last_job
         self._told = {key: at for key, at in self._told.items() if at >= now - 2 * _LATE}
 
     def _learn(self, timed: TimedFact) -> None:

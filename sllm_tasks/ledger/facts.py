@@ -28,6 +28,9 @@ _LONGEST_RUN = timedelta(minutes=10)
 #: Jobs that ended so much earlier are looked at as well: their prompts may have been read before the others'. Short,
 #: since each look reads all of them.
 _BESIDE = timedelta(seconds=5)
+#: Ids of jobs are made with the clocks of web hosts, which may be so much behind the cluster's, by which jobs are
+#: submitted: there is no index by that.
+_SKEW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +129,22 @@ def start_facts(session: Session, *, since: datetime, limit: int) -> list[TimedF
     return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 
-def arrival_facts(session: Session, *, after_id: str, limit: int) -> list[TimedFact]:
-    """The jobs that were submitted after one, oldest first; at most `limit`, the latest."""
-    query = select(JobRow.id, JobRow.model, JobRow.created_at).where(JobRow.id > after_id)
-    rows = session.execute(query.order_by(JobRow.id.desc()).limit(limit)).all()
+def arrival_facts(session: Session, *, since: datetime, limit: int, of_each: int) -> list[TimedFact]:
+    """The jobs that were submitted since then, oldest first; of the latest `limit` at most `of_each` of each model."""
+    latest = (
+        select(JobRow.id, JobRow.model, JobRow.created_at)
+        .where(JobRow.id >= first_id("job", to_ms(since - _SKEW)), JobRow.created_at >= since)
+        .order_by(JobRow.id.desc())
+        .limit(limit)
+        .subquery()
+    )
+    number = func.row_number().over(partition_by=latest.c.model, order_by=latest.c.id.desc())
+    numbered = select(latest, number.label("number")).subquery()
     found = []
-    for row in reversed(rows):
+    for row in session.execute(select(numbered).where(numbered.c.number <= of_each)):
         fact = ArrivalFact(model=row.model, at_s=to_ms(row.created_at) / 1000)
         found.append(TimedFact(row_id=row.id, at=row.created_at, fact=fact))
-    return found
+    return sorted(found, key=lambda timed: (timed.at, timed.row_id))
 
 
 def num_jobs_by_model(session: Session, *, since: datetime) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from sllm_tasks.cluster import GpuId, NodeInfo, Tier
 from sllm_tasks.control.ledger_writer import LedgerWriter
 from sllm_tasks.errors import ErrorCode, UnavailableError
 from sllm_tasks.estimators.learned import LearnedEstimates
+from sllm_tasks.ids import first_id
 from sllm_tasks.jobs import JobPhase, JobStatus
 from sllm_tasks.learning import Learning
 from sllm_tasks.ledger.database import Database
@@ -145,6 +146,19 @@ def test_new_measurements_are_learned_once(routed: RouterWorld, monkeypatch: pyt
     learning.follow(routed.live.now_ms())
     # Of 4, 6 and 6 the middle one, as it would not be had the first been told three times.
     assert learning.estimates.loading(GPU.node, Tier.SSD, 10 * _GB).seconds == pytest.approx(6.0)
+
+
+def test_a_host_whose_clock_is_ahead_hides_no_jobs_of_others(
+    routed: RouterWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sllm_tasks.learning._PERIOD_S", 0.0)
+    learning = Learning(routed.ledger)
+    now_ms = routed.live.now_ms()
+    accept(routed, first_id("job", now_ms + 3_600_000))
+    learning.follow(now_ms)
+    accept(routed, first_id("job", now_ms), model="other")
+    learning.follow(now_ms + 100)
+    assert learning.estimates.quiet_s("other", now_ms / 1_000) == pytest.approx(0.0, abs=10.0)
 
 
 def test_ended_jobs_teach_how_long_a_token_takes(routed: RouterWorld) -> None:
