@@ -208,7 +208,7 @@ class EngineLoop:
                 decoding.engine.abort(job_id)
                 del self._decoding[job_id]
                 if run.stop is Stop.CANCEL:
-                    run.cancel(decoding.assembler.finish().text)
+                    run.cancel()
                 elif run.stop is Stop.LOST:
                     run.finished.set()
                 run.has_left_engine = True

@@ -92,7 +92,7 @@ class Executor:
                 # The replica was given up, or the live state is away: the job is not at fault and starts again.
                 logger.warning("job %s starts again: %s", run.job_id, error)
                 run.request_stop(Stop.HAND_OVER)
-                if run.stop is Stop.CANCEL:
+                if run.outcome is None and run.stop is Stop.CANCEL:
                     run.cancel()
             except SllmError as error:
                 run.fail(error.code, str(error))

@@ -108,25 +108,22 @@ class JobRun:
         """The job reached its end."""
         self._end(JobStatus.SUCCEEDED, reason, None)
 
-    def cancel(self, held_back: str = "") -> None:
-        """The job was stopped; its partial text is kept, with what was held back of it for tokens to come.
-
-        A deadline before the first token is no cancellation.
-        """
+    def cancel(self) -> None:
+        """The job was stopped; its partial text is kept. A deadline before the first token is no cancellation."""
         if self.cancel_error is not None and not self.tokens:
             self._end(JobStatus.EXPIRED, None, self.cancel_error)
         else:
-            self._end(JobStatus.CANCELED, FinishReason.CANCELED, self.cancel_error, held_back)
+            self._end(JobStatus.CANCELED, FinishReason.CANCELED, self.cancel_error)
 
     def fail(self, code: ErrorCode, message: str) -> None:
         """The job cannot go on."""
         self._end(JobStatus.FAILED, None, JobError(code=code, message=message))
 
-    def _end(self, status: JobStatus, reason: FinishReason | None, error: JobError | None, held_back: str = "") -> None:
+    def _end(self, status: JobStatus, reason: FinishReason | None, error: JobError | None) -> None:
         spec = self.claim.spec
         self.outcome = Outcome(
             status=status,
-            text="".join(token.text for token in self.tokens) + held_back,
+            text="".join(token.text for token in self.tokens),
             finish_reason=reason,
             usage=Usage(prompt_tokens=len(spec.prompt_ids), completion_tokens=len(self.tokens)),
             error=error,

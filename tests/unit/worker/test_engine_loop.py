@@ -17,7 +17,7 @@ from sllm_tasks.jobs import FinishReason, JobSpec, JobStatus, SamplingParams, St
 from sllm_tasks.livestate.jobs import Claim
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.runs import JobRun, Stop
-from sllm_tasks.worker.text import TextAssembler, TextStep
+from sllm_tasks.worker.text import TextAssembler
 
 _TOKENIZER = Tokenizer(WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
 _LONG = 100_000
@@ -48,14 +48,7 @@ def loop(engine: InstantEngine) -> Iterator[EngineLoop]:
     loop.stop()
 
 
-def submit(
-    loop: EngineLoop,
-    engine: InstantEngine,
-    max_tokens: int,
-    *,
-    deadline_ms: int | None = None,
-    assembler: type[TextAssembler] = TextAssembler,
-) -> JobRun:
+def submit(loop: EngineLoop, engine: InstantEngine, max_tokens: int, *, deadline_ms: int | None = None) -> JobRun:
     params = SamplingParams(max_tokens=max_tokens, seed=1)
     spec = JobSpec(
         job_id="job_1",
@@ -69,7 +62,7 @@ def submit(
     )
     run = JobRun(Claim(spec=spec, attempt=1, epoch=1, replica_id="r", start_kind=StartKind.WARM))
     request = EngineRequest(job_id=spec.job_id, token_ids=spec.prompt_ids, params=params)
-    loop.submit(run, engine, request, assembler(_TOKENIZER, spec.prompt_ids))
+    loop.submit(run, engine, request, TextAssembler(_TOKENIZER, spec.prompt_ids))
     return run
 
 
@@ -97,19 +90,6 @@ def test_a_cancelled_job_keeps_the_tokens_it_has(loop: EngineLoop, engine: Insta
     assert run.outcome.status is JobStatus.CANCELED
     assert run.outcome.usage is not None
     assert run.outcome.usage.completion_tokens == len(run.tokens)
-
-
-def test_a_cancelled_job_keeps_the_text_that_was_held_back_of_it(loop: EngineLoop, engine: InstantEngine) -> None:
-    class HoldingBack(TextAssembler):
-        def finish(self) -> TextStep:
-            return TextStep("held back", stopped=False)
-
-    run = submit(loop, engine, _LONG, assembler=HoldingBack)
-    until(lambda: len(run.tokens) > 3)
-    run.request_stop(Stop.CANCEL)
-    assert run.finished.wait(10)
-    assert run.outcome is not None
-    assert run.outcome.text == "".join(token.text for token in run.tokens) + "held back"
 
 
 def test_a_job_past_its_deadline_is_cancelled(loop: EngineLoop, engine: InstantEngine) -> None:
