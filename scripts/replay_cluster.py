@@ -193,7 +193,7 @@ class ReplayCluster:
         now, since, limit = self.now, self.now - timedelta(hours=1), 10_000
         with self._ledger.reading() as session:
             found = load_facts(session, since=since, limit=limit) + job_facts(session, since=since, limit=limit)
-            arrivals = arrival_facts(session, after_id="", limit=limit)
+            arrivals = arrival_facts(session, since=since, limit=limit, of_each=limit)
         come = [timed.fact for timed in arrivals if isinstance(timed.fact, ArrivalFact)]
         now_s = to_ms(now) / 1_000
         return (*(timed.fact for timed in found), *(replace(fact, at_s=fact.at_s - now_s) for fact in come))
