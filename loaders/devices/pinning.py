@@ -33,7 +33,7 @@ def pin_pool(pool: Pool, device: str, cancel: Cancel | None = None) -> None:
 
 @cache
 def pinned_ring(device: str) -> Mapping:
-    """Memory for chunks on their way to a device, and to others with it: of this process, made once."""
+    """Memory for chunks on their way to a device, and to others that are filled with it; made once, kept for good."""
     mapping = Mapping.anonymous(_RING_CHUNKS * CHUNK_BYTES)
     mapping.populate(0, mapping.num_bytes)
     # Without page-locking copies are slower, and right.

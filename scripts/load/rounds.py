@@ -29,8 +29,8 @@ class State(StrEnum):
     #: The same loader has loaded the same files just before, in another process; memory as found.
     WARM = "warm, loaded before"
     #: The files were read from one end to the other just before, as by cp, into the page cache and, for those who have
-    #: it, into the node's pool; memory as found. The page cache then lies in larger pieces than behind a load that maps
-    #: the files, and whoever maps them next is many times as fast.
+    #: it, into the node's pool; memory as found. Whoever maps the files next is ten times as fast as behind a load that
+    #: mapped them (0.019 and 0.21 s of safetensors for 2.6 GB).
     CACHED = "warm, files read before"
 
 

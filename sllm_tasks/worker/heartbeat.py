@@ -54,8 +54,6 @@ class Heartbeat:
 
     def beat_once(self) -> None:
         """Renew every lease now; raises UnavailableError."""
-        # For all of the process: the thread that decodes asks nobody.
-        self._live.now_ms()
         gpu, runs = self._gpu(), self._runs.all()
         claims = [run.claim for run in runs]
         stats = {"num_jobs": len(runs), "num_replicas": len(self._replicas.loaded())}
@@ -69,6 +67,8 @@ class Heartbeat:
                 self._stop_run(run, Stop.LOST)
             elif verdict is Verdict.CANCEL:
                 self._stop_run(run, Stop.CANCEL)
+        # For all of the process: the thread that decodes asks nobody.
+        self._live.now_ms()
 
     def _register(self) -> None:
         self._live.now_ms()

@@ -104,10 +104,8 @@ def test_a_forgotten_job_gives_its_room_back(engine: Engine) -> None:
     assert len(decoded(engine, job(0))) == PARAMS.max_tokens
 
 
+@pytest.mark.parametrize("engine", [StepLoopEngine, ExactEngine], indirect=True)
 def test_a_job_that_is_refused_after_a_part_of_it_was_read_leaves_its_place_to_others(engine: Engine) -> None:
-    if isinstance(engine, InstantEngine):
-        # It has no places.
-        return
     whole = decoded(engine, job(0))
     for number in range(LIMITS.max_jobs):
         engine.prefill(job(0, job_id=f"read-{number}"))
