@@ -28,6 +28,8 @@ class LiveSpec:
     #: Workers that died while they ran it.
     losses: int
     prompt_tokens: int
+    #: Cluster time in ms at which it began to wait: when it was accepted, or lost its place.
+    waits_since_ms: int
     #: What a router began to empty for it.
     hold: Hold | None
 
@@ -125,19 +127,23 @@ class QueueStore:
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipeline.hmget(f"{PREFIX}job:{job_id}", ("spec", "attempt", "losses", "prompt_tokens", "hold"))
+                pipeline.hmget(
+                    f"{PREFIX}job:{job_id}", ("spec", "attempt", "losses", "prompt_tokens", "waits_since_ms", "hold")
+                )
             answers = pipeline.execute()
         return [
             LiveSpec(
-                spec=codec.decode_spec(spec, b""),
+                spec=(decoded := codec.decode_spec(spec, b"")),
                 attempt=int(attempt),
                 losses=int(losses),
                 prompt_tokens=int(prompt_tokens),
+                # A process of an earlier version may have made it wait.
+                waits_since_ms=int(waits_since_ms or decoded.created_ms),
                 hold=_hold(text(hold)),
             )
             if spec
             else None
-            for spec, attempt, losses, prompt_tokens, hold in answers
+            for spec, attempt, losses, prompt_tokens, waits_since_ms, hold in answers
         ]
 
     def depths(self, models: Sequence[str]) -> list[QueueDepth]:

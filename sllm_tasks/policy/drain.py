@@ -101,7 +101,7 @@ def _has_place(view: ClusterView, replica: Replica, jobs: list[WaitingJob]) -> b
 
 def _gpus_due(view: ClusterView, job: WaitingJob) -> list[Gpu]:
     """Gpus where room may be made for a job; none for one that has not waited long enough, or is not to have more."""
-    if job.model not in view.models or view.now_ms - job.created_ms < TURN_MS:
+    if job.model not in view.models or view.now_ms - job.waits_since_ms < TURN_MS:
         return []
     model = view.model_of(job)
     replicas = view.serving(model)
@@ -163,7 +163,7 @@ def _has_had_its_turn(view: ClusterView, replica: Replica, job: WaitingJob) -> b
     queue = view.queues.get(replica.model, {}).get(job.tenant)
     behind_ms = 0 if queue is None else view.now_ms - queue.oldest_ms
     waits_ms = min(PATIENCE * behind_ms, MAX_WAIT_MS)
-    return view.now_ms - replica.ready_ms >= TURN_MS and view.now_ms - job.created_ms >= waits_ms
+    return view.now_ms - replica.ready_ms >= TURN_MS and view.now_ms - job.waits_since_ms >= waits_ms
 
 
 def _cost(view: ClusterView, replica: Replica) -> float:

@@ -50,7 +50,7 @@ class Turn:
     """A job that is to be decided for now."""
 
     job: WaitingJob
-    #: When the oldest job of its kind was submitted: that one may wait for this one's turn.
+    #: Since when the first job of its kind to do so waits: that one may wait for this one's turn.
     oldest_ms: int
     #: Jobs of its kind that are to be started before it.
     num_ahead: int
@@ -62,14 +62,14 @@ def num_tokens(job: WaitingJob) -> int:
 
 
 def oldest_of_kinds(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
-    """One job of each kind and tenant, as old as the oldest of its kind."""
+    """One job of each kind and tenant, that waits since any of its kind does."""
     oldest_ms: dict[Kind, int] = {}
     found: dict[tuple[Kind, str], WaitingJob] = {}
     for job in jobs:
         kind = Kind.of(job)
-        oldest_ms[kind] = min(job.created_ms, oldest_ms.get(kind, job.created_ms))
+        oldest_ms[kind] = min(job.waits_since_ms, oldest_ms.get(kind, job.waits_since_ms))
         found.setdefault((kind, job.tenant), job)
-    return [replace(job, created_ms=oldest_ms[kind]) for (kind, _), job in found.items()]
+    return [replace(job, waits_since_ms=oldest_ms[kind]) for (kind, _), job in found.items()]
 
 
 def age_key(job: WaitingJob) -> _AgeKey:
@@ -107,7 +107,7 @@ class Turns:
         for key, queue in self._queues.items():
             job_class, tenant, kind = key
             self._keys_of.setdefault(kind, []).append(key)
-            oldest_ms = min(job.created_ms for job in queue)
+            oldest_ms = min(job.waits_since_ms for job in queue)
             self._oldest_ms[kind] = min(oldest_ms, self._oldest_ms.get(kind, oldest_ms))
             self._heads.setdefault((job_class, tenant), []).append((age_key(queue[0]), kind))
         for heads in self._heads.values():

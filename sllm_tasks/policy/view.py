@@ -31,7 +31,11 @@ class WaitingJob:
     checkpoint: str | None = None
     shape: ReplicaShape | None = None
     priority: int = 5
+    #: Cluster time in ms at which it was accepted: its place among its tenant's.
     created_ms: int = 0
+    #: From when on it has waited for a place without having, or being forbidden, one: later than it was accepted if it
+    #: ran, or stood at a limit. 0: nobody knows.
+    waits_since_ms: int = 0
     #: One more dead worker and it ends as poison, so it does not share a gpu with another suspect.
     suspect: bool = False
     prompt_tokens: int = 0
@@ -87,7 +91,7 @@ class Queue:
     """Interactive jobs of a model that wait, those of one tenant."""
 
     num_jobs: int
-    #: When the oldest one was submitted.
+    #: Since when the one that has waited for the longest time has.
     oldest_ms: int
 
 
@@ -98,8 +102,8 @@ def queues_of(jobs: Iterable[WaitingJob]) -> dict[str, dict[str, Queue]]:
         if job.job_class == "batch":
             continue
         of_model = queues.setdefault(job.model, {})
-        before = of_model.get(job.tenant, Queue(0, job.created_ms))
-        of_model[job.tenant] = Queue(before.num_jobs + 1, min(before.oldest_ms, job.created_ms))
+        before = of_model.get(job.tenant, Queue(0, job.waits_since_ms))
+        of_model[job.tenant] = Queue(before.num_jobs + 1, min(before.oldest_ms, job.waits_since_ms))
     return queues
 
 

@@ -53,7 +53,7 @@ def wait_estimate(seconds: float, view_now_ms: int, job: WaitingJob) -> Estimate
     Who has waited for a while will wait as long again, whatever was predicted: otherwise a prediction that is wrong
     would keep a job waiting for good.
     """
-    seconds = max(seconds, (view_now_ms - job.created_ms) / 1000 if job.created_ms else 0.0)
+    seconds = max(seconds, (view_now_ms - job.waits_since_ms) / 1000 if job.waits_since_ms else 0.0)
     return Estimate(seconds=seconds, low_s=seconds * _LOW, high_s=seconds * _HIGH)
 
 

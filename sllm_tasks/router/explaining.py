@@ -42,7 +42,10 @@ class Explainer:
                 view = self._snapshot.view()
             if model not in view.models:
                 raise NotFoundError(f"there is no ready model {model!r}")
-            job = WaitingJob(id="explain", model=model, attempt=1, created_ms=view.now_ms, prompt_tokens=prompt_tokens)
+            job = WaitingJob(
+                id="explain", model=model, attempt=1, created_ms=view.now_ms, waits_since_ms=view.now_ms,
+                prompt_tokens=prompt_tokens,
+            )  # fmt: skip
             view = with_running_jobs(self._live, view, job)
             self._snapshot.learn(view.now_ms)
             decision = explain(view, job, self._snapshot.estimates, LIVE_POLICY)

@@ -103,7 +103,7 @@ class Router:
                 if self._waiting.tell(job, decision.reason):
                     self._report(view, job, found, decision_id)
                 # Not only for as long as this one has waited: others of its kind may have waited for its turn.
-                return self._make_room(view, replace(job, created_ms=turn.oldest_ms))
+                return self._make_room(view, replace(job, waits_since_ms=turn.oldest_ms))
             if decision.path is AssignmentPath.MIGRATE:
                 applied, view_after = self._begin_moves(view, job, found)
             else:

@@ -47,12 +47,18 @@ class WaitingJobs:
         """Read the jobs that are new in the waiting room; raises UnavailableError."""
         self._rules.follow(room)
         if room.gates is None:
-            # The live state is a new one, and so are its counts.
+            # The live state is a new one, and so are its counts, and what it says of jobs that had waited in the old one.
             self._shares = Shares()
+            for job_id in list(self._jobs):
+                self.forget(job_id)
         self._read_new(room)
         may_start = self._rules.may_start(room.running, frozenset(job.tenant for job in self._jobs.values()))
-        self._held = {}
-        startable = [job for job in self._jobs.values() if not self._is_held(job, now_ms, may_start)]
+        held_before, self._held = self._held, {}
+        startable = [
+            self._waiting_since(job, now_ms) if job.id in held_before else job
+            for job in list(self._jobs.values())
+            if not self._is_held(job, now_ms, may_start)
+        ]
         self.queues = queues_of(startable)
         self.claims = startable + [job for job in self._jobs.values() if self._held.get(job.id) == _AT_LIMIT]
         tenants = {job.tenant for job in startable}
@@ -111,6 +117,11 @@ class WaitingJobs:
         # What is too late is not started; the sweeper ends it within a second.
         return job.id in self._held or (job.deadline_ms is not None and job.deadline_ms <= now_ms)
 
+    def _waiting_since(self, job: WaitingJob, now_ms: int) -> WaitingJob:
+        """A job that nothing holds any more: only from now on it waits for a place."""
+        job = self._jobs[job.id] = replace(job, waits_since_ms=now_ms)
+        return job
+
     def _reasons(self, reasons: dict[Kind, str]) -> Iterator[tuple[WaitingJob, str]]:
         for job in self._jobs.values():
             held, told = self._held.get(job.id), self._told.get(job.id)
@@ -130,6 +141,7 @@ class WaitingJobs:
             attempt=found.attempt,
             priority=spec.priority,
             created_ms=spec.created_ms,
+            waits_since_ms=found.waits_since_ms,
             suspect=found.losses > 0 and found.losses >= self._max_attempts - 1,
             prompt_tokens=found.prompt_tokens,
             max_tokens=spec.params.max_tokens,

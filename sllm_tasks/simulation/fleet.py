@@ -57,13 +57,14 @@ class SimJob:
     #: The sum of estimates that the prediction was made of.
     total: Estimate | None = None
 
-    def as_waiting(self, deadline_s: float) -> WaitingJob:
-        """The job as a policy sees it."""
+    def as_waiting(self, now_s: float, deadline_s: float) -> WaitingJob:
+        """The job as a policy sees it when it begins to wait."""
         return WaitingJob(
             id=self.id,
             model=self.request.model,
             attempt=self.attempt,
             created_ms=round(self.created_s * 1_000),
+            waits_since_ms=round(now_s * 1_000),
             prompt_tokens=self.request.input_tokens,
             max_tokens=self.max_tokens,
             deadline_ms=round(deadline_s * 1_000),

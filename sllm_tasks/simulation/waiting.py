@@ -61,7 +61,7 @@ class Waiting:
         started_s = job.started_s if job.started_s is not None else self._clock.now_s
         left_s = self._timeout_s - (started_s - job.created_s) - job.paused_s
         deadline_s = self._clock.now_s + left_s
-        self._jobs[job.id] = (job, job.as_waiting(deadline_s))
+        self._jobs[job.id] = (job, job.as_waiting(self._clock.now_s, deadline_s))
         self._expiries[job.id] = self._clock.at(deadline_s, partial(self._expire, job))
         self.request_pass(job.request.model)
 

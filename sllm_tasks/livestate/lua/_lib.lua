@@ -62,6 +62,7 @@ local function start_waiting(job)
   local h = redis.call('HMGET', job_key(job), 'order', 'model', 'tenant')
   if redis.call('ZADD', P .. 'waiting', h[1], job) == 1 then
     redis.call('ZADD', waiting_key(h[2]), h[1], job)
+    redis.call('HSET', job_key(job), 'waits_since_ms', now_ms())
     redis.call('HINCRBY', P .. 'tenants:waiting', h[3], 1)
   end
   changed('job', job)

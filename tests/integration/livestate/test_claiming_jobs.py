@@ -103,3 +103,12 @@ def test_epochs_grow_even_when_the_live_state_was_lost(world: World) -> None:
     assert after.epoch > before.epoch
     assert world.append(before, 0) == "stale"
     assert world.append(after, 0) == "ok"
+
+
+def test_a_job_that_loses_its_place_waits_from_then_on(world: World) -> None:
+    claim = world.running_job()
+    lost_ms = world.live.now_ms()
+    world.live.jobs.release(claim, "hand_over")
+    (found,) = world.live.queues.specs(["job_1"])
+    assert found is not None
+    assert found.spec.created_ms < lost_ms <= found.waits_since_ms

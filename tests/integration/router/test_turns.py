@@ -25,6 +25,15 @@ def submit(routed: RouterWorld, job_id: str, tenant: str = "flood", **changes: o
     return job_id
 
 
+def has_waited(routed: RouterWorld, job_id: str, since_ms: int = 1) -> None:
+    routed.world.redis.hset(f"sllm:job:{job_id}", "waits_since_ms", since_ms)
+
+
+def oldest_ms(routed: RouterWorld, tenant: str = "flood") -> int:
+    """Since when, by the router, the jobs of a tenant wait for `m`."""
+    return routed.router._waiting.queues["m"][tenant].oldest_ms
+
+
 def test_a_newcomers_job_goes_before_those_of_a_tenant_that_floods(routed: RouterWorld) -> None:
     routed.world.add_gpu(GPU, WORKER, replica_order(slots=2))
     flood = [submit(routed, f"flood_{i:02}") for i in range(50)]
@@ -164,14 +173,57 @@ def test_a_job_that_its_tenant_may_not_run_yet_keeps_a_replica_closed_for_it(rou
     routed.world.running_job("first")
     assert routed.live.router.drain(epoch=routed.world.lead(), replica_id="replica_1")
     routed.world.redis.hset("sllm:replica:replica_1", "ready_ms", now_ms - 600_000)
-    submit(routed, "own", created_ms=now_ms)
-    submit(
-        routed, "other", job_spec().tenant, shape=replace(SHAPE, context=2 * SHAPE.context), created_ms=now_ms - 600_000
-    )
+    submit(routed, "own")
+    submit(routed, "other", job_spec().tenant, shape=replace(SHAPE, context=2 * SHAPE.context))
+    has_waited(routed, "other", now_ms - 600_000)
     routed.router.run_pass()
     order = routed.live.fleet.replica("replica_1")
     assert order is not None
     assert order.replica.state is ReplicaState.DRAINING
+
+
+def test_time_in_which_its_queue_was_paused_is_no_part_of_a_jobs_wait(routed: RouterWorld) -> None:
+    with routed.ledger.transaction() as session:
+        pause_queue(session, "m", by="key", now=datetime.now(UTC))
+    has_waited(routed, submit(routed, "job_1"))
+    routed.router.run_pass()
+    with routed.ledger.transaction() as session:
+        resume_queue(session, "m")
+    routed.live.queues.set_paused("m", paused=False)
+    now_ms = routed.live.now_ms()
+    routed.router.run_pass()
+    since_ms = oldest_ms(routed)
+    assert since_ms >= now_ms
+    routed.router.run_pass()
+    assert oldest_ms(routed) == since_ms
+
+
+def test_time_in_which_its_tenant_ran_all_that_it_may_is_no_part_of_a_jobs_wait(
+    world: World, ledger: Database, live_url: str
+) -> None:
+    routed = RouterWorld(world, ledger, live_url, max_running_jobs=1)
+    routed.world.add_gpu(GPU, WORKER, replica_order(slots=1))
+    for job_id in ("first", "second"):
+        has_waited(routed, submit(routed, job_id))
+    for _ in range(2):
+        routed.router.run_pass()
+    assert routed.placed("first", "second") == ["first"]
+    routed.live.router.drain(epoch=routed.router._epoch(), replica_id="replica_1")
+    routed.live.jobs.finish(routed.world.claim("first"), SUCCEEDED)
+    now_ms = routed.live.now_ms()
+    routed.router.run_pass()
+    assert oldest_ms(routed) >= now_ms
+
+
+def test_a_job_that_comes_back_after_the_live_state_was_lost_is_read_anew(routed: RouterWorld) -> None:
+    has_waited(routed, submit(routed, "job_1"))
+    routed.router.run_pass()
+    assert oldest_ms(routed) == 1
+    routed.world.redis.flushall()
+    routed.world.lead()
+    routed.live.jobs.create(job_spec("job_1", tenant="flood"), attempt=2, fast_path=False)
+    routed.router.run_pass()
+    assert oldest_ms(routed) > 1
 
 
 @pytest.mark.parametrize("num_jobs", [20, 500])

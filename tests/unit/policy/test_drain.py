@@ -137,7 +137,7 @@ def test_a_draining_replica_takes_no_jobs_and_is_the_first_to_be_evicted() -> No
 
 @given(views())
 def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None:
-    job = WaitingJob(id="job_1", model="m", attempt=1, created_ms=view.now_ms - TURN_MS)
+    job = WaitingJob(id="job_1", model="m", attempt=1, waits_since_ms=view.now_ms - TURN_MS)
     if choose(view, job).path is not AssignmentPath.WAIT:
         return
     drained = replicas_to_drain(view, job)
@@ -155,9 +155,9 @@ def test_what_is_drained_takes_jobs_now_and_is_enough(view: ClusterView) -> None
 
 def closed_for(other_ms: int, own_ms: int | None, *, now_ms: int) -> tuple[ClusterView, list[WaitingJob]]:
     """A closed replica of `n`, since when a job of another model waits, and since when one of its own."""
-    jobs = [replace(waiting_job(), created_ms=other_ms)]
+    jobs = [replace(waiting_job(), waits_since_ms=other_ms)]
     if own_ms is not None:
-        jobs.append(replace(waiting_job("n"), id="own", created_ms=own_ms))
+        jobs.append(replace(waiting_job("n"), id="own", waits_since_ms=own_ms))
     view = view_of(busy("closed", state=ReplicaState.DRAINING), now_ms=now_ms)
     return replace(view, queues=queues_of(jobs)), jobs
 
@@ -243,11 +243,11 @@ def test_what_is_opened_would_not_be_closed_at_once(
     view: ClusterView, submitted: list[tuple[str, int, str]], own_ms: int
 ) -> None:
     jobs = [
-        WaitingJob(id=f"job_{number}", model=model, attempt=1, created_ms=created_ms, job_class=job_class)
-        for number, (model, created_ms, job_class) in enumerate(submitted)
+        WaitingJob(id=f"job_{number}", model=model, attempt=1, waits_since_ms=since_ms, job_class=job_class)
+        for number, (model, since_ms, job_class) in enumerate(submitted)
     ]
     for number, replica in enumerate(view.replicas.values()):
-        jobs.append(WaitingJob(id=f"own_{number}", model=replica.model, attempt=1, created_ms=own_ms))
+        jobs.append(WaitingJob(id=f"own_{number}", model=replica.model, attempt=1, waits_since_ms=own_ms))
     # All replicas have served for a turn by then.
     view = replace(view, now_ms=2 * MAX_WAIT_MS, queues=queues_of(jobs))
     opened = replicas_to_open(view, jobs)
@@ -280,7 +280,7 @@ def test_a_job_that_takes_two_gpus_gets_both_of_a_node_emptied() -> None:
 
 
 def test_waiting_jobs_are_counted_by_model_and_tenant_without_those_of_batches() -> None:
-    jobs = [replace(waiting_job(model), created_ms=created_ms) for model, created_ms in (("m", 3), ("n", 2), ("m", 1))]
-    jobs += [replace(waiting_job(), tenant="other", created_ms=5), replace(waiting_job("o"), job_class="batch")]
+    jobs = [replace(waiting_job(model), waits_since_ms=since_ms) for model, since_ms in (("m", 3), ("n", 2), ("m", 1))]
+    jobs += [replace(waiting_job(), tenant="other", waits_since_ms=5), replace(waiting_job("o"), job_class="batch")]
     mine = waiting_job().tenant
     assert queues_of(jobs) == {"m": {mine: Queue(2, 1), "other": Queue(1, 5)}, "n": {mine: Queue(1, 2)}}

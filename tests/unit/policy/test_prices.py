@@ -145,7 +145,7 @@ def test_those_that_come_before_take_the_slots_that_are_free_soon() -> None:
 
 def test_a_wait_that_was_predicted_wrongly_does_not_last() -> None:
     view, _ = full(_A0, 20, 90)
-    job = replace(waiting_job(), prompt_tokens=10, created_ms=1)
+    job = replace(waiting_job(), prompt_tokens=10, waits_since_ms=1)
     assert decide(replace(view, now_ms=5_000), job).choice.path is AssignmentPath.WAIT
     assert decide(replace(view, now_ms=15_000), job).choice.path is AssignmentPath.LOAD_SSD
 
