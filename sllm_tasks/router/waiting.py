@@ -47,7 +47,7 @@ class WaitingJobs:
         """Read the jobs that are new in the waiting room; raises UnavailableError."""
         self._rules.follow(room)
         if room.gates is None:
-            # The live state is a new one, and so are its counts, and what it says of jobs that had waited in the old one.
+            # The live state is a new one: so are its counts, and what it says of jobs that waited in the old one.
             self._shares = Shares()
             for job_id in list(self._jobs):
                 self.forget(job_id)
