@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -164,6 +165,32 @@ def test_a_job_on_a_node_that_fails_starts_anew_elsewhere() -> None:
     for system in SYSTEMS:
         (job,) = play(scenario, system).jobs
         assert job.outcome is SimOutcome.FINISHED
+
+
+def test_a_job_whose_node_fails_waits_from_then_on() -> None:
+    scenario = scene(
+        request(0.0, output_tokens=1_000),
+        nodes=(node("node0"), node("node1")),
+        failures=(NodeFailure(node="node0", at_s=20.0, until_s=1e4),),
+    )
+    ours, seen = system_of("ours"), list[WaitingJob]()
+
+    class Listening:
+        def __init__(self, seed: int) -> None:
+            self._policy = ours.make_policy(seed)
+
+        def decide(self, view: ClusterView, job: WaitingJob, estimates: Estimates) -> Order:
+            seen.append(job)
+            return self._policy.decide(view, job, estimates)
+
+        def drained(self, view: ClusterView, job: WaitingJob) -> tuple[str, ...]:
+            return self._policy.drained(view, job)
+
+        def opened(self, view: ClusterView, jobs: Sequence[WaitingJob]) -> tuple[str, ...]:
+            return self._policy.opened(view, jobs)
+
+    Simulation(scenario, replace(ours, make_policy=Listening), checked=True).run()
+    assert [(job.created_ms, job.waits_since_ms) for job in seen] == [(0, 0), (0, 20_000)]
 
 
 def test_our_jobs_go_on_from_their_tokens() -> None:
