@@ -37,6 +37,8 @@ class _Reading:
     """A job that is decoded elsewhere."""
 
     engine: Engine
+    #: Who wants it read: a migration's id.
+    reader: str
     #: Resolved when all its tokens so far are read.
     answer: Future[None]
 
@@ -54,7 +56,7 @@ class EngineLoop:
         self._arrivals: list[tuple[_Decoding, EngineRequest]] = []
         self._removals: list[tuple[Engine, threading.Event]] = []
         self._readings: list[tuple[_Reading, EngineRequest]] = []
-        self._forgotten: list[str] = []
+        self._forgotten: list[tuple[str, str]] = []
         # The engine thread's own.
         self._decoding: dict[str, _Decoding] = {}
         self._reading: dict[str, _Reading] = {}
@@ -93,21 +95,21 @@ class EngineLoop:
             self._arrivals.append((_Decoding(run, engine, assembler), request))
             self._condition.notify_all()
 
-    def read(self, engine: Engine, request: EngineRequest) -> Future[None]:
+    def read(self, engine: Engine, request: EngineRequest, *, reader: str) -> Future[None]:
         """Let an engine read a job that is decoded elsewhere; `submit` or `forget` must follow the last call.
 
-        The future raises MigrationError when the engine gives the job up.
+        A job has one reader, the last one that came. The future raises MigrationError when the engine gives the job up.
         """
-        reading = _Reading(engine, Future())
+        reading = _Reading(engine, reader, Future())
         with self._condition:
             self._readings.append((reading, request))
             self._condition.notify_all()
         return reading.answer
 
-    def forget(self, job_id: str) -> None:
-        """Drop what was read of a job."""
+    def forget(self, job_id: str, *, reader: str) -> None:
+        """Drop what was read of a job, unless another reader has come since."""
         with self._condition:
-            self._forgotten.append(job_id)
+            self._forgotten.append((job_id, reader))
             self._condition.notify_all()
 
     def _run(self, stopping: threading.Event) -> None:
@@ -153,10 +155,12 @@ class EngineLoop:
             for job_id in [job_id for job_id, reading in self._reading.items() if reading.engine is engine]:
                 self._drop_reading(job_id, "its replica was unloaded")
             done.set()
-        for job_id in forgotten:
-            self._drop_reading(job_id, "nobody wants it any more")
         for reading, request in readings:
             self._read(reading, request, engines)
+        # Behind the readings: a reader may have given up before its note was found.
+        for job_id, reader in forgotten:
+            if job_id in self._reading and self._reading[job_id].reader == reader:
+                self._drop_reading(job_id, "nobody wants it any more")
         for decoding, request in arrivals:
             # It came again: this worker was silent for so long that it was given up.
             self._lose(request.job_id)

@@ -49,7 +49,7 @@ class Target:
             logger.warning("migration %s of job %s given up: %s", migration.id, migration.job_id, error)
             self._live.migrations.end(migration.id, MigrationState.FAILED, str(error))
         finally:
-            self._loop.forget(migration.job_id)
+            self._loop.forget(migration.job_id, reader=migration.id)
 
     def _follow(self, migration: Migration, mailbox: Mailbox) -> None:
         spec = self._live.jobs.spec(migration.job_id)
@@ -79,7 +79,7 @@ class Target:
         failpoint(f"migrate.round{round_}.recv", subject=job.spec.job_id)
         began_s = time.monotonic()
         request = job.request()
-        if not self._wait(migration_id, self._loop.read(loaded.engine, request)):
+        if not self._wait(migration_id, self._loop.read(loaded.engine, request, reader=migration_id)):
             return False
         failpoint(f"migrate.round{round_}.ack", subject=job.spec.job_id)
         self._acknowledge(migration_id, job, round_, time.monotonic() - began_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def submit(loop: EngineLoop, engine: InstantEngine, run: JobRun, max_tokens: int
 
 
 def test_a_job_is_read_and_then_decoded(loop: EngineLoop, engine: InstantEngine) -> None:
-    assert loop.read(engine, request()).result(10) is None
+    assert loop.read(engine, request(), reader="a").result(10) is None
     run = job_run()
     submit(loop, engine, run)
     assert run.finished.wait(10)
@@ -74,7 +75,39 @@ def test_a_job_is_read_and_then_decoded(loop: EngineLoop, engine: InstantEngine)
 def test_reading_for_an_engine_that_is_gone_fails(loop: EngineLoop, engine: InstantEngine) -> None:
     loop.remove(engine)
     with pytest.raises(MigrationError, match="unloaded"):
-        loop.read(engine, request()).result(10)
+        loop.read(engine, request(), reader="a").result(10)
+
+
+def test_who_gives_a_job_up_drops_what_no_other_reader_has_read_of_it(loop: EngineLoop, engine: InstantEngine) -> None:
+    loop.read(engine, request(), reader="a").result(10)
+    loop.read(engine, request(), reader="b").result(10)
+    loop.forget("job_1", reader="a")
+    passed(loop, engine)
+    assert set(loop._reading) == {"job_1"}
+    loop.forget("job_1", reader="b")
+    until(lambda: not loop._reading)
+
+
+def test_a_reader_that_gives_up_before_its_job_is_read_leaves_nothing_behind(engine: InstantEngine) -> None:
+    loop = EngineLoop(ListeningEmitter(), now_ms=lambda: 1_000)  # type: ignore[arg-type]
+    loop.add(engine)
+    answer = loop.read(engine, request(), reader="a")
+    loop.forget("job_1", reader="a")
+    loop.start()
+    try:
+        with pytest.raises(MigrationError, match="nobody wants it"):
+            answer.result(10)
+        assert not loop._reading
+    finally:
+        loop.stop()
+
+
+def passed(loop: EngineLoop, engine: InstantEngine) -> None:
+    """Wait until the engine thread has found all notes that were left before."""
+    other = replace(request(), job_id="job_2")
+    loop.read(engine, other, reader="passing").result(10)
+    loop.forget("job_2", reader="passing")
+    until(lambda: "job_2" not in loop._reading)
 
 
 def test_a_run_that_moves_stops_between_two_steps_and_can_go_on_here(loop: EngineLoop, engine: InstantEngine) -> None:
