@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -153,13 +154,9 @@ class Fleet:
 
     def view(self, now_s: float) -> ClusterView:
         """The cluster as it is now."""
-        reserved: dict[GpuId, int] = {}
         loads: dict[str, tuple[LoadUnderWay, ...]] = {}
         running: dict[str, tuple[RunningJob, ...]] = {}
         for replica in self.replicas.values():
-            if not replica.is_leaving:
-                for gpu in replica.gpus:
-                    reserved[gpu] = reserved.get(gpu, 0) + replica.info.bytes_per_gpu
             if replica.state is ReplicaState.LOADING:
                 load = LoadUnderWay(
                     replica_id=replica.id,
@@ -172,7 +169,7 @@ class Fleet:
                 running[replica.id] = tuple(job.as_running() for job in replica.jobs.values())
         return ClusterView(
             now_ms=round(now_s * 1_000),
-            gpus=self._gpus(reserved),
+            gpus=self._gpus(),
             replicas=ReplicaTable(replica.as_replica() for replica in self.replicas.values()),
             nodes=self._infos(),
             models=self.models,
@@ -182,28 +179,42 @@ class Fleet:
 
     def check(self) -> None:
         """Raise ValueError if a gpu holds more than it has, or a job has two places."""
-        held: dict[GpuId, int] = {}
         places: set[str] = set()
         for replica in self.replicas.values():
-            for gpu in replica.gpus:
-                held[gpu] = held.get(gpu, 0) + (replica.info.bytes_per_gpu if replica.holds_memory else 0)
             if twice := places & set(replica.jobs):
                 raise ValueError(f"jobs have two places: {sorted(twice)}")
             places |= set(replica.jobs)
             if replica.num_jobs > replica.info.max_jobs:
                 raise ValueError(f"replica {replica.id} has {replica.num_jobs} jobs")
-        for gpu, num_bytes in held.items():
+        for gpu, num_bytes in self._held_bytes().items():
             if num_bytes > self.nodes[gpu.node].hardware.gpu.memory_bytes:
                 raise ValueError(f"gpu {gpu} holds {num_bytes} bytes")
 
-    def _gpus(self, reserved: Mapping[GpuId, int]) -> dict[GpuId, Gpu]:
+    def _held_bytes(self) -> Counter[GpuId]:
+        """What is in each gpu's memory, or on its way there."""
+        return self._bytes_of(replica for replica in self.replicas.values() if replica.holds_memory)
+
+    def _promised_bytes(self) -> Counter[GpuId]:
+        """What each gpu will hold once everybody who leaves it has left."""
+        return self._bytes_of(replica for replica in self.replicas.values() if not replica.is_leaving)
+
+    def _bytes_of(self, replicas: Iterable[SimReplica]) -> Counter[GpuId]:
+        num_bytes = Counter[GpuId]()
+        for replica in replicas:
+            for gpu in replica.gpus:
+                num_bytes[gpu] += replica.info.bytes_per_gpu
+        return num_bytes
+
+    def _gpus(self) -> dict[GpuId, Gpu]:
+        held, promised = self._held_bytes(), self._promised_bytes()
         return {
             gpu: Gpu(
                 id=gpu,
                 worker_id=str(gpu),
                 device=node.hardware.gpu.name,
                 capacity_bytes=node.hardware.gpu.memory_bytes,
-                reserved_bytes=reserved.get(gpu, 0),
+                # Of who leaves only as much is promised as was asked for: the rest is not free before that one is gone.
+                reserved_bytes=max(held[gpu], promised[gpu]),
             )
             for node in self.nodes.values()
             if node.is_up

@@ -229,6 +229,21 @@ def test_no_gpu_is_over_its_memory_and_every_job_ends(
     assert all(0 <= job.startup_s <= 300 for job in run.jobs)
 
 
+def test_what_a_replica_over_two_gpus_leaves_is_not_free_before_it_has_left() -> None:
+    # Found by chance: OPT-30B moves away for a model that wants one of its gpus, and another model comes to the other.
+    arrivals = [
+        (3.0, "opt-13b-001", 100), (4.0, "opt-30b-000", 400), (6.0, "opt-30b-000", 500), (23.0, "opt-30b-000", 200),
+        (39.0, "opt-6.7b-002", 100), (57.0, "opt-6.7b-000", 100), (61.0, "opt-6.7b-002", 100),
+    ]  # fmt: skip
+    scenario = scene(
+        *(replace(request(at_s, output_tokens=tokens), model=model) for at_s, model, tokens in arrivals),
+        nodes=(node("node0", num_gpus=2), node("node1", num_gpus=2)),
+        models=(*opt_models("opt-6.7b", 3), *opt_models("opt-13b", 2), *opt_models("opt-30b", 2)),
+        max_jobs=2,
+    )
+    assert len(finished(play(scenario, "ours"))) == len(arrivals)
+
+
 def test_loads_of_one_checkpoint_on_one_node_share_a_read() -> None:
     scenario = scene(request(0.0), request(0.0), nodes=(node("node0", num_gpus=2),))
     assert [job.startup_s for job in play(scenario, "serverlessllm").jobs] == pytest.approx([_SSD_S, _SSD_S], abs=0.01)
