@@ -29,7 +29,7 @@ from sllm_tasks.worker.neighbours import Neighbours
 
 logger = logging.getLogger(__name__)
 
-_LOOK_FOR_CLOSED_S = 2.0
+_LOOK_FOR_UNWANTED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +102,32 @@ class ReplicaTable:
                 logger.info("replica %s of %s unloaded", replica_id, loaded.replica.model)
             self._live.fleet.drop_replica(replica_id)
 
-    def free_closed(self, gpu: GpuId, stopping: threading.Event) -> None:
-        """Free, again and again, what the cluster has closed: a message to unload a replica may have been lost."""
-        while not stopping.wait(_LOOK_FOR_CLOSED_S):
+    def free_unwanted(self, gpu: GpuId, stopping: threading.Event) -> None:
+        """Free, again and again, what the cluster has closed: a message to unload a replica may have been lost.
+
+        And what it does not know: the live state may have been lost as a replica became ready, between the cluster's
+        word and the next registration.
+        """
+        unknown_before: set[str] = set()
+        while not stopping.wait(_LOOK_FOR_UNWANTED_S):
             try:
                 for replica in self._live.fleet.closed_replicas(gpu):
                     if replica.leader == gpu:
                         self.unload(replica.id)
+                # A registration is less than a period away: who is known by then stays.
+                unknown = self._unknown()
+                for replica_id in unknown & unknown_before:
+                    logger.warning("the cluster knows nothing of replica %s", replica_id)
+                    self.unload(replica_id)
+                unknown_before = unknown
             except UnavailableError as error:
                 logger.warning("closed replicas stay for now: %s", error)
+
+    def _unknown(self) -> set[str]:
+        """Loaded replicas of which the live state has no record."""
+        ids = [loaded.replica.id for loaded in self.loaded()]
+        found = self._live.fleet.replicas(ids)
+        return {replica_id for replica_id, order in zip(ids, found, strict=True) if order is None}
 
     def _load_into(self, future: Future[LoadedReplica], replica_id: str) -> None:
         try:

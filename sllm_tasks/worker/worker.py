@@ -73,7 +73,7 @@ class GpuWorker:
         target = Target(services.live, self._gpu.worker_id, self._replicas, self._loop, self._executor.go_on)
         self._moves = Moves(services.live, self._gpu.id, source, target)
         self._heartbeat = Heartbeat(services.live, lambda: self._gpu, self._runs, self._replicas, self._loop.wake)
-        self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_closed(self._gpu.id, stopping))
+        self._janitor = ServiceThread("janitor", lambda stopping: self._replicas.free_unwanted(self._gpu.id, stopping))
         self._rehearsal = ServiceThread("rehearsal", self._rehearse)
         self._leaving = threading.Event()
 

@@ -47,7 +47,7 @@ class Worker:
         checkpoints = Checkpoints("node0", node_home, "", lambda _: {}, "cpu")
         self.replicas = ReplicaTable(live, self._loop, checkpoints, memory, neighbours)
         self._stopping = threading.Event()
-        self._janitor = threading.Thread(target=self.replicas.free_closed, args=(gpu, self._stopping))
+        self._janitor = threading.Thread(target=self.replicas.free_unwanted, args=(gpu, self._stopping))
 
     def be_asked(self, replica_id: str) -> None:
         """What comes of a message to unload a replica."""
@@ -237,6 +237,20 @@ def test_a_load_that_fails_in_whatever_way_gives_its_memory_back(
         cluster.load("one", (FIRST,)).result(10)
     until(lambda: cluster.state("one") is None)
     assert cluster.world.reserved_bytes(FIRST) == 0
+
+
+def test_a_replica_that_the_cluster_has_forgotten_is_freed_unless_it_is_announced_again(
+    cluster: Cluster, redis: Redis
+) -> None:
+    live, worker = cluster.world.live, cluster.workers[FIRST]
+    cluster.load("announced", (FIRST,)).result(10)
+    (announced,) = worker.replicas.loaded()
+    redis.hset(f"sllm:gpu:{FIRST}", "capacity_bytes", 2 * _ROOM)
+    cluster.load("forgotten", (FIRST,)).result(10)
+    redis.flushall()
+    live.fleet.register_gpu(worker.gpu, [announced.order])
+    until(lambda: cluster.names_loaded(FIRST) == ["announced"])
+    assert cluster.state("announced") is ReplicaState.READY
 
 
 def test_when_a_follower_dies_the_leader_frees_the_replica(cluster: Cluster, redis: Redis) -> None:
