@@ -20,6 +20,7 @@ from loaders.errors import (
     CheckpointCorruptError,
     CheckpointMissingError,
     CheckpointUnsupportedError,
+    ContentDiscardedError,
     LoadCanceledError,
     LoaderError,
     RemoteError,
@@ -84,7 +85,7 @@ def loader_errors() -> Iterator[None]:
     """Raise ModelUnusableError in place of a LoaderError, or StaleError for what may go well another time."""
     try:
         yield
-    except (LoadCanceledError, RemoteUnavailableError) as error:
+    except (ContentDiscardedError, LoadCanceledError, RemoteUnavailableError) as error:
         raise StaleError(str(error)) from error
     except LoaderError as error:
         raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error

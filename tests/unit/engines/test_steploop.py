@@ -13,10 +13,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig
 
+from loaders import checkpoint
+from loaders.checkpoint import LoadedCheckpoint
+from loaders.memory.pool import Pool
+from loaders.memory.records import ContentKey
+from loaders.reading.pipeline import ReadOptions
+from loaders.source import open_source
 from scripts.demo_checkpoints import TINY_CONFIGS, make_tiny
 from sllm_tasks.engines.base import EngineError, EngineFailure, EngineLimits, EngineRequest, EngineToken
 from sllm_tasks.engines.steploop import StepLoopEngine
-from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.errors import ErrorCode, ModelUnusableError, StaleError
 from sllm_tasks.jobs import FinishReason, SamplingParams
 
 LIMITS = EngineLimits(max_jobs=4, context=120, prefill_tokens_per_step=32)
@@ -315,6 +321,27 @@ def test_load_errors_carry_the_code_that_users_see(tmp_path: Path, tiny: Callabl
     with pytest.raises(ModelUnusableError, match="positions for 512") as caught:
         StepLoopEngine().load(tiny("opt"), ("cpu",), replace(LIMITS, context=513))
     assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+def test_a_load_may_go_well_another_time_when_others_found_wrong_what_it_shares_with_them(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tiny("llama")
+    with open_source(path) as source, Pool.open(tmp_path / "pool", 2 * source.plan.image_bytes) as pool:
+        other = pool.lease(ContentKey(source.plan.key), source.plan.image_bytes)
+        assert other is not None
+        with other:
+            # It is on its way to the content, and finds on the way that it is wrong.
+            other.claim()
+
+            def load(path: Path, *, with_model: bool) -> LoadedCheckpoint:
+                return checkpoint.load(
+                    path, pool=pool, with_model=with_model, options=ReadOptions(page_cache=False),
+                    on_progress=lambda _: other.discard(),
+                )  # fmt: skip
+
+            with pytest.raises(StaleError, match="discarded"):
+                StepLoopEngine().load(path, ("cpu",), LIMITS, load)
 
 
 def test_an_unloaded_engine_holds_nothing(engine: StepLoopEngine) -> None:
