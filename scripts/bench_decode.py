@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from loaders.checkpoint import load
 from scripts.bench_report import Report, Row, add_report_argument, finish
 from scripts.demo_checkpoints import make_llama
-from sllm_tasks.engines.base import EngineFailure, EngineLimits, EngineRequest
+from sllm_tasks.engines.base import EngineFailure, EngineLimits, EngineRequest, EngineToken
 from sllm_tasks.engines.steploop import StepLoopEngine
 from sllm_tasks.jobs import SamplingParams
 
@@ -71,7 +71,8 @@ class _StepLoop:
             for event in self._engine.poll():
                 if isinstance(event, EngineFailure):
                     raise SystemExit(f"job {event.job_id} failed: {event.message}")
-                outputs[event.job_id].append(event.token_id)
+                if isinstance(event, EngineToken):
+                    outputs[event.job_id].append(event.token_id)
         return list(outputs.values())
 
     def one_by_one(self, prompts: Sequence[list[int]]) -> Outputs:

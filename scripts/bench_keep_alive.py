@@ -13,12 +13,13 @@ import random
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate, takewhile
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from sqlalchemy import select
 
@@ -27,12 +28,13 @@ from scripts.demo_checkpoints import make_opt
 from scripts.live_cluster import LiveCluster
 from scripts.waiting import wait_for_reports
 from sllm_tasks.client import AsyncClient, Client
-from sllm_tasks.config import Settings, load_settings
+from sllm_tasks.config import load_settings
 from sllm_tasks.jobs import StartKind
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.encoding import to_ms
 from sllm_tasks.ledger.tables import JobRow
 from sllm_tasks.livestate import LiveState
+from sllm_tasks.policy.settings import PolicySettings
 from sllm_tasks.replay import replay
 from sllm_tasks.traces.records import Trace, TraceRequest
 
@@ -80,9 +82,9 @@ def make_trace(duration_s: float) -> Trace:
 
 
 @contextmanager
-def held(live: LiveState) -> Iterator[Counter[str]]:
+def held(live: LiveState) -> Iterator[Mapping[str, float]]:
     """Count the seconds that replicas of each model are there."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     stopping = threading.Event()
 
     def look() -> None:
@@ -120,9 +122,10 @@ def _starts(ledger: Database) -> dict[str, list[tuple[float, bool]]]:
     query = select(JobRow.model, JobRow.created_at, JobRow.timings_ms, JobRow.assignment).order_by(JobRow.id)
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     with ledger.reading() as session:
-        for model, created_at, timings, assignment in session.execute(query):
-            is_cold = (assignment or {}).get("start_kind") != StartKind.WARM
-            found[model].append(((timings["prefill_ms"] - to_ms(created_at)) / 1_000, is_cold))
+        row: Any
+        for row in session.execute(query):
+            is_cold = (row.assignment or {}).get("start_kind") != StartKind.WARM
+            found[row.model].append(((row.timings_ms["prefill_ms"] - to_ms(row.created_at)) / 1_000, is_cold))
     return found
 
 
@@ -165,7 +168,7 @@ def main() -> None:
     parser.add_argument(
         "--waiting-worth",
         type=float,
-        default=Settings().waiting_worth,
+        default=PolicySettings().waiting_worth,
         help="seconds of an idle gpu that a second of waiting is worth, for `auto` (default: %(default)g)",
     )
     arguments = parser.parse_args()

@@ -34,7 +34,7 @@ def main() -> int:
         with Client(cluster.url, cluster.api_key) as client:
             client.wait_for(client.deploy("tiny", str(make_tiny(Path(scratch) / "tiny"))), timeout=120)
         command = [
-            Path(sys.executable).with_name("schemathesis"), "run", f"{cluster.url}/api/v1/openapi.json",
+            str(Path(sys.executable).with_name("schemathesis")), "run", f"{cluster.url}/api/v1/openapi.json",
             "--header", f"Authorization: Bearer {cluster.api_key}", "--phases", "examples,coverage,fuzzing,stateful",
             "--exclude-checks", ",".join(_EXCLUDED), "--max-examples", str(arguments.max_examples),
             "--seed", str(arguments.seed), "--request-timeout", "20", "--continue-on-failure", "--no-color", *more,

@@ -33,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
-        targets = [Checkpoints(Path(name)), Headers(Path(name))]
+        targets: list[Checkpoints | Headers] = [Checkpoints(Path(name)), Headers(Path(name))]
         end, number, resident = time.monotonic() + 60 * options.minutes, 0, 0.0
         while time.monotonic() < end:
             chance = random.Random(f"{options.seed} {number}")

@@ -41,4 +41,4 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
         work()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end) / 1000
+        return float(begin.elapsed_time(end)) / 1000

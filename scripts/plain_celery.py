@@ -16,7 +16,7 @@ app.conf.update(celery_settings())
 _MARKS = Path(os.environ["BENCH_MARKS"]).open("a", buffering=1, encoding="ascii")  # noqa: SIM115
 
 
-@app.task(name="plain")
+@app.task(name="plain")  # type: ignore[untyped-decorator] # no stubs
 def plain(sent_ns: int) -> None:
     """Note the two moments."""
     _MARKS.write(f"{sent_ns} {time.monotonic_ns()}\n")

@@ -213,7 +213,7 @@ class ReplayCluster:
         ]
         to_place_ms = median(timings["assigned_ms"] - created_ms for created_ms, timings in warm)
         to_engine_ms = fmean(timings["prefill_ms"] - timings["assigned_ms"] for _, timings in warm)
-        return max(0.0, (to_place_ms + to_engine_ms) / 1_000)
+        return max(0.0, float(to_place_ms + to_engine_ms) / 1_000)
 
     def _nodes(self) -> Sequence[NodeInfo]:
         return self._live.fleet.nodes(self._live.now_ms())

@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/try_architectures", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model_type of transformers (default: all)")
     warnings.simplefilter("ignore")
-    equal, different, left_out = [], [], []
+    equal, different, left_out = list[str](), list[str](), list[str]()
     for name in parser.parse_args().names or model_types():
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,7 +27,7 @@ def ablation(files: Files, pool: Pool, num_rounds: int) -> dict[str, list[float]
     threads = replace(direct, num_threads=DEFAULT_THREADS)
     digests = replace(threads, verify=True)
     product = ReadOptions(page_cache=False)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "tensor by tensor": lambda: _tensor_by_tensor(files),
         "+ bulk": lambda: _load(files, None, one),
         "+ direct": lambda: _load(files, None, direct),

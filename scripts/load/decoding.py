@@ -46,7 +46,8 @@ class _Decoder:
             hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, vocab_size=8192
         )
         torch.manual_seed(0)
-        self._model = LlamaForCausalLM(config).to(torch.bfloat16).to(device).eval()
+        model: torch.nn.Module = LlamaForCausalLM(config).bfloat16()
+        self._model = model.to(device).eval()
         self._token = torch.zeros((4, 1), dtype=torch.long, device=device)
 
     def run_for(self, seconds: float) -> float:

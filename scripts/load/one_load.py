@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,11 +25,14 @@ _PAGE = 4096
 _SPARED_BYTES = 512 << 20
 
 
+_PATHS = ("directory", "converted", "packed", "pickled", "tensorized", "pool")
+
+
 def main() -> int:
     """Load, touch, report."""
     request = json.loads(sys.argv[1])
-    paths = ("directory", "converted", "packed", "pickled", "tensorized", "pool")
-    files = Files(**{name: Path(value) if name in paths else value for name, value in request["files"].items()})
+    values: dict[str, Any] = request["files"]
+    files = Files(**{**values, **{name: Path(values[name]) for name in _PATHS}})
     load = CONTESTANTS[request["contestant"]](files)
     _back_memory(request["backed_bytes"])
     _cache(request["cached"])

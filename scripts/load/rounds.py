@@ -91,7 +91,7 @@ class Ceiling:
 
     def __init__(self, folder: Path) -> None:
         """Compile; raises OSError or CalledProcessError."""
-        self._program = folder / "ceiling"
+        self._program = str(folder / "ceiling")
         source = Path(__file__).with_name("ceiling.c")
         subprocess.run(["cc", "-O2", "-pthread", "-o", self._program, source], check=True, capture_output=True)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -96,7 +97,7 @@ class MovingCluster:
 
     def token_ms(self, job: Job) -> list[int]:
         """Cluster times at which a job's tokens were written."""
-        found = self.redis.xrange(f"sllm:job:{job.id}:events")
+        found: Any = self.redis.xrange(f"sllm:job:{job.id}:events")
         return [int(id_.split(b"-")[0]) for id_, fields in found if fields[b"kind"] == b"token"]
 
     def nodes(self) -> list[NodeInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -55,7 +56,7 @@ def measure(scratch: Path, effort: Effort, device: str) -> tuple[list[Row], dict
                 raise SystemExit(f"{dtype_name}: {engine.equality_class().downgrade}")
         slowdowns = []
         for batch in _BATCHES:
-            times = _in_turn(engines, effort, lambda engine, n=batch: _decode_s(engine, n, effort.num_steps))
+            times = _in_turn(engines, effort, partial(_decode_s, batch=batch, num_steps=effort.num_steps))
             slowdowns.append(_slowdown(times))
             rows += _rows(f"{dtype_name} decode, batch {batch}", times)
         prefill = _in_turn(engines, effort, lambda engine: _prefill_s(engine, effort.prefill_tokens))

@@ -44,7 +44,19 @@ class PostgresServer:
             account = pwd.getpwnam("postgres")
             os.chown(self._folder, account.pw_uid, account.pw_gid)
         data = self._folder / "data"
-        initdb = [self._binaries / "initdb", "-D", data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
+        initdb: list[str | Path] = [
+            self._binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            _USER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "-N",
+        ]
         subprocess.run(self._unprivileged(initdb), check=True, stdout=subprocess.DEVNULL, cwd=self._folder)
         self.start()
         return self
