@@ -259,7 +259,7 @@ def test_a_partition_without_bytes_is_mapped_with_the_others(tmp_path: Path) -> 
 
 def test_threads_that_read_are_nicer_than_their_process_however_nice_that_is() -> None:
     script = (
-        "import os, sys; os.nice(12); os.setuid(65534) if os.getuid() == 0 else None\n"
+        "import os, sys; os.setpriority(os.PRIO_PROCESS, 0, 12); os.setuid(65534) if os.getuid() == 0 else None\n"
         "import threading; from loaders.reading.pipeline import _step_back as step_back\n"
         "step_back(); print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))"
     )
