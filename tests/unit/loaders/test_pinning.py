@@ -8,11 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from cuda_kernels import backend
+from cuda_kernels.backend import Backend, Support
 from loaders.devices.pinning import pin_pool, pinned_ring
+from loaders.devices.readiness import make_ready
 from loaders.errors import LoaderError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
@@ -129,3 +133,15 @@ def test_a_ring_that_cannot_be_page_locked_is_used_as_it_is(runtime: PlayedRunti
     runtime.refuses = True
     assert pinned_ring(_DEVICE).num_bytes % CHUNK_BYTES == 0
     runtime.launch()
+
+
+def test_a_device_is_ready_with_its_kernels_also_where_the_pool_cannot_be_page_locked(
+    folder: Path, runtime: PlayedRuntime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = Support(backend=Backend.NUMBA_CUDA)
+    monkeypatch.setattr(torch, "zeros", runtime.launch)
+    monkeypatch.setattr(backend, "_find", lambda device: SimpleNamespace(support=compiled, device=device))
+    runtime.refuses = True
+    with Pool.open(folder, 2 * CHUNK_BYTES) as pool:
+        assert make_ready(_DEVICE, pool) is compiled
+    assert "slower than it could be" in caplog.text
