@@ -48,11 +48,16 @@ def pinned_ring(device: str) -> Mapping:
 def _register(address: int, num_bytes: int, device: str) -> None:
     if not torch.cuda.is_available():
         raise LoaderError("there is no CUDA device to page-lock memory for")
-    with torch.cuda.device(device):
-        status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
-        if int(status) != 0:
-            _forget_error(device)
-            raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {int(status)}")
+    try:
+        with torch.cuda.device(device):
+            status = int(torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0))
+            if status != 0:
+                _forget_error(device)
+    except RuntimeError as error:
+        # Of the driver's context, which may have to be made first.
+        raise LoaderError(f"page-locking {num_bytes} bytes failed: {str(error).partition(chr(10))[0]}") from error
+    if status != 0:
+        raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {status}")
 
 
 def _unregister(address: int, device: str, pid: int) -> None:

@@ -128,6 +128,15 @@ def test_a_refusal_is_told_and_is_not_blamed_on_the_next_kernel(folder: Path, ru
     runtime.launch()
 
 
+def test_a_driver_that_makes_no_context_refuses_as_well(
+    folder: Path, runtime: PlayedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.last_error = 2
+    monkeypatch.setattr(torch.cuda, "cudart", runtime.launch)
+    with Pool.open(folder, 2 * CHUNK_BYTES) as pool, pytest.raises(LoaderError, match="bytes failed: CUDA error 2"):
+        pin_pool(pool, _DEVICE)
+
+
 @pytest.mark.usefixtures("ring")
 def test_a_ring_that_cannot_be_page_locked_is_used_as_it_is(runtime: PlayedRuntime) -> None:
     runtime.refuses = True
