@@ -29,6 +29,6 @@ def compile_for_cpu(function: Callable[..., object], result: Kind, arguments: Se
     signature = numba_type(result)(*map(numba_type, arguments))  # type: ignore[operator] # a type of numba is callable
     try:
         return numba.njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return] # no stubs
-    except RuntimeError:
-        # There is no folder to keep compiled code in.
+    except Exception:  # noqa: BLE001 - a compiler that does not work at all says so once more
+        # No folder to keep compiled code in, no room there, or what a crash has left there: numba reads it as it is.
         return numba.njit(signature, nogil=True)(function)  # type: ignore[no-any-return]

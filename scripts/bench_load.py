@@ -1,9 +1,9 @@
 """Compare loaders: ours against what the disk gives and against other people's, in one run.
 
-Every load is a fresh process with its imports before the clock and out of the garbage collector's sight, and counts as
-done when every page of every tensor has been read. `ours` is the product as it runs: the node's pool is resident before
-the load, as is a worker; `pool in the clock` allocates like everybody else. The digests of every chunk are checked, as
-in the product.
+Every load is a fresh process, with its imports and a GPU's context before the clock and out of the garbage collector's
+sight. It counts as done when every page of every tensor has been read, on a GPU when its copies are over. `ours` is the
+product as it runs: the node's pool is resident before the load, for a GPU page-locked, and so is a worker;
+`pool in the clock` allocates like everybody else. The digests of every chunk are checked, as in the product.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 
+from loaders.devices.readiness import make_ready
 from loaders.errors import PoolError
 from loaders.format.geometry import CHUNK_BYTES
 from loaders.memory.pool import Pool
@@ -63,6 +64,7 @@ def main() -> int:
         remove_pool(files.pool)
         with Pool.open(files.pool, files.pool_bytes) as pool:
             pool.prepare()
+            kernels = make_ready(arguments.device, pool).backend
             kinds.add(str(pool.page_kind))
             if arguments.ablation:
                 samples = ablation(files, pool, arguments.rounds)
@@ -84,6 +86,8 @@ def main() -> int:
         "reader threads": DEFAULT_THREADS,
         "digests": "all chunks",
     }
+    if arguments.device != "cpu":
+        settings |= {"gpu": torch.cuda.get_device_name(arguments.device), "kernels": str(kernels)}
     finish(Report(settings=settings, rows=rows, figures=figures), arguments.json)
     return 0
 

@@ -174,11 +174,12 @@ def lose_a_worker(cluster: LiveCluster, client: Client, model: str, prompt: str,
         longest_s, last_s = max(longest_s, now_s - last_s), now_s
         seen.append(token)
         if token.index == _KILL_AT_TOKEN and not killed:
-            node = job.refresh().raw["assignment"]["node"]
-            pid = cluster.pid(f"worker-{node}.0")
+            where = job.refresh().raw["assignment"]
+            worker = f"worker-{where['node']}.{where['gpus'][0]}"
+            pid = cluster.pid(worker)
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
-                killed = f"worker-{node}.0"
+                killed = worker
 
     for item in job.stream():
         if isinstance(item, Token):

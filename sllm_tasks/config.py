@@ -96,7 +96,9 @@ class Settings(BaseSettings):
     node_port: int = Field(0, ge=0, le=65535, description="Port of the node agent's checkpoint server; 0: a free one.")
     gpu: int = Field(0, ge=0, description="Index of the gpu that a worker owns.")
     device: str | None = Field(
-        None, pattern=r"^(cpu|cuda:\d+)$", description="Device of that gpu; default: cuda:<gpu>, else cpu."
+        None,
+        pattern=r"^(cpu|cuda:\d+)$",
+        description="Device of that gpu; default: cuda:<gpu>, else cpu. With cpu, `sllm up` uses no accelerator.",
     )
     gpu_memory_bytes: int | None = Field(
         None, ge=1, description="Memory a worker may use; default: 0.9 of the device, on a CPU a share of the RAM."

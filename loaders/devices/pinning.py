@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -23,12 +24,14 @@ def pin_pool(pool: Pool, device: str, cancel: Cancel | None = None) -> None:
 
     For all devices, through the driver's context on `device`: on another one it would be made, and take memory there.
     Meant for a thread in the background at the start of a worker, never for the way of a job.
-    Raises LoaderError when the driver refuses.
+    It ends before the pool is unmapped. Raises LoaderError when the driver refuses.
     """
     for begin in range(0, pool.capacity_bytes, _PIECE_BYTES):
         if cancel is not None and cancel.is_set():
             return
-        _register(pool.address + begin, min(_PIECE_BYTES, pool.capacity_bytes - begin), device)
+        address = pool.address + begin
+        _register(address, min(_PIECE_BYTES, pool.capacity_bytes - begin), device)
+        pool.on_unmap(partial(_unregister, address, device, os.getpid()))
 
 
 @cache
@@ -45,7 +48,29 @@ def pinned_ring(device: str) -> Mapping:
 def _register(address: int, num_bytes: int, device: str) -> None:
     if not torch.cuda.is_available():
         raise LoaderError("there is no CUDA device to page-lock memory for")
+    try:
+        with torch.cuda.device(device):
+            status = int(torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0))
+            if status != 0:
+                _forget_error(device)
+    except RuntimeError as error:
+        # Of the driver's context, which may have to be made first.
+        raise LoaderError(f"page-locking {num_bytes} bytes failed: {str(error).partition(chr(10))[0]}") from error
+    if status != 0:
+        raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {status}")
+
+
+def _unregister(address: int, device: str, pid: int) -> None:
+    """Tell the driver that a range ends: it would go on copying out of the old pages, whatever is mapped there next."""
+    if os.getpid() != pid:
+        # A fork has the addresses, and nothing of CUDA.
+        return
     with torch.cuda.device(device):
-        status = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)
-    if int(status) != 0:
-        raise LoaderError(f"page-locking {num_bytes} bytes failed: CUDA error {int(status)}")
+        if int(torch.cuda.cudart().cudaHostUnregister(address)) != 0:
+            _forget_error(device)
+
+
+def _forget_error(device: str) -> None:
+    """Have torch raise what CUDA remembers of a refusal: the next kernel of this thread would be blamed for it."""
+    with suppress(RuntimeError):
+        torch.ones(1, device=device)

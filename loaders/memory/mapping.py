@@ -6,7 +6,7 @@ import ctypes
 import errno
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -37,9 +37,10 @@ class Mapping:
         self._is_anonymous = is_anonymous
         # Every buffer that is made from a ctypes array holds the array, so the array's own end is the memory's.
         self._memory: ctypes.Array[ctypes.c_ubyte] | None = (ctypes.c_ubyte * num_bytes).from_address(address)
-        unmap = weakref.finalize(self._memory, unmap_memory, address, _whole_pages(num_bytes))
+        self._end = ExitStack()
+        self._end.callback(unmap_memory, address, _whole_pages(num_bytes))
         # At the end of the process views may still be in use by threads; the kernel unmaps after the last of them.
-        unmap.atexit = False
+        weakref.finalize(self._memory, self._end.close).atexit = False
 
     @classmethod
     def anonymous(cls, num_bytes: int) -> Self:
@@ -86,11 +87,11 @@ class Mapping:
     def on_unmap(self, callback: Callable[[], object]) -> None:
         """Call back when the last view has died, in whichever thread that happens: the callback must not take locks.
 
-        Raises ValueError once closed.
+        The addresses are still mapped then. Raises ValueError once closed.
         """
         if self._memory is None:
             raise ValueError("the mapping is closed")
-        weakref.finalize(self._memory, callback).atexit = False
+        self._end.callback(callback)
 
     def fill_page_tables(self, start: int, stop: int) -> None:
         """Let a part be read without page faults; what is not in memory is read from its file. Raises OSError.

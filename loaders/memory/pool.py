@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -99,6 +100,10 @@ class Pool:
     def view(self) -> memoryview:
         """All chunks, as this process has them mapped; the addresses stay mapped as long as a view of them lives."""
         return self._memory.mapping.view
+
+    def on_unmap(self, callback: Callable[[], object]) -> None:
+        """Call back before this process unmaps the pool; see `loaders.memory.mapping.Mapping.on_unmap`."""
+        self._memory.mapping.on_unmap(callback)
 
     @property
     def load_queue(self) -> LoadQueue:

@@ -61,4 +61,4 @@ def _tensor_by_tensor(files: Files) -> None:
 def _load(files: Files, pool: Pool | None, options: ReadOptions, *, with_model: bool = False) -> None:
     with checkpoint.load(files.converted, files.device, pool=pool, options=options, with_model=with_model):
         if files.device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(files.device)

@@ -1,11 +1,11 @@
 """The loaders that bench_load compares; each is one function from files to tensors, with its imports before the clock.
 
-A contestant is made (imports, a pool that the product would have at hand) before the clock starts, and called in it.
+A contestant is made (imports, what the product would have at hand: a pool, kernels) before the clock starts, and called
+in it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,13 @@ def _ours(
     path: Path, files: Files, *, resident_pool: bool, with_model: bool = False, has_template: bool = False
 ) -> Load:
     from loaders import checkpoint  # noqa: PLC0415 - contestants import only what is theirs
+    from loaders.devices.readiness import make_ready  # noqa: PLC0415
     from loaders.memory.pool import Pool  # noqa: PLC0415
 
     pool = Pool.open(files.pool, files.pool_bytes) if resident_pool else None
     if pool is not None:
         pool.prepare()
-        if files.device != "cpu":
-            importlib.import_module("loaders.devices.pinning").pin_pool(pool, files.device)
+    make_ready(files.device, pool)
     rehearsed = _import_model(files)
     templates = rehearsed if has_template else None
 

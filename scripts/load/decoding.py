@@ -67,5 +67,7 @@ class _Decoder:
                 cache = DynamicCache()
             output = self._model(input_ids=self._token, past_key_values=cache, use_cache=True)
             self._token = output.logits[:, -1:].argmax(-1)
+            # An engine hands every token out, and so waits for the device.
+            self._token.tolist()
             num_steps += 1
         return num_steps * len(self._token) / (time.monotonic() - started_s)

@@ -33,6 +33,7 @@ def main() -> int:
     request = json.loads(sys.argv[1])
     values: dict[str, Any] = request["files"]
     files = Files(**{**values, **{name: Path(values[name]) for name in _PATHS}})
+    _wake(files.device)
     load = CONTESTANTS[request["contestant"]](files)
     _back_memory(request["backed_bytes"])
     _cache(request["cached"])
@@ -43,19 +44,31 @@ def main() -> int:
     started_s = time.monotonic()
     tensors = load()
     returned_s = time.monotonic()
-    checksum = _touch(tensors)
-    if files.device != "cpu":
-        torch.cuda.synchronize()
+    _make_resident(tensors, files.device)
     resident_s = time.monotonic()
     num_bytes = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors.values()}.values())
     answer = {
         "returned_s": returned_s - started_s,
         "resident_s": resident_s - started_s,
         "num_bytes": num_bytes,
-        "checksum": checksum,
+        "checksum": _touch(tensors),
     }
     print(json.dumps(answer))
     return 0
+
+
+def _wake(device: str) -> None:
+    """Make the driver's context, and have it load what adds up numbers: no load is to pay for that."""
+    if device != "cpu":
+        _touch({"": torch.zeros(_PAGE, device=device)})
+
+
+def _make_resident(tensors: Tensors, device: str) -> None:
+    """On a CPU the bytes may still be in a file; on a GPU they are where they belong when it is done."""
+    if device == "cpu":
+        _touch(tensors)
+    else:
+        torch.cuda.synchronize(device)
 
 
 def _back_memory(num_bytes: int) -> None:

@@ -45,6 +45,8 @@ def own_environ(home: Path, **environ: str) -> dict[str, str]:
         "SLLM_HOME": str(home),
         "SLLM_POOL_BYTES": str(_POOL_BYTES),
         "SLLM_POOL_HOME": str(_pool_home()),
+        # What these clusters look like is not to depend on the GPUs of a machine.
+        "SLLM_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }

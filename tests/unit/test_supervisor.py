@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,27 @@ from sllm_tasks import supervisor
 from sllm_tasks.children import ChildSpec
 from sllm_tasks.config import Settings
 
+_TWO_GPUS = """\
+GPU 0: NVIDIA H200 (UUID: GPU-6a3c5d1e-0000-0000-0000-000000000000)
+  MIG 1g.18gb     Device  0: (UUID: MIG-6a3c5d1e-0000-0000-0000-000000000001)
+GPU 1: NVIDIA H200 (UUID: GPU-6a3c5d1e-0000-0000-0000-000000000002)
+"""
+
 
 @pytest.fixture(autouse=True)
-def without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "num_nvidia_gpus", lambda: 0)
+def without_accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _have_gpus(monkeypatch, tmp_path, "")
     monkeypatch.setattr(supervisor, "ram_bytes", lambda: 1600)
+
+
+def _have_gpus(monkeypatch: pytest.MonkeyPatch, folder: Path, listed: str) -> None:
+    """Let `nvidia-smi -L` say so."""
+    (folder / "listed").write_text(listed)
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat {folder / 'listed'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def _workers(settings: Settings) -> dict[str, ChildSpec]:
@@ -40,6 +57,30 @@ def test_the_gpus_of_a_node_and_its_agent_share_one_pool(tmp_path: Path) -> None
     specs = supervisor.process_specs(Settings(home=tmp_path, nodes=2, gpus_per_node=2))
     sizes = {spec.environ["SLLM_POOL_BYTES"] for spec in specs if spec.name.startswith(("node", "worker"))}
     assert len(sizes) == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "num_workers"),
+    [(None, 2), ("0,1", 2), ("1", 1), ("1, 0", 2), ("0,2,1", 1), ("GPU-6a3c5d1e-0000-0000-0000-000000000002", 1)],
+)
+def test_each_gpu_that_processes_see_gets_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, num_workers: int
+) -> None:
+    _have_gpus(monkeypatch, tmp_path, _TWO_GPUS)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    workers = _workers(Settings(home=tmp_path, node="here"))
+    assert list(workers) == [f"worker-here.{gpu}" for gpu in range(num_workers)]
+
+
+@pytest.mark.parametrize(("device", "visible"), [("cpu", "0"), (None, ""), (None, "-1")])
+def test_a_machine_whose_gpus_are_not_to_be_used_is_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str | None, visible: str
+) -> None:
+    _have_gpus(monkeypatch, tmp_path, _TWO_GPUS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    workers = _workers(Settings(home=tmp_path, nodes=2, device=device))
+    assert list(workers) == ["worker-node0.0", "worker-node1.0"]
 
 
 def test_one_nursery_serves_all_agents_unless_its_socket_has_no_place(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_a_bench_times_the_disk_and_the_pool(converted: Path, capsys: pytest.Cap
     assert record["page_kind"]
 
 
+@pytest.mark.parametrize("device", ["cuda:4096", "gpu"])
+def test_a_bench_on_a_device_that_is_not_there_names_it(
+    converted: Path, device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _status("bench", converted, "--device", device) == Exit.USAGE
+    assert f"{device} is no device of this machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [

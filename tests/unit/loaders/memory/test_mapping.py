@@ -139,6 +139,16 @@ def test_whoever_asks_hears_when_the_last_view_has_died() -> None:
         mapping.on_unmap(heard.clear)
 
 
+def test_who_hears_of_the_end_still_finds_the_memory_mapped_and_the_last_to_ask_hears_first() -> None:
+    heard: list[tuple[str, bool]] = []
+    with Mapping.anonymous(PAGE_BYTES) as mapping:
+        address = mapping.address
+        mapping.on_unmap(lambda: heard.append(("first", _is_mapped(address))))
+        mapping.on_unmap(lambda: heard.append(("second", _is_mapped(address))))
+    assert heard == [("second", True), ("first", True)]
+    assert not _is_mapped(address)
+
+
 def test_a_file_without_bytes_takes_no_place_among_others(tmp_path: Path) -> None:
     (tmp_path / "none").touch()
     (tmp_path / "some").write_bytes(b"some")
