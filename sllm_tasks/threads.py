@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
-#: Exit status of a process whose thread died of a bug; the supervisor starts it again.
+#: Exit status of a process whose thread died, or that cannot go on; the supervisor starts it again.
 EX_THREAD_DIED = 70
 
 
@@ -34,7 +35,12 @@ class ServiceThread:
     def _run(self) -> None:
         try:
             self._body(self.stopping)
-        except BaseException:
-            logger.critical("thread %s died, so this process ends", self._thread.name, exc_info=True)
-            logging.shutdown()
-            os._exit(EX_THREAD_DIED)
+        except BaseException:  # noqa: BLE001 - logged, and the process ends
+            end_process(f"thread {self._thread.name} died")
+
+
+def end_process(why: str) -> NoReturn:
+    """End this process at once, for what was just raised; the supervisor starts it again."""
+    logger.critical("%s, so this process ends", why, exc_info=True)
+    logging.shutdown()
+    os._exit(EX_THREAD_DIED)

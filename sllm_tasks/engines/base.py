@@ -22,6 +22,10 @@ class EngineError(SllmError):
     """An engine could not do what it was asked to."""
 
 
+class DeviceLostError(EngineError):
+    """A device does nothing more for this process, which has to end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
     """What is fixed when a model is loaded, so that memory is known before the first job."""

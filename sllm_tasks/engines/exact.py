@@ -14,11 +14,12 @@ import torch
 
 from sllm_tasks.engines.base import EngineLimits
 from sllm_tasks.engines.batch_model import BatchModel
+from sllm_tasks.engines.device_errors import is_out_of_memory
 from sllm_tasks.engines.equality import describe
 from sllm_tasks.engines.forward import ForwardModel
 from sllm_tasks.engines.kinds import kind_of
 from sllm_tasks.engines.layer_shapes import LayerShape
-from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel, is_out_of_memory
+from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel
 from sllm_tasks.engines.memo import Memo
 from sllm_tasks.engines.rows.arithmetic import Sizes
 from sllm_tasks.engines.rows.batch import RowBatch, num_slots

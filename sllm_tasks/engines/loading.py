@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 from typing import TypeVar
 
 import torch
@@ -27,7 +28,8 @@ from loaders.errors import (
     RemoteUnavailableError,
     TokenizerMissingError,
 )
-from sllm_tasks.engines.base import CheckpointLoader, EngineLimits
+from sllm_tasks.engines.base import CheckpointLoader, DeviceLostError, EngineLimits
+from sllm_tasks.engines.device_errors import is_out_of_memory, raise_if_lost
 from sllm_tasks.engines.fixed_rope import fix_rope
 from sllm_tasks.errors import ErrorCode, ModelUnusableError, OutOfMemoryError, StaleError
 
@@ -64,9 +66,25 @@ def load_model(
 ) -> _Made:
     """Load a checkpoint and `make` something of the model and its limits.
 
-    Raises ModelUnusableError, OutOfMemoryError or StaleError, and keeps nothing then.
+    Raises ModelUnusableError, OutOfMemoryError, StaleError or DeviceLostError, and keeps nothing then.
     """
     load = load or partial(checkpoint.load, device=devices)
+    try:
+        return _load_model(path, devices, limits, load, make)
+    except DeviceLostError:
+        raise
+    except BaseException as error:
+        _give_back(error)
+        raise
+
+
+def _load_model(
+    path: Path,
+    devices: tuple[str, ...],
+    limits: EngineLimits,
+    load: CheckpointLoader,
+    make: Callable[[LoadedModel, EngineLimits], _Made],
+) -> _Made:
     try:
         with loader_errors(), load(path, with_model=True) as loaded, _emptied_on_error(loaded.model()) as model:
             _check_context(model, limits)
@@ -77,6 +95,7 @@ def load_model(
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit on {', '.join(devices)}: {error}") from error
+        raise_if_lost(error, devices)
         raise
 
 
@@ -91,9 +110,12 @@ def loader_errors() -> Iterator[None]:
         raise ModelUnusableError(_ERROR_CODES.get(type(error), ErrorCode.INTERNAL), str(error)) from error
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether torch had no memory; the CPU's allocator has no error class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _give_back(error: BaseException | None) -> None:
+    """Free what a load held when it failed: its frames hold it for as long as anybody keeps the error."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    release_memory()
 
 
 def release_memory() -> None:

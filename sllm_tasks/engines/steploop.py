@@ -28,9 +28,10 @@ from sllm_tasks.engines.base import (
     EngineToken,
 )
 from sllm_tasks.engines.batch_model import BatchModel
+from sllm_tasks.engines.device_errors import is_out_of_memory, raise_if_lost
 from sllm_tasks.engines.finish import check_request, end_token_ids
 from sllm_tasks.engines.forward import ForwardModel
-from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel, is_out_of_memory, load_model, release_memory
+from sllm_tasks.engines.loading import MODEL_ERRORS, LoadedModel, load_model, release_memory
 from sllm_tasks.engines.reading import ReadingPace
 from sllm_tasks.engines.sampling import Choice, choose
 from sllm_tasks.engines.step_job import StepJob
@@ -44,6 +45,7 @@ class _Loaded:
     #: What a prompt on its way looks like is the model's own business.
     model: BatchModel[Any]
     limits: EngineLimits
+    devices: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class StepLoopEngine:
         """Load a checkpoint on devices, `cpu` or `cuda:<i>`: several share its layers."""
         if self._loaded is not None:
             raise EngineError("the engine has a model already")
-        self._loaded = _Loaded(load_model(checkpoint, devices, limits, load, self._make), limits)
+        self._loaded = _Loaded(load_model(checkpoint, devices, limits, load, self._make), limits, devices)
 
     def _make(self, loaded: LoadedModel, limits: EngineLimits) -> BatchModel[Any]:
         """Decide how the loaded model computes."""
@@ -241,6 +243,7 @@ class StepLoopEngine:
                 return []
             return [self._start(loaded, job, self._choose(logits, [job])[0])]
         except MODEL_ERRORS as error:
+            raise_if_lost(error, loaded.devices)
             self._stop_arriving(loaded, job)
             return [self._fail(job, f"prefill failed: {error}", out_of_memory=is_out_of_memory(error))]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sllm_tasks.cluster import GpuId, Replica, ReplicaState
-from sllm_tasks.errors import StaleError
+from sllm_tasks.errors import OutOfMemoryError, StaleError
 from sllm_tasks.livestate import LiveState
 
 #: A leader that lives frees within seconds of being asked, unless it is in the middle of a load; a dead one is given
@@ -31,8 +31,18 @@ class Neighbours:
         self._ask_to_unload = ask_to_unload
 
     def devices(self, replica: Replica) -> tuple[str, ...]:
-        """Name the devices of a replica's gpus, its leader's first; raises StaleError when one of them is gone."""
-        return tuple(self._device if gpu == self._gpu else self._device_of(gpu) for gpu in replica.gpus)
+        """Name the devices of a replica's gpus, its leader's first.
+
+        Raises StaleError when one of them is gone, and OutOfMemoryError when this process cannot tell them apart.
+        """
+        devices = tuple(self._device if gpu == self._gpu else self._device_of(gpu) for gpu in replica.gpus)
+        gpus = [device for device in devices if device.startswith("cuda")]
+        if len(set(gpus)) < len(gpus):
+            raise OutOfMemoryError(
+                f"a replica over {len(gpus)} gpus of node {self._gpu.node} needs a worker that sees all of them; its "
+                f"workers call theirs {', '.join(gpus)}: start them without a CUDA_VISIBLE_DEVICES for each"
+            )
+        return devices
 
     def closed_here(self, replica: Replica) -> list[str]:
         """Closed replicas on a replica's gpus that this worker has to free."""

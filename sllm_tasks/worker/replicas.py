@@ -15,12 +15,13 @@ from tokenizers import Tokenizer
 
 from loaders.checkpoint import LoadedCheckpoint
 from sllm_tasks.cluster import GpuId, Replica, ReplicaState
-from sllm_tasks.engines.base import CheckpointLoader, Engine, EngineLimits
+from sllm_tasks.engines.base import CheckpointLoader, DeviceLostError, Engine, EngineLimits
 from sllm_tasks.engines.registry import create_engine
 from sllm_tasks.errors import StaleError, UnavailableError
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.fleet import ReplicaOrder
+from sllm_tasks.threads import end_process
 from sllm_tasks.worker.checkpoints import Checkpoints, OpenedCheckpoint
 from sllm_tasks.worker.engine_loop import EngineLoop
 from sllm_tasks.worker.load_progress import LoadProgress
@@ -140,6 +141,9 @@ class ReplicaTable:
                 self._neighbours.wait_for_memory(order.replica, cancel)
                 with self._loading:
                     future.set_result(self._load(self._wanted(replica_id), cancel, freeing_s))
+        except DeviceLostError:
+            # Nothing works any more in this process, for none of its replicas.
+            end_process(f"replica {replica_id} was not loaded")
         except BaseException as error:  # noqa: BLE001 - the edge of a thread; whoever waits for the future gets it
             with self._lock:
                 self._replicas.pop(replica_id, None)

@@ -119,7 +119,7 @@ class GpuWorker:
             threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
     def stop(self) -> None:
-        """Free everything and sign off; the gpu is gone from the cluster when this returns."""
+        """Sign off and free everything; the gpu is gone from the cluster when this returns."""
         self.leave()
         if not self._runs.wait_until_empty(self._settings.grace_s + _HAND_OVER_S):
             logger.warning("%d jobs are left to the sweeper", len(self._runs.all()))
@@ -130,11 +130,12 @@ class GpuWorker:
         self._heartbeat.stop()
         self._loop.stop()
         self._emitter.stop()
-        self._memory.stop()
         try:
             self._services.live.fleet.reap_gpu(self._gpu.id, self._gpu.worker_id)
         except UnavailableError as error:
             logger.warning("left without signing off: %s", error)
+        # Last: a large pool that is page-locked for a GPU takes seconds to be let go.
+        self._memory.stop()
 
     def _copies_of(self, digest: str) -> dict[str, str | None]:
         """Which nodes report a checkpoint, and where their agents are."""

@@ -17,8 +17,9 @@ from tokenizers.models import WordLevel
 from loaders.format.geometry import MODEL_DIRECTORY
 from sllm_tasks.cluster import Gpu, GpuId, ReplicaState
 from sllm_tasks.config import Settings
+from sllm_tasks.engines.base import DeviceLostError
 from sllm_tasks.engines.instant import InstantEngine
-from sllm_tasks.errors import StaleError
+from sllm_tasks.errors import OutOfMemoryError, StaleError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.livestate.router import Applied, NewReplica
@@ -159,6 +160,17 @@ def test_the_leader_loads_on_the_devices_of_all_gpus_its_own_first(
     assert (cluster.names_loaded(SECOND), cluster.names_loaded(FIRST)) == (["pair"], [])
 
 
+def test_a_worker_that_sees_one_gpu_alone_says_so_in_place_of_loading_all_partitions_onto_it(
+    cluster: Cluster, engine: type[WatchfulEngine], redis: Redis
+) -> None:
+    for gpu in (FIRST, SECOND):
+        redis.hset(f"sllm:gpu:{gpu}", "device", "cuda:0")
+    cluster.workers[FIRST].replicas._neighbours._device = "cuda:0"
+    with pytest.raises(OutOfMemoryError, match="CUDA_VISIBLE_DEVICES"):
+        cluster.load("pair", (FIRST, SECOND)).result(10)
+    assert engine.loads == []
+
+
 def test_what_a_neighbour_leads_is_freed_by_it_before_the_load_begins(
     cluster: Cluster, engine: type[WatchfulEngine]
 ) -> None:
@@ -224,6 +236,29 @@ def test_a_load_that_waits_for_memory_ends_when_nobody_wants_it_any_more(
     until(lambda: cluster.state("pair") is None)
     engine.may_load.set()
     busy.result(10)
+
+
+def test_a_load_that_finds_its_device_lost_ends_the_process_before_anybody_hears_of_it(
+    cluster: Cluster, engine: type[WatchfulEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        """Nothing runs behind it."""
+
+    ends = threading.Event()
+
+    def end(why: str) -> None:
+        ends.set()
+        raise Ended(why)
+
+    def lose(*_: object, **__: object) -> None:
+        raise DeviceLostError("cuda:0 is lost to this process")
+
+    monkeypatch.setattr("sllm_tasks.worker.replicas.end_process", end)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(engine, "load", lose)
+    load = cluster.load("left", (FIRST,))
+    assert ends.wait(10)
+    assert not load.done()
 
 
 def test_a_load_that_fails_in_whatever_way_gives_its_memory_back(

@@ -128,6 +128,24 @@ def test_what_was_made_for_decoding_exactly_is_freed_where_that_fails(tmp_path: 
 
 
 @ENGINES
+def test_a_load_that_fails_half_way_keeps_nothing_for_as_long_as_its_error_is_kept(
+    tmp_path: Path, engine_class: Callable[[], StepLoopEngine], no_collection: None
+) -> None:
+    convert(make_tiny(tmp_path / "model", "llama"), tmp_path / "converted")
+    (data,) = (tmp_path / "converted").glob("*.bin")
+    with data.open("r+b") as file:
+        file.seek(50_000)
+        file.write(b"wrong")
+    gc.collect()
+    before = storages()
+    load = partial(checkpoint.load, options=ReadOptions(page_cache=False))
+    with pytest.raises(ModelUnusableError, match="wrong digest") as caught:
+        engine_class().load(tmp_path / "converted", ("cpu",), LIMITS, load)
+    assert caught.value.__traceback__ is not None
+    assert not storages() - before
+
+
+@ENGINES
 def test_a_load_that_is_refused_keeps_nothing(
     tmp_path: Path, engine_class: Callable[[], StepLoopEngine], no_collection: None
 ) -> None:
@@ -136,6 +154,8 @@ def test_a_load_that_is_refused_keeps_nothing(
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     gc.collect()
     before = storages()
-    with pytest.raises(ModelUnusableError, match="recurrent state"):
+    with pytest.raises(ModelUnusableError, match="recurrent state") as caught:
         engine_class().load(tmp_path, ("cpu",), LIMITS)
+    # Not even by the error, which whoever waits for the load keeps.
+    assert caught.value.__traceback__ is not None
     assert not storages() - before
