@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from sllm_tasks.errors import UnavailableError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.job_lists import JobFilter, list_jobs
 from sllm_tasks.ledger.pages import PageRequest
@@ -189,6 +191,51 @@ def test_a_group_that_was_accepted_in_part_is_completed_when_it_is_asked_for_aga
         response = _post(web, headers=key, n=3)
     assert [choice["message"]["content"] for choice in response.json["choices"]] == [" three"] * 3
     assert len(_jobs(web)) == 3
+
+
+def test_a_request_that_is_sent_twice_at_once_has_all_of_its_choices_in_both_answers(web: Web) -> None:
+    key = {"Idempotency-Key": "twice"}
+    submit, second = web.services.admission.submit, []
+
+    def send_again() -> None:
+        other = replace(web, http=web.http.application.test_client())
+        second.append(_post(other, headers=key, n=3))
+
+    thread = threading.Thread(target=send_again)
+
+    def submit_and_be_overtaken(*arguments: Any) -> Any:
+        accepted = submit(*arguments)
+        if not thread.ident:
+            thread.start()
+            wait_until(lambda: len(_jobs(web)) == 3, "the other sending has accepted the rest")
+        return accepted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web.services.admission, "submit", submit_and_be_overtaken)
+        with _played(web, lambda job_id: web.worker.run(job_id, ["three"]), num_jobs=3):
+            first = _post(web, headers=key, n=3)
+    thread.join()
+    for answer in (first, *second):
+        assert [choice["message"]["content"] for choice in answer.json["choices"]] == [" three"] * 3
+    assert len(_jobs(web)) == 3
+
+
+def test_a_group_whose_rest_could_not_be_accepted_goes_on_when_it_is_sent_again_under_its_key(web: Web) -> None:
+    key = {"Idempotency-Key": "outage"}
+    submit, submitted = web.services.admission.submit, []
+
+    def submit_one(*arguments: Any) -> Any:
+        submitted.append(arguments)
+        if len(submitted) == 2:
+            raise UnavailableError("the ledger is out")
+        return submit(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web.services.admission, "submit", submit_one)
+        assert _post(web, headers=key, n=2).status_code == 503
+    with _played(web, lambda job_id: web.worker.run(job_id, ["three"]), num_jobs=2):
+        response = _post(web, headers=key, n=2)
+    assert [choice["message"]["content"] for choice in response.json["choices"]] == [" three"] * 2
 
 
 def test_token_ids_are_a_prompt_unless_the_model_has_no_such_token(web: Web) -> None:
