@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,8 +22,11 @@ from sllm_tasks.client import (
     NotFoundApiError,
     Token,
 )
+from sllm_tasks.ledger.operations import begin_operation, list_operations, succeed_operation
+from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.tables import OperationRow
 from tests.support.processes import wait_until
-from tests.support.web import MODEL, Web, add_model
+from tests.support.web import CONTEXT, MODEL, Web, add_model
 from tests.support.web_server import WebServer
 
 
@@ -128,6 +132,34 @@ def test_the_command_line_runs_prompts_and_shows_what_there_is(
     assert (status, json.loads(printed)["status"]) == (Exit.OK, "pending")
     monkeypatch.setenv("SLLM_API_KEY", "sllm_wrong")
     assert sllm("models")[0] == Exit.AUTH
+
+
+def test_a_deployment_says_on_the_command_line_when_a_model_has_less_context_than_was_asked_for(
+    server: WebServer, web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_URL", server.url)
+    monkeypatch.setenv("SLLM_API_KEY", web.api_key)
+    ledger = web.services.ledger
+
+    def pending() -> list[OperationRow]:
+        with ledger.reading() as session:
+            return list(list_operations(session, PageRequest()).rows)
+
+    def succeed() -> None:
+        wait_until(pending, "the operation")
+        (row,) = pending()
+        with ledger.transaction() as session:
+            attempt = begin_operation(session, row.id, node="node0", now=datetime.now(UTC))
+            assert attempt is not None
+            succeed_operation(session, row.id, attempt=attempt, result={}, now=datetime.now(UTC))
+
+    with ThreadPoolExecutor(1) as other:
+        succeeded = other.submit(succeed)
+        with pytest.raises(SystemExit) as ended:
+            main(["deploy", MODEL, "/nowhere", "--context", str(10 * CONTEXT)])
+        succeeded.result()
+    assert ended.value.code == Exit.OK
+    assert f"context: {CONTEXT} tokens, as many as {MODEL} has positions for" in capsys.readouterr().err
 
 
 def test_a_job_that_waits_says_why_to_the_client_and_on_the_command_line(
