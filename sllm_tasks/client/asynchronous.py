@@ -172,6 +172,7 @@ class AsyncClient:
                     if response.status_code == httpx2.codes.NO_CONTENT:
                         return
                     if response.status_code == httpx2.codes.OK:
+                        position.note_open()
                         async for event in httpx2.EventSource(response, MAX_EVENT_BYTES):
                             if (item := position.take(event)) is not None:
                                 yield item

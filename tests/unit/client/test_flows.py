@@ -100,6 +100,18 @@ def test_an_answer_that_is_no_problem_document_is_still_an_error() -> None:
         _play(sending(calls.get_job("a"), 0), Answer(502, {}, b"<html>bad gateway</html>"))
 
 
+def test_a_server_that_leads_elsewhere_is_not_followed_but_named() -> None:
+    moved = Answer(301, {"location": "https://there/"}, b"<html>moved</html>")
+    with pytest.raises(ApiError, match="answered 301 and leads to https://there/"):
+        _play(sending(calls.get_job("a"), 0), moved)
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]", b'"text"', b'{"status": "new"}'])
+def test_an_answer_of_another_server_is_an_error_that_names_the_request(body: bytes) -> None:
+    with pytest.raises(ApiError, match=r"GET /api/v1/jobs/a .* is it sllm-tasks"):
+        _play(sending(calls.get_job("a"), 0), Answer(200, {}, body))
+
+
 def test_waiting_goes_on_until_the_job_has_ended() -> None:
     result, sent = _play(waiting_for_job("job_1", 10, 0), _job("queued"), _job("running"), _succeeded())
     assert (result.text, result.usage.completion_tokens) == ("hi", 1)
