@@ -73,10 +73,20 @@ def submit(model: str, prompt: str, chat: bool, output: str, **settings: Any) ->
 
 
 def _submit(client: Client, model: str, prompt: str, *, chat: bool, settings: JobSettings) -> Job:
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _piped() if prompt == "-" else prompt
     if chat:
         return client.submit(model=model, messages=[{"role": "user", "content": text}], **settings)
     return client.submit(model=model, prompt=text, **settings)
+
+
+def _piped() -> str:
+    # None where the process was started with it closed.
+    if sys.stdin is None:
+        raise click.BadParameter("there is no standard input to read it from", param_hint="PROMPT")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"standard input is no text in {error.encoding}", param_hint="PROMPT") from error
 
 
 def _given(options: dict[str, Any]) -> JobSettings:

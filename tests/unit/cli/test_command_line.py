@@ -76,6 +76,10 @@ def _exit_status(*arguments: str) -> int:
         ["run", "a", "b", "--max-tokens", "0"],
         ["submit", "a", "b", "--priority", "10"],
         ["submit", "a", "b", "--deadline", "0"],
+        ["config", "acl", "folder", "--url", "redis://[x"],
+        ["config", "acl", "folder", "--url", "redis://host:port"],
+        ["key", "create", "a", "--local", "--tenant", "Acme Inc"],
+        ["key", "create", "", "--local"],
     ],
 )
 def test_a_command_that_makes_no_sense_exits_with_2(arguments: list[str]) -> None:
@@ -117,6 +121,34 @@ def test_the_schema_is_checked_and_upgraded_from_the_command_line(
     assert _exit_status("db", "check") == Exit.OK
     assert _exit_status("key", "create", "first", "--local", "-o", "json") == Exit.OK
     assert json.loads(capsys.readouterr().out)["key"].startswith("sllm_")
+
+
+def test_a_first_key_wants_a_ledger_that_has_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_HOME", str(tmp_path))
+    assert _exit_status("key", "create", "first", "--local") == Exit.USAGE
+    assert "sllm db upgrade" in capsys.readouterr().err
+
+
+def test_a_limit_beyond_every_list_is_one_of_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLLM_URL", "http://127.0.0.1:1")
+    assert _exit_status("job", "ls", "--limit", str(10**30)) == Exit.UNAVAILABLE
+
+
+@pytest.mark.parametrize("given", [None, b"\xff"])
+def test_a_prompt_that_cannot_be_read_is_told_before_anything_is_sent(given: bytes | None) -> None:
+    # As the shell closes it: `<&-`.
+    close = {"preexec_fn": lambda: os.close(0)} if given is None else {"input": given}
+    done = subprocess.run(
+        [sys.executable, "-m", "sllm_tasks.cli.main", "submit", "m"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        **close,  # type: ignore[call-overload] # one of two
+    )
+    assert done.returncode == Exit.USAGE
+    assert b"Invalid value for PROMPT" in done.stderr
 
 
 def test_the_doctor_finds_what_is_not_there(
