@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from sqlalchemy import update
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.job_lists import JobFilter, list_jobs
+from sllm_tasks.ledger.keys import revoke_key
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.tables import TenantRow
 from tests.support.processes import wait_until
-from tests.support.web import MODEL, Web, add_model
+from tests.support.web import MODEL, Web, add_key, add_model
+from webapp import keyring
 
 _CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "one two"}], "max_tokens": 4}
 
@@ -191,6 +195,27 @@ def test_a_group_that_was_accepted_in_part_is_completed_when_it_is_asked_for_aga
         response = _post(web, headers=key, n=3)
     assert [choice["message"]["content"] for choice in response.json["choices"]] == [" three"] * 3
     assert len(_jobs(web)) == 3
+
+
+def test_a_stream_that_is_never_silent_ends_when_its_key_is_revoked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "_MEMORY_S", 0.0)
+    other = replace(web, api_key=add_key(web.services.ledger))
+    has_ended, was_told = threading.Event(), []
+
+    def speak(job_id: str) -> None:
+        claim, index, deadline_s = web.worker.claim(job_id), 0, time.monotonic() + 20
+        with web.services.ledger.transaction() as session:
+            assert revoke_key(session, other.api_key.split("_")[1], now=datetime.now(UTC))
+        while not has_ended.wait(0.001) and time.monotonic() < deadline_s:
+            web.worker.emit(claim, ["three"], first=index)
+            index += 1
+        was_told.append(has_ended.is_set())
+
+    with _played(web, speak):
+        text = _post(other, stream=True).text
+        has_ended.set()
+    assert '"code":"invalid_api_key"' in text
+    assert was_told == [True]
 
 
 def test_a_request_that_is_sent_twice_at_once_has_all_of_its_choices_in_both_answers(web: Web) -> None:
