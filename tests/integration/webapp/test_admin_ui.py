@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shlex
 
 import pytest
 
@@ -199,6 +202,24 @@ def test_what_users_and_models_say_is_shown_as_text(web: Web) -> None:
     assert evil not in browser.get(path).text
     assert evil not in browser.get(f"/admin/jobs?q={evil}").text
     assert "&lt;img" in browser.get(path).text
+
+
+def test_a_job_is_shown_as_a_request_that_asks_for_the_same(web: Web) -> None:
+    browser = Browser(web.services, Role.VIEWER)
+    params = {"max_tokens": 3, "temperature": 0, "seed": 0, "top_p": 0.5, "stop": ["-x y"]}
+    inputs = [{"prompt": "--one"}, {"prompt_ids": [2, 3]}, {"messages": [{"role": "user", "content": "one"}]}]
+    asked = "--max-tokens 3 --temperature 0.0 --top-p 0.5 --top-k 0 --seed 0 '--stop=-x y'"
+    commands = [f"sllm run {asked} -- {MODEL} --one", None, f"sllm run --chat {asked} -- {MODEL} one"]
+    for given, command in zip(inputs, commands, strict=True):
+        response = web.http.post(
+            "/api/v1/jobs", json={"model": MODEL, "input": given, "params": params}, headers=web.auth
+        )
+        page = html.unescape(browser.get(f"/admin/jobs/{response.json['id']}").text)
+        curl = page.partition('id="as-curl">')[2].partition("</pre>")[0]
+        body = json.loads(shlex.split(curl)[-1])
+        assert body["input"] == given
+        assert {**body["params"], **params} == body["params"]
+        assert page.partition('id="as-command">')[2].partition("</pre>")[0] == (command or "")
 
 
 def test_failed_jobs_are_grouped_and_retried_once(web: Web) -> None:
