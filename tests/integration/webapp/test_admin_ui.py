@@ -297,6 +297,24 @@ def test_the_live_part_of_a_page_is_sent_when_it_changes_until_the_session_ends(
     response.close()
 
 
+@pytest.mark.parametrize("path", ["/admin/jobs?q=a%26b+c&endpoint=x&_external=1", f"/admin/placements/{DIGEST}/node0"])
+def test_a_page_knows_where_its_live_part_is_whatever_is_asked_of_it(web: Web, path: str) -> None:
+    browser = Browser(web.services, Role.VIEWER)
+    assert _live_url(browser.get(path).text) == f"{path}{'&' if '?' in path else '?'}live=1"
+
+
+def test_the_page_with_a_new_link_is_live_as_the_list_of_users_is(web: Web) -> None:
+    browser = Browser(web.services, Role.ADMIN)
+    response = browser.post("/admin/users/admin/link")
+    assert (response.status_code, _live_url(response.text)) == (200, "/admin/users?live=1")
+
+
+def _live_url(page: str) -> str:
+    found = re.search(r'hx-sse:connect="([^"]*)"', page)
+    assert found is not None
+    return html.unescape(found[1])
+
+
 def test_a_page_that_is_not_there_is_a_page_and_the_bare_address_leads_to_the_overview(web: Web) -> None:
     response = Browser(web.services, Role.VIEWER).get("/admin/nothing")
     assert (response.status_code, response.mimetype) == (404, "text/html")
