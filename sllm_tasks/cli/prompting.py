@@ -45,12 +45,16 @@ def _job_options(command: _Command) -> _Command:
 @click.argument("prompt", default="-")
 @_job_options
 def run(model: str, prompt: str, chat: bool, **settings: Any) -> None:
-    """Send PROMPT (default: standard input) to MODEL and print the answer as it comes; Ctrl-C cancels it."""
+    """Send PROMPT (default: standard input) to MODEL and print the answer as it comes; Ctrl-C cancels it.
+
+    So does a reader of the output that closes it, such as `head`.
+    """
     with Client() as client:
         job = _submit(client, model, prompt, chat=chat, settings=_given(settings))
         try:
             print_stream(job)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
+            # Nobody is there for the rest, or it cannot be written.
             job.cancel()
             raise
         job.result(timeout=60)

@@ -180,6 +180,26 @@ finally:
     assert "Usage: sllm" in done.stdout
 
 
+def _config_shown(tmp_path: Path, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+    environ = {**os.environ, "SLLM_HOME": str(tmp_path / "\N{GRINNING FACE}"), "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "sllm_tasks.cli.main", "config", "show", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False, env=environ)
+
+
+def test_what_a_terminal_cannot_show_is_replaced_in_tables_and_written_out_in_json(tmp_path: Path) -> None:
+    table, whole = _config_shown(tmp_path), _config_shown(tmp_path, "-o", "json")
+    assert (table.returncode, whole.returncode) == (Exit.OK, Exit.OK)
+    assert f"{tmp_path}/?" in table.stdout.decode("latin-1")
+    shown = {row["name"]: row["value"] for row in json.loads(whole.stdout)}
+    assert shown["home"] == str(tmp_path / "\N{GRINNING FACE}")
+
+
+def test_output_that_finds_no_room_is_one_line_of_error(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = _config_shown(tmp_path, stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (Exit.FAILURE, b"error: [Errno 28] No space left on device\n")
+
+
 def test_a_table_is_aligned_and_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": "a", "size": 1}, {"id": "longer", "size": None}]
     columns = {"ID": lambda row: row["id"], "SIZE": lambda row: row["size"]}
