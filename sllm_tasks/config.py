@@ -30,6 +30,9 @@ _PREFIX = "SLLM_"
 
 #: A node's pool takes one part in so many of the RAM.
 _POOL_PART = 8
+_MAX_NODE_NAME = 63
+#: How a URL of the broker begins.
+_BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def default_home() -> Path:
@@ -41,9 +44,12 @@ def default_home() -> Path:
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner may enter, also where it was there with other permissions.
 
-    Raises ConfigError when it is not ours to close.
+    Raises ConfigError when it cannot be made, or is not ours to close.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}") from error
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & stat.S_ISVTX:
         raise ConfigError(f"home: {folder} is shared by many users; name a folder of your own")
@@ -57,6 +63,11 @@ def make_private(folder: Path) -> None:
 def ram_bytes() -> int:
     """Memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def default_node() -> str:
+    """Name this machine, with `-` for what the name of a node cannot have, such as the dots of a domain."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:_MAX_NODE_NAME]
 
 
 class Settings(BaseSettings):
@@ -90,7 +101,7 @@ class Settings(BaseSettings):
     web_threads: int = Field(256, ge=4, description="Threads of the web process; each open stream takes one.")
 
     node: str = Field(
-        default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="This node's name."
+        default_factory=default_node, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="This node's name."
     )
     node_host: str = Field("127.0.0.1", description="Address at which other nodes reach this node's agent.")
     node_port: int = Field(0, ge=0, le=65535, description="Port of the node agent's checkpoint server; 0: a free one.")
@@ -149,6 +160,21 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="Workers that a job may lose before it ends as poison.")
     grace_s: float = Field(20.0, ge=0, description="What a worker that is told to stop gives its running jobs.")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_broker(cls, value: str | None) -> str | None:
+        if value and not value.startswith(_BROKER_SCHEMES):
+            raise ValueError(f"must begin with {', '.join(_BROKER_SCHEMES[:-1])} or {_BROKER_SCHEMES[-1]}")
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _hides_something(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            # Whoever reaches the broker could sign messages.
+            raise ValueError("must not be empty")
+        return value
+
     @field_validator("tls_key")
     @classmethod
     def _comes_with_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
@@ -182,9 +208,14 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @property
+    def web_address(self) -> str:
+        """Host and port of the web process, as URLs have them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def web_url(self) -> str:
         """Where the web process listens."""
-        return f"{'http' if self.tls_certificate is None else 'https'}://{self.host}:{self.port}"
+        return f"{'http' if self.tls_certificate is None else 'https'}://{self.web_address}"
 
     @property
     def ledger_url(self) -> str:
@@ -229,6 +260,9 @@ class Settings(BaseSettings):
         return self.live_url if path == self.live_url else f"redis+socket://{path}"
 
 
+_PATHS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation in {Path, Path | None})
+
+
 def load_settings(
     flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
 ) -> tuple[Settings, dict[str, str]]:
@@ -253,7 +287,7 @@ def load_settings(
     from_environ = _read_environ(environ)
     home = Path((flags or {}).get("home") or environ.get("SLLM_HOME") or default_home())
     config = Path(environ.get("SLLM_CONFIG") or home / "sllm.toml")
-    merge(*_read_file(config, required="SLLM_CONFIG" in environ))
+    merge(*_read_file(config, required=bool(environ.get("SLLM_CONFIG"))))
     merge(*from_environ)
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     merge(given, {name: f"flag --{name.replace('_', '-')}" for name in given})
@@ -262,19 +296,25 @@ def load_settings(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
-        raise ConfigError(f"{origins.get(name, name)}: {name}: {first['msg']}") from error
+        raise ConfigError(f"{origins.get(name, name)}: {name}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def masked(value: object) -> object:
-    """Hide the password of a URL; secrets hide themselves."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value
+    """Hide the passwords of a URL; secrets hide themselves."""
+    if not isinstance(value, str):
+        return value
+    # Up to the last @: libraries take a password that has one itself.
+    without_user = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", value)
+    return re.sub(r"(?<=[?&])(\w*password)=[^&]*", r"\1=***", without_user, flags=re.IGNORECASE)
 
 
 def _read_file(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    if not path.exists() and not required:
-        return {}, {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not required:
+            return {}, {}
+        raise ConfigError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return values, dict.fromkeys(values, str(path))
@@ -286,12 +326,18 @@ def _read_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
         if not variable.startswith(_PREFIX) or variable in _OTHER_VARIABLES:
             continue
         name, value = variable.removeprefix(_PREFIX).lower(), given
+        if not given and name in _PATHS:
+            # The empty path is the folder that one happens to be in.
+            continue
         if name.endswith("_file") and name.removesuffix("_file") in Settings.model_fields:
             name = name.removesuffix("_file")
             try:
                 value = Path(given).read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise ConfigError(f"{variable}: {error}") from error
+            except UnicodeDecodeError as error:
+                # The error itself would repeat what is in the file.
+                raise ConfigError(f"{variable}: {given} is no text in UTF-8") from error
         values[name] = value
         origins[name] = variable
     return values, origins

@@ -249,8 +249,8 @@ def _num_ready(live: LiveState, url: str) -> int:
 
 def _free_port(host: str, wanted: int) -> int:
     """Return a port that nobody listens on: the wanted one, or any for 0."""
-    with socket.socket() as probe:
-        # As gunicorn binds it: what a server before us has left behind is no obstacle.
+    # As gunicorn binds it: by how the host is written, and what a server before us has left behind is no obstacle.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))

@@ -222,12 +222,12 @@ def user_json(row: UserRow) -> AdminJson:
     }
 
 
-def nodes_json(live: LiveState, measured: Iterable[MeasuredLoad]) -> list[AdminJson]:
-    """Every node that lives, or whose gpus do, with what is on it; raises UnavailableError."""
+def nodes_json(live: LiveState, measured: Iterable[MeasuredLoad], *, asked: str | None = None) -> list[AdminJson]:
+    """Every node that lives, or whose gpus do, with what is on it, and the one `asked` for; raises UnavailableError."""
     known = {node.name: node for node in live.fleet.nodes(live.now_ms())}
     gpus = live.fleet.gpus()
     rates = {(load.node, load.tier): load for load in measured}
-    names = sorted(known.keys() | {gpu.id.node for gpu in gpus})
+    names = sorted(known.keys() | {gpu.id.node for gpu in gpus} | ({asked} if asked else set()))
     return [
         {
             "id": name,

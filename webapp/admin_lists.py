@@ -38,11 +38,11 @@ def checkpoints_now(web: WebServices) -> list[AdminJson]:
         return [checkpoint_json(row) for row in list_checkpoints(session)]
 
 
-def nodes_now(web: WebServices) -> list[AdminJson]:
-    """All nodes by name."""
+def nodes_now(web: WebServices, asked: str | None = None) -> list[AdminJson]:
+    """All nodes by name, the one `asked` for among them though it is gone."""
     with web.ledger.reading() as session:
         measured = tier_measurements(session)
-    return nodes_json(web.live, measured)
+    return nodes_json(web.live, measured, asked=asked)
 
 
 def placements_now(web: WebServices, checkpoint: str | None, node: str | None) -> list[AdminJson]:
@@ -65,11 +65,11 @@ def proposals_now(web: WebServices) -> list[AdminJson]:
     return [proposal_json(each) for each in found]
 
 
-def queues_now(web: WebServices) -> list[AdminJson]:
-    """The queue of all models together (`*`), then that of each model."""
+def queues_now(web: WebServices, asked: str | None = None) -> list[AdminJson]:
+    """The queue of all models together (`*`), then that of each model, and the one `asked` for though it is gone."""
     with web.ledger.reading() as session:
         paused = {row.name: row for row in paused_queues(session)}
         models = {row.name for row in list_models(session)}
-    names = [EVERY_MODEL, *sorted(models | paused.keys() - {EVERY_MODEL})]
+    names = [EVERY_MODEL, *sorted((models | paused.keys() | ({asked} if asked else set())) - {EVERY_MODEL})]
     now_ms, depths = web.live.now_ms(), web.live.queues.depths(names)
     return [queue_json(name, depth, paused.get(name), now_ms) for name, depth in zip(names, depths, strict=True)]

@@ -34,6 +34,7 @@ from webapp.api import (
     users,
     webhooks,
 )
+from webapp.incoming import check_path
 from webapp.openai import batches as openai_batches
 from webapp.openai import completions as openai_completions
 from webapp.openai import files as openai_files
@@ -57,6 +58,7 @@ def create_app(web: WebServices) -> Flask:
     app.wsgi_app = TrustedProxies(app.wsgi_app, trusted)  # type: ignore[method-assign] # as Flask documents it
     app.extensions[EXTENSION] = web
     app.before_request(_name_request)
+    app.before_request(check_path)
     app.before_request(check_query_names)
     app.after_request(_tell_request)
     app.after_request(tell_rates)

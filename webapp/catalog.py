@@ -14,6 +14,7 @@ from sllm_tasks.ledger import inventory
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.states import ModelState
 from sllm_tasks.ledger.tables import ModelRow
+from sllm_tasks.limits import MAX_TEMPERATURE, MAX_TOP_K
 from webapp.errors import ModelDeployingError, ModelNotServedError, ModelUnknownError
 
 #: A change of a model is noticed after at most this time.
@@ -93,15 +94,25 @@ class Catalog:
 
 
 def sampling_defaults(generation_config: str | None) -> SamplingDefaults:
-    """Read a generation_config.json; without `do_sample` a model decodes greedily."""
+    """Read a generation_config.json; without `do_sample` a model decodes greedily.
+
+    What it says beyond what users may say (a `top_k` of -1 stands for all tokens in many of them) counts as not said.
+    """
     config = json.loads(generation_config) if generation_config else {}
     if not config.get("do_sample"):
         return SamplingDefaults()
+    temperature, top_p = _number(config.get("temperature")), _number(config.get("top_p"))
+    top_k = _number(config.get("top_k"))
     return SamplingDefaults(
-        temperature=float(config.get("temperature") or 1.0),
-        top_p=float(config.get("top_p") or 1.0),
-        top_k=int(config.get("top_k") or 0),
+        temperature=float(temperature) if temperature is not None and 0 <= temperature <= MAX_TEMPERATURE else 1.0,
+        top_p=float(top_p) if top_p is not None and 0 < top_p <= 1 else 1.0,
+        top_k=int(top_k) if top_k is not None and 0 <= top_k <= MAX_TOP_K else 0,
     )
+
+
+def _number(value: object) -> float | None:
+    """The number that a value is; NaN is in no range, so it need not be told apart."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _require_ready(row: ModelRow) -> str:

@@ -17,6 +17,18 @@ from webapp.errors import PromptError
 #: A prompt that a template blows up beyond this many characters is refused.
 _MAX_RENDERED: Final = 8 * 2**20
 
+#: What a template raises by what it does with messages.
+_OF_TEMPLATES: Final = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    RecursionError,
+)
+
 #: Special tokens that templates may name; their texts are in tokenizer_config.json.
 _SPECIAL_TOKENS: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -69,7 +81,7 @@ class ChatTemplate:
         """Compile; raises PromptError if the source is no template."""
         try:
             self._template = _environment().from_string(source)
-        except TemplateError as error:
+        except (TemplateError, SyntaxError) as error:
             raise PromptError(f"the chat template of the checkpoint is broken: {error}") from error
         self._special_tokens = dict(special_tokens)
 
@@ -90,7 +102,7 @@ class ChatTemplate:
                 size += len(piece)
                 if size > _MAX_RENDERED:
                     raise PromptError("the chat template makes the prompt too long")
-        except (TemplateError, TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+        except _OF_TEMPLATES as error:
             raise PromptError(f"the chat template refuses these messages: {error}") from error
         return "".join(pieces)
 

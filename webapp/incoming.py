@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from flask import request
 from pydantic import ValidationError
 
+from sllm_tasks.errors import NotFoundError
 from sllm_tasks.ledger.idempotency import RequestKey
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.repeats import KeyedRequest, NamedRequest
@@ -24,6 +25,15 @@ _QueryT = TypeVar("_QueryT", bound=Query)
 
 #: Repeated names that one answer tells of.
 _MAX_REPEATED: Final = 16
+
+
+def check_path() -> None:
+    """Look at the path of this request before its view does; raises NotFoundError.
+
+    PostgreSQL refuses to look for a text with U+0000, and nothing has such a name.
+    """
+    if "\0" in request.path:
+        raise NotFoundError("there is nothing at a path with U+0000")
 
 
 def read_body(schema: type[_BodyT]) -> _BodyT:

@@ -34,6 +34,8 @@ class PromptFiles:
     #: Characters of its longest token.
     longest_token: int
     chat_template: ChatTemplate | None
+    #: Why there is none, where the checkpoint came with one.
+    template_error: str = ""
 
     def encode(self, job_input: JobInput, context: int) -> tuple[int, ...]:
         """Token ids of a prompt or a conversation.
@@ -51,7 +53,7 @@ class PromptFiles:
         if job_input.messages is None:
             text = job_input.prompt or ""
         elif self.chat_template is None:
-            raise PromptError("this model has no chat template; send a prompt")
+            raise PromptError(self.template_error or "this model has no chat template; send a prompt")
         else:
             text = self.chat_template.render([message.model_dump() for message in job_input.messages])
         if len(text) > max(_LONG_PROMPT, context * self.longest_token):
@@ -101,5 +103,11 @@ class PromptBuilder:
             tokenizer = self._tokenizers.parse(row.tokenizer.encode())
         except ModelUnusableError as error:
             raise TokenizerMissingError(str(error)) from error
-        template = ChatTemplate(row.chat_template, special_tokens(row.tokenizer_config)) if row.chat_template else None
-        return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template)
+        template, template_error = None, ""
+        if row.chat_template:
+            try:
+                template = ChatTemplate(row.chat_template, special_tokens(row.tokenizer_config))
+            except PromptError as error:
+                # Prompts need none.
+                template_error = f"{error}; send a prompt"
+        return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template, template_error)

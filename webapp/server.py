@@ -53,7 +53,7 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load_config(self) -> None:
         options: dict[str, Any] = {
-            "bind": f"{self._settings.host}:{self._settings.port}",
+            "bind": self._settings.web_address,
             "workers": 1,
             "worker_class": _Worker,
             "threads": self._settings.web_threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import click
 
@@ -43,9 +43,7 @@ def acl(folder: Path, url: str) -> None:
 
     FOLDER/users.acl is the `aclfile` of Redis 7 or Valkey; FOLDER/<process>.url is for SLLM_REDIS_URL_FILE.
     """
-    server = urlsplit(url)
-    if server.scheme not in {"redis", "rediss"} or server.hostname is None or server.username is not None:
-        raise click.BadParameter("must be redis://HOST:PORT/DB or rediss://…, without a user", param_hint="--url")
+    server = _server_at(url)
     make_private(folder)
     hashes = {}
     for name, user in [("admin", ADMIN), *((process.value, process.user) for process in Process)]:
@@ -57,3 +55,15 @@ def acl(folder: Path, url: str) -> None:
         hashes[user] = hashlib.sha256(password.encode()).hexdigest()
     (folder / "users.acl").write_text(acl_file(hashes), encoding="utf-8")
     note(f"{folder}: users.acl for the server, a URL with its password for each process")
+
+
+def _server_at(url: str) -> SplitResult:
+    try:
+        server = urlsplit(url)
+        is_server = server.scheme in {"redis", "rediss"} and server.hostname is not None and server.port != 0
+    except ValueError:
+        pass
+    else:
+        if is_server and server.username is None:
+            return server
+    raise click.BadParameter("must be redis://HOST:PORT/DB or rediss://…, without a user", param_hint="--url")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from sllm_tasks.cli.findings import Finding, Health, judged
 from sllm_tasks.config import Settings
@@ -35,6 +35,10 @@ def look_at_broker(settings: Settings) -> Iterator[Finding]:
     except NoPermissionError:
         remedy = "run it with SLLM_REDIS_URL_FILE=.../admin.url"
         yield Finding("redis settings", Health.WARNING, "this user may not ask for them", remedy)
+    except ResponseError as error:
+        # It answers, but hides what its provider has set.
+        remedy = "where its provider shows them: maxmemory-policy noeviction, appendonly yes"
+        yield Finding("redis settings", Health.WARNING, str(error), remedy)
     except RedisError as error:
         yield Finding("redis", Health.ERROR, str(error), "start it (`sllm up` brings one), or set SLLM_REDIS_URL")
     finally:
@@ -96,6 +100,6 @@ def _look_at_server(client: Redis) -> Iterator[Finding]:
         ("maxmemory-policy", "noeviction", Health.ERROR),
         ("appendonly", "yes", Health.WARNING),
     ):
-        value = str(client.config_get(name)[name])
+        value = str(client.config_get(name).get(name, "not told"))
         remedy = f"set {name} {wanted}"
         yield judged(f"redis {name}", value, is_well=value == wanted, otherwise=otherwise, remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 
 import click
@@ -26,7 +27,7 @@ def list_jobs(status: str | None, model: str | None, limit: int, output: str) ->
     """List jobs, newest first."""
     with Client() as client:
         found = client.jobs(status=status, model=model, page_size=min(limit, 100))
-        records = [job.record.raw for job in islice(found, limit)]
+        records = [job.record.raw for job in islice(found, min(limit, sys.maxsize))]
     show_list(
         output,
         records,

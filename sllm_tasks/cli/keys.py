@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,14 @@ import click
 from sllm_tasks.cli.output import Json, note, output_option, show_list, show_one
 from sllm_tasks.client import Client, calls
 from sllm_tasks.config import load_settings
+from sllm_tasks.errors import ConfigError
+from sllm_tasks.ledger import schema
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.keys import Scope, create_key, ensure_tenant
+from sllm_tasks.limits import TENANT_NAME, TENANT_NAME_IN_WORDS
 
 _SCOPES = [scope.value for scope in Scope]
+_MAX_NAME = 256
 
 
 @click.group()
@@ -69,7 +74,14 @@ def revoke(key_id: str) -> None:
 
 
 def _create_locally(name: str, scopes: tuple[str, ...], tenant: str) -> dict[str, Any]:
+    # The server, which is not asked here, refuses the same.
+    if not re.fullmatch(TENANT_NAME, tenant):
+        raise click.BadParameter(f"must be {TENANT_NAME_IN_WORDS}", param_hint="--tenant")
+    if not 1 <= len(name) <= _MAX_NAME:
+        raise click.BadParameter(f"must have 1 to {_MAX_NAME} characters", param_hint="NAME")
     settings, _ = load_settings()
+    if schema.current(settings.ledger_url) is None:
+        raise ConfigError("the ledger has no tables yet: sllm db upgrade, or any start of sllm up, makes them")
     ledger = Database(settings.ledger_url)
     try:
         now = datetime.now(UTC)

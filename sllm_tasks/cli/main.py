@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -50,6 +53,10 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+#: Errors of a disk, or a user's part of it, that takes no more.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class _LazyGroup(click.Group):
     """Imports a command when it is called, so that help is fast and torch stays out."""
 
@@ -76,6 +83,10 @@ def sllm() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and end the process with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # Texts of models and users hold more than some terminals can show.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         status: Any = sllm.main(args=arguments, prog_name="sllm", standalone_mode=False)
     except click.Abort:
@@ -89,6 +100,13 @@ def main(arguments: list[str] | None = None) -> None:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         status = Exit.FAILURE
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        click.echo(f"error: {error}", err=True)
+        status = Exit.FAILURE
+        # What could not be written is not tried once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status if isinstance(status, int) else Exit.OK)
 
 

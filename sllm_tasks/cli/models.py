@@ -55,7 +55,7 @@ def deploy(name: str, source: str, wait: bool, timeout: float, output: str, **se
     with Client() as client:
         _finish(client, client.deploy(name, source, **settings), wait=wait, timeout=timeout, output=output)
         if wait and settings["context"] is not None:
-            context = next((model["context"] for model in client.models() if model["name"] == name), None)
+            context = next((model["context"] for model in client.models() if model["id"] == name), None)
             if context is not None and context < settings["context"]:
                 note(f"context: {context} tokens, as many as {name} has positions for")
 

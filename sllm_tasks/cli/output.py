@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -45,7 +46,9 @@ def show_one(output: str, record: Json) -> None:
 
 def show_json(value: object) -> None:
     """Print JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # Elsewhere what cannot be written would be replaced, and the JSON would say something else.
+    is_unicode = getattr(sys.stdout, "encoding", "utf-8").lower().startswith("utf")
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not is_unicode))
 
 
 def note(text: str) -> None:

@@ -45,12 +45,16 @@ def _job_options(command: _Command) -> _Command:
 @click.argument("prompt", default="-")
 @_job_options
 def run(model: str, prompt: str, chat: bool, **settings: Any) -> None:
-    """Send PROMPT (default: standard input) to MODEL and print the answer as it comes; Ctrl-C cancels it."""
+    """Send PROMPT (default: standard input) to MODEL and print the answer as it comes; Ctrl-C cancels it.
+
+    So does a reader of the output that closes it, such as `head`.
+    """
     with Client() as client:
         job = _submit(client, model, prompt, chat=chat, settings=_given(settings))
         try:
             print_stream(job)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
+            # Nobody is there for the rest, or it cannot be written.
             job.cancel()
             raise
         job.result(timeout=60)
@@ -73,10 +77,20 @@ def submit(model: str, prompt: str, chat: bool, output: str, **settings: Any) ->
 
 
 def _submit(client: Client, model: str, prompt: str, *, chat: bool, settings: JobSettings) -> Job:
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _piped() if prompt == "-" else prompt
     if chat:
         return client.submit(model=model, messages=[{"role": "user", "content": text}], **settings)
     return client.submit(model=model, prompt=text, **settings)
+
+
+def _piped() -> str:
+    # None where the process was started with it closed.
+    if sys.stdin is None:
+        raise click.BadParameter("there is no standard input to read it from", param_hint="PROMPT")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"standard input is no text in {error.encoding}", param_hint="PROMPT") from error
 
 
 def _given(options: dict[str, Any]) -> JobSettings:

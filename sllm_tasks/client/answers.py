@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sllm_tasks.client.calls import Call
 from sllm_tasks.client.errors import ApiError, AuthError, NotFoundApiError, ServerUnavailableError
+from sllm_tasks.errors import ErrorCode
 
 _Answer = TypeVar("_Answer")
 
@@ -54,9 +55,13 @@ class Lost:
 
 def read_answer(call: Call[_Answer], answer: Answer) -> _Answer:
     """Decode a success; raises ApiError or ServerUnavailableError for anything else."""
-    if answer.status >= 400:
+    if answer.status >= 300:
         raise read_error(answer)
-    return call.decode(json.loads(answer.body) if answer.body else {})
+    try:
+        return call.decode(json.loads(answer.body) if answer.body else {})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        detail = f"the server answered {call.method} {call.path} with what this client cannot read; is it sllm-tasks?"
+        raise ApiError(answer.status, ErrorCode.INTERNAL, detail) from error
 
 
 def read_error(answer: Answer | Lost) -> ApiError | ServerUnavailableError:
@@ -69,7 +74,9 @@ def read_error(answer: Answer | Lost) -> ApiError | ServerUnavailableError:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
-    detail = problem.get("detail") or f"the server answered {answer.status}"
+    where = answer.headers.get("location") if 300 <= answer.status < 400 else None
+    said = f"the server answered {answer.status}" + (f" and leads to {where}" if where else "")
+    detail = problem.get("detail") or said
     request_id = problem.get("request_id") or answer.headers.get("x-request-id")
     if answer.status in {502, 503, 504} and problem.get("code", "unavailable") == "unavailable":
         return ServerUnavailableError(detail, request_id=request_id)

@@ -157,7 +157,7 @@ class AsyncClient:
             attempt = next(flow)
             while True:
                 await asyncio.sleep(attempt.after_s)
-                attempt = flow.send(await self._send(attempt.call))
+                attempt = flow.send(await self._send(attempt.call, attempt.patience_s))
         except StopIteration as end:
             result: _Result = end.value
             return result
@@ -172,6 +172,7 @@ class AsyncClient:
                     if response.status_code == httpx2.codes.NO_CONTENT:
                         return
                     if response.status_code == httpx2.codes.OK:
+                        position.note_open()
                         async for event in httpx2.EventSource(response, MAX_EVENT_BYTES):
                             if (item := position.take(event)) is not None:
                                 yield item
@@ -195,7 +196,7 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _send(self, call: Call[Any]) -> Answer | Lost:
+    async def _send(self, call: Call[Any], patience_s: float) -> Answer | Lost:
         try:
             response = await self._http.request(
                 call.method,
@@ -203,7 +204,9 @@ class AsyncClient:
                 params=dict(call.params),
                 content=None if call.json is None else encode_body(call.json),
                 headers=call.all_headers,
-                timeout=httpx2.Timeout(self._timeout_s + call.wait_s, connect=CONNECT_TIMEOUT_S),
+                timeout=httpx2.Timeout(
+                    min(self._timeout_s + call.wait_s, patience_s), connect=min(CONNECT_TIMEOUT_S, patience_s)
+                ),
             )
         except httpx2.TransportError as error:
             return Lost(f"{self.url} does not answer: {error}")

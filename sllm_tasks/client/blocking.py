@@ -156,7 +156,7 @@ class Client:
             attempt = next(flow)
             while True:
                 time.sleep(attempt.after_s)
-                attempt = flow.send(self._send(attempt.call))
+                attempt = flow.send(self._send(attempt.call, attempt.patience_s))
         except StopIteration as end:
             result: _Result = end.value
             return result
@@ -171,6 +171,7 @@ class Client:
                     if response.status_code == httpx2.codes.NO_CONTENT:
                         return
                     if response.status_code == httpx2.codes.OK:
+                        position.note_open()
                         for event in httpx2.EventSource(response, MAX_EVENT_BYTES):
                             if (item := position.take(event)) is not None:
                                 yield item
@@ -194,7 +195,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, call: Call[Any]) -> Answer | Lost:
+    def _send(self, call: Call[Any], patience_s: float) -> Answer | Lost:
         try:
             response = self._http.request(
                 call.method,
@@ -202,7 +203,9 @@ class Client:
                 params=dict(call.params),
                 content=None if call.json is None else encode_body(call.json),
                 headers=call.all_headers,
-                timeout=httpx2.Timeout(self._timeout_s + call.wait_s, connect=CONNECT_TIMEOUT_S),
+                timeout=httpx2.Timeout(
+                    min(self._timeout_s + call.wait_s, patience_s), connect=min(CONNECT_TIMEOUT_S, patience_s)
+                ),
             )
         except httpx2.TransportError as error:
             return Lost(f"{self.url} does not answer: {error}")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
+
 from sllm_tasks.errors import ConfigError
 
 _DEFAULT_PORT = "8080"
@@ -29,16 +31,32 @@ class Connection:
 def find_connection(
     url: str | None = None, api_key: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Connection:
-    """Settle what the caller left out; raises ConfigError if `<home>/client.toml` cannot be read."""
-    url = url or environ.get("SLLM_URL")
-    api_key = api_key or environ.get("SLLM_API_KEY")
-    if url is None or api_key is None:
+    """Settle what the caller left out.
+
+    Raises ConfigError if `<home>/client.toml` cannot be read, or nothing can be sent with what was found.
+    """
+    url = (url or environ.get("SLLM_URL") or "").rstrip("/")
+    api_key = (api_key or environ.get("SLLM_API_KEY") or "").strip()
+    if not url or not api_key:
         stored = _read_client_file(_home(environ) / "client.toml")
         # A key that belongs to another server is not sent to this one.
-        if api_key is None and url in {None, stored.get("url")}:
-            api_key = stored.get("api_key")
+        if not api_key and url in {"", stored.get("url")}:
+            api_key = stored.get("api_key", "")
         url = url or stored.get("url") or f"http://127.0.0.1:{environ.get('SLLM_PORT') or _DEFAULT_PORT}"
-    return Connection(url=url.rstrip("/"), api_key=api_key)
+    _check(url, api_key)
+    return Connection(url=url, api_key=api_key or None)
+
+
+def _check(url: str, api_key: str) -> None:
+    try:
+        parts = httpx2.URL(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.host)
+    except httpx2.InvalidURL:
+        is_url = False
+    if not is_url:
+        raise ConfigError(f"{url} is no URL of a server, such as http://127.0.0.1:8080")
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key has characters that no key has: look at SLLM_API_KEY")
 
 
 def _home(environ: Mapping[str, str]) -> Path:

@@ -15,7 +15,7 @@ def encode_body(body: Json) -> bytes:
     """Write a body as UTF-8; raises UnsendableError, which names the field as a JSON pointer."""
     for pointer, reason in _unsendable(body, ""):
         raise UnsendableError(f"{pointer}: {reason}")
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
 
 
 def _unsendable(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
@@ -28,6 +28,7 @@ def _unsendable(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
             return
         case Mapping():
             for name, part in value.items():
+                yield from _unsendable(name, pointer)
                 yield from _unsendable(part, f"{pointer}/{name}")
         case list() | tuple():
             for index, part in enumerate(value):

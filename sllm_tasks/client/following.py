@@ -15,7 +15,9 @@ from sllm_tasks.client.records import Snapshot, StreamItem, decode_token
 
 #: A snapshot holds all text of a job.
 MAX_EVENT_BYTES: Final = 64 * 2**20
-#: The server sends something every ten seconds; a silent connection is a dead one.
+#: The server sends something every ten seconds, which need not be an event.
+_PING_EVERY_S: Final = 10.0
+#: So a silent connection is a dead one.
 READ_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 5.0
 
@@ -30,6 +32,7 @@ class StreamPosition:
         self._last_id = ""
         self._num_failures = 0
         self._heard_s = time.monotonic()
+        self._opened_s: float | None = None
         self._num_tokens = 0
         self._has_ended = False
 
@@ -44,6 +47,10 @@ class StreamPosition:
     def has_ended(self) -> bool:
         """Whether the job's last event has come."""
         return self._has_ended
+
+    def note_open(self) -> None:
+        """Note that the server sends events from now on."""
+        self._opened_s = time.monotonic()
 
     def take(self, event: ServerSentEvent) -> StreamItem | None:
         """Note an event; what the user is to see of it, if anything."""
@@ -73,7 +80,12 @@ class StreamPosition:
 
     def pause_s(self, answer: Answer | Lost) -> float:
         """How long to wait before the next connection; raises ApiError or ServerUnavailableError to give up."""
-        if not answer.wants_retry or time.monotonic() - self._heard_s > PATIENCE_S:
+        now_s = time.monotonic()
+        if self._opened_s is not None and now_s - self._opened_s > _PING_EVERY_S:
+            # It was there until now, though it may have had nothing to say of the job for as long.
+            self._num_failures, self._heard_s = 0, now_s
+        self._opened_s = None
+        if not answer.wants_retry or now_s - self._heard_s > PATIENCE_S:
             raise read_error(answer)
         self._num_failures += 1
         pause_s = delay_s(self._num_failures, answer.retry_after_s)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 
 import pytest
+from gunicorn.util import parse_address
 from pydantic import ValidationError
 
-from sllm_tasks.config import Settings, load_settings, make_private
+from sllm_tasks.config import Settings, default_home, load_settings, make_private, masked
 from sllm_tasks.errors import ConfigError
 
 
@@ -77,6 +79,8 @@ def test_variables_of_others_and_of_clients_are_none_of_our_business(tmp_path: P
         ("SLLM_DEVICE", "cuda"),
         ("SLLM_LOG_LEVEL", "LOUD"),
         ("SLLM_GRACE_S", "-1"),
+        ("SLLM_SECRET", ""),
+        ("SLLM_REDIS_URL", "localhost:6379"),
     ],
 )
 def test_a_bad_value_is_named_with_its_origin(tmp_path: Path, variable: str, value: str) -> None:
@@ -105,6 +109,46 @@ def test_a_secret_may_come_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
 def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SLLM_SECRET_FILE"):
         load_settings({}, _environ(tmp_path, SLLM_SECRET_FILE=str(tmp_path / "nothing")))
+
+
+def test_a_secret_file_that_is_no_text_is_named_and_not_repeated(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"hush\xff")
+    with pytest.raises(ConfigError) as raised:
+        load_settings({}, _environ(tmp_path, SLLM_SECRET_FILE=str(secret)))
+    assert str(raised.value) == f"SLLM_SECRET_FILE: {secret} is no text in UTF-8"
+
+
+def test_an_empty_variable_names_no_folder_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    empty = dict.fromkeys(("SLLM_HOME", "SLLM_CONFIG", "SLLM_POOL_HOME", "SLLM_TLS_CERTIFICATE", "SLLM_TLS_KEY"), "")
+    settings, origins = load_settings({}, empty)
+    assert (settings.home, settings.tls_key, settings.pool_home) == (default_home(), None, Path("/dev/shm"))
+    assert origins["home"] == "default"
+
+
+def test_a_machine_whose_name_has_dots_is_a_node_without_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "ip-10-0-0-1.ec2.internal")
+    assert load_settings({}, _environ(tmp_path))[0].node == "ip-10-0-0-1-ec2-internal"
+
+
+def test_an_address_of_ipv6_is_listened_at_and_written_into_urls() -> None:
+    settings = Settings(host="::1", port=8081)
+    assert parse_address(settings.web_address) == ("::1", 8081)
+    assert settings.web_url == "http://[::1]:8081"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:one@two@host:6379/0", "redis://user:***@host:6379/0"),
+        ("postgresql://user:one/two@host/name", "postgresql://user:***@host/name"),
+        ("postgresql://host/name?user=me&password=one&sslPassword=two", None),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+    ],
+)
+def test_passwords_of_urls_are_not_shown_however_they_are_written(url: str, shown: str | None) -> None:
+    assert masked(url) == (shown or "postgresql://host/name?user=me&password=***&sslPassword=***")
 
 
 def test_settings_do_not_change_and_do_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +192,14 @@ def test_the_state_folder_is_closed_to_others_also_where_it_was_there_before(tmp
             folder.chmod(0o755)
         make_private(folder)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(ConfigError, match=f"^{folder} cannot be made: "):
+            make_private(folder)
 
 
 def test_a_folder_that_many_share_is_no_state_folder(tmp_path: Path) -> None:

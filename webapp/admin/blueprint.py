@@ -9,6 +9,8 @@ from typing import Final
 from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 
 from sllm_tasks.errors import NotFoundError, SllmError
+from webapp.errors import FieldError, InvalidFieldsError
+from webapp.field_errors import pointer_to
 from webapp.problems import status_of
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,15 @@ PAGE_HEADERS: Final = {
     # Pages show prompts; and a page that the back button brings would carry a token of a session that has ended.
     "Cache-Control": "no-store",
 }
+
+
+@blueprint.before_request
+def _check_query() -> None:
+    # Pages look for what is in their query string as it is, and PostgreSQL for no text with U+0000.
+    for name, text in request.args.items(multi=True):
+        if "\0" in text:
+            error = FieldError(pointer=pointer_to((name,), "?"), detail="must not contain U+0000", code="value_error")
+            raise InvalidFieldsError((error,))
 
 
 @blueprint.after_request

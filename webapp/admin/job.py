@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, json, request, stream_with_context
 
@@ -131,8 +131,13 @@ def _prompt(view: JobView) -> str:
 
 def _curl(view: JobView) -> str:
     row = view.row
-    asked = {"messages": row.messages} if row.messages is not None else {"prompt": row.prompt or ""}
-    params = {name: value for name, value in row.params.items() if value not in (None, [], False)}
+    asked: dict[str, object]
+    if row.messages is not None:
+        asked = {"messages": row.messages}
+    else:
+        asked = {"prompt_ids": row.prompt_ids} if row.prompt is None else {"prompt": row.prompt}
+    # A zero is said: the model's own setting may be another.
+    params = {name: value for name, value in row.params.items() if value not in (None, []) and value is not False}
     body = json.dumps({"model": row.model, "input": asked, "params": params}, ensure_ascii=False)
     return (
         f"curl {request.host_url}api/v1/jobs \\\n  -H 'Content-Type: application/json' \\\n"
@@ -140,7 +145,15 @@ def _curl(view: JobView) -> str:
     )
 
 
-def _command(view: JobView) -> str:
-    row = view.row
-    prompt = row.prompt if row.prompt is not None else _prompt(view)
-    return f"sllm run {shlex.quote(row.model)} {shlex.quote(prompt)} --max-tokens {row.params['max_tokens']}"
+def _command(view: JobView) -> str | None:
+    """How the command line asks for it; None for what it cannot say."""
+    row, prompt, flags = view.row, view.row.prompt, list[str]()
+    if row.messages is not None and [each["role"] for each in row.messages] == ["user"]:
+        prompt, flags = str(row.messages[0]["content"]), ["--chat"]
+    # A lone dash is what comes by standard input.
+    if prompt is None or prompt == "-":
+        return None
+    for name in ("max_tokens", "temperature", "top_p", "top_k", "seed"):
+        flags += [f"--{name.replace('_', '-')}", str(row.params[name])]
+    flags += [f"--stop={text}" for text in cast("list[str]", row.params["stop"])]
+    return shlex.join(["sllm", "run", *flags, "--", row.model, prompt])

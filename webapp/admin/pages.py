@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote, urlencode
 
-from flask import Response, g, render_template, request, stream_with_context, url_for
+from flask import Response, g, render_template, request, stream_with_context
 
 from sllm_tasks.errors import NotFoundError, UnavailableError
 from webapp.admin.access import signed_in
@@ -28,6 +29,9 @@ _STREAM_HEADERS: Final = {
     # nginx would hold events back until its buffer is full.
     "X-Accel-Buffering": "no",
 }
+
+#: What stands for itself in a path.
+_SAFE: Final = "/:@!$&'()*+,;="
 
 #: What a page may say of a change that led to it; only these, so that no link puts words into our mouth.
 _NOTICES: Final[Mapping[str, str]] = {
@@ -51,19 +55,36 @@ _NOTICES: Final[Mapping[str, str]] = {
 }
 
 
-def page(name: str, make: Callable[[], Context], *, status: HTTPStatus = HTTPStatus.OK, **fixed: object) -> Response:
-    """Show a page: what `make` reads goes to its live part as well, `fixed` only to the rest."""
+def page(
+    name: str,
+    make: Callable[[], Context],
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    live_at: str | None = None,
+    **fixed: object,
+) -> Response:
+    """Show a page: what `make` reads goes to its live part as well, `fixed` only to the rest.
+
+    `live_at` is the path of the live part where the page was not asked for by GET there.
+    """
     if "live" in request.args:
         return _live(f"admin/live/{name}.html", make)
-    here = request.view_args or {}
-    live_url = url_for(str(request.endpoint), **{**request.args.to_dict(), **here, "live": "1"})
+    live_url = _here(live_at, live="1")
     shown = {"live_template": f"admin/live/{name}.html", "live_url": live_url, **make(), **fixed}
     return Response(render_template(f"admin/{name}.html", **shown), status)
 
 
 @blueprint.app_context_processor
 def _shared() -> dict[str, object]:
-    return {"person": getattr(g, "person", None), "notice": _NOTICES.get(request.args.get("notice", ""))}
+    notice = _NOTICES.get(request.args.get("notice", ""))
+    return {"person": getattr(g, "person", None), "notice": notice, "here": _here}
+
+
+def _here(path: str | None = None, **changed: str | None) -> str:
+    """Where this request goes, with changes of its query string; None leaves a name out."""
+    # Not by `url_for`, to which some names in a query string mean something.
+    query = {name: text for name, text in {**request.args.to_dict(), **changed}.items() if text is not None}
+    return f"{path or quote(request.script_root + request.path, safe=_SAFE)}?{urlencode(query)}"
 
 
 def _live(template: str, make: Callable[[], Context]) -> Response:

@@ -43,7 +43,8 @@ def show_sign_in() -> Response:
 def sign_in() -> Response:
     """Sign in, under a fresh session."""
     check_origin()
-    name = request.form.get("name", "").strip()[:MAX_PASSWORD_LENGTH]
+    # Nobody's name has U+0000, and PostgreSQL would refuse to look for it.
+    name = request.form.get("name", "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()[:MAX_PASSWORD_LENGTH]
     password = request.form.get("password", "")[:MAX_PASSWORD_LENGTH]
     address, now, ledger = request.remote_addr or "", datetime.now(UTC), services().ledger
     with ledger.reading() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Response, render_template, request
+from flask import Response, render_template, request, url_for
 
 from sllm_tasks.ledger.states import Role
 from sllm_tasks.ledger.users import get_user, list_users
@@ -76,7 +76,9 @@ def disable(name: str) -> Response:
 def _show(form: Form, status: HTTPStatus, invited: InvitedUser | None = None) -> Response:
     link = None if invited is None else request.host_url.rstrip("/") + invited.path
     name = None if invited is None else invited.row.name
-    return page("users", _context, status=status, form=form, roles=list(Role), link=link, link_name=name)
+    # A new link is shown by the form that makes it.
+    shown = {"form": form, "roles": list(Role), "link": link, "link_name": name}
+    return page("users", _context, status=status, live_at=url_for("admin.users"), **shown)
 
 
 def _context() -> Context:

@@ -73,7 +73,7 @@ def undrain_gpu(node: str, index: int) -> Response:
 
 
 def _node(node: str) -> Response:
-    return jsonify(next((found for found in nodes_now(services()) if found["id"] == node), None))
+    return jsonify(next(found for found in nodes_now(services(), node) if found["id"] == node))
 
 
 def checked_name(node: str) -> str:

@@ -41,4 +41,4 @@ def resume(name: str) -> Response:
 def _moved(name: str, *, paused: bool) -> Response:
     web = services()
     move_gate(web, name, paused=paused)
-    return jsonify(next((queue for queue in queues_now(web) if queue["id"] == name), None))
+    return jsonify(next(queue for queue in queues_now(web, name) if queue["id"] == name))

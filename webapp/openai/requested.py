@@ -104,15 +104,19 @@ def accept(services: WebServices, wanted: Wanted, key: ApiKey) -> Requested:
     job_ids = [accepted.job_id]
     try:
         for new in rest:
-            # Its place is taken when the first sending got as far as this.
+            # Its place is taken when another sending got as far as this.
             with suppress(ConflictError):
                 services.admission.submit(replace(new, group_id=accepted.job_id))
                 job_ids.append(new.spec.job_id)
     except SllmError:
-        _stop(services, job_ids)
+        # Under its key the request can be sent again, and then finds what was accepted of it.
+        if request_again is None:
+            _stop(services, job_ids)
         raise
     if not accepted.is_new:
         after_this_request(replayed)
+    if not accepted.is_new or len(job_ids) <= len(rest):
+        # Some of them are those of another sending, before this one or at the same time.
         with services.ledger.reading() as session:
             job_ids = [row.id for row in group_jobs(session, accepted.job_id)] or job_ids
     _name_jobs(job_ids)

@@ -87,7 +87,7 @@ class ChunkStream:
                 wrote_s = now_s
             if now_s - asked_s >= LEDGER_EVERY_S:
                 asked_s = now_s
-                yield from _written([] if chunks else self._endings_from_ledger(open_choices))
+                yield from _written(self._endings_from_ledger([] if chunks else open_choices))
 
     def _next_chunks(self, choices: list[_ChoiceStream]) -> Iterator[Json]:
         positions = {choice.follower.job_id: choice.follower.position for choice in choices}

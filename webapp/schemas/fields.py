@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from sllm_tasks.ids import id_pattern
+from sllm_tasks.limits import TENANT_NAME, TENANT_NAME_IN_WORDS
 
 
 class Body(BaseModel):
@@ -29,7 +30,6 @@ ShortText = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 
 _MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 _NODE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-_TENANT_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _USER_NAME: Final = r"^[a-z0-9][a-z0-9._@-]{0,62}$"
 _GPU_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\.[0-9]{1,3}$"
 _JOB_ID: Final = f"^{id_pattern('job')}$"
@@ -40,7 +40,7 @@ _DECISION_ID: Final = f"^{id_pattern('decision')}$"
 #: Names of models: they appear in URLs and in keys of the live state.
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 NodeName = Annotated[str, StringConstraints(pattern=_NODE_NAME)]
-TenantName = Annotated[str, StringConstraints(pattern=_TENANT_NAME)]
+TenantName = Annotated[str, StringConstraints(pattern=TENANT_NAME)]
 GpuName = Annotated[str, StringConstraints(pattern=_GPU_NAME)]
 JobId = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 UserName = Annotated[str, StringConstraints(pattern=_USER_NAME)]
@@ -54,7 +54,7 @@ DecisionCursor = Annotated[str, StringConstraints(pattern=_DECISION_ID)]
 WORDS_OF_PATTERN: Final = {
     _MODEL_NAME: "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or a digit",
     _NODE_NAME: "1 to 63 of A-Z a-z 0-9 _ - beginning with a letter or a digit",
-    _TENANT_NAME: "1 to 63 of a-z 0-9 _ - beginning with a letter or a digit",
+    TENANT_NAME: TENANT_NAME_IN_WORDS,
     _USER_NAME: "1 to 63 of a-z 0-9 . _ @ - beginning with a letter or a digit",
     _GPU_NAME: "a gpu as NODE.INDEX, such as node0.0",
     _JOB_ID: "the id of a job: job_ and 26 of a-z 0-9",

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from sllm_tasks.limits import MAX_LIFE_S, MAX_PRIORITY, MAX_TEMPERATURE, MAX_TOKENS, MAX_TOP_K
 from webapp.schemas.fields import Body, ShortText, Text
@@ -59,6 +67,15 @@ _Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+def _one_prompt(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Say once what both of its forms would say apart."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("must be a text without U+0000, or a list of token ids below 2 to the 32") from None
+
+
+_Prompt = Annotated[Text | list[_TokenId], WrapValidator(_one_prompt)]
 #: How clients may write what is checked as lists.
 _Stops = ShortText | Annotated[list[ShortText], Field(max_length=16)]
 _Prompts = Text | list[_TokenId] | Annotated[list[Text | list[_TokenId]], Field(max_length=MAX_CHOICES)]
@@ -126,7 +143,7 @@ class CompletionRequest(GenerationRequest):
 
     #: Each a text or a list of token ids.
     prompt: Annotated[
-        list[Text | list[_TokenId]],
+        list[_Prompt],
         Field(max_length=MAX_CHOICES),
         BeforeValidator(_prompts, json_schema_input_type=_Prompts),
     ]

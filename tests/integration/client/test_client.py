@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,8 +25,12 @@ from sllm_tasks.client import (
     NotFoundApiError,
     Token,
 )
+from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.operations import begin_operation, list_operations, succeed_operation
+from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.tables import OperationRow
 from tests.support.processes import wait_until
-from tests.support.web import MODEL, Web, add_model
+from tests.support.web import CONTEXT, MODEL, Web, add_model
 from tests.support.web_server import WebServer
 
 
@@ -128,6 +136,54 @@ def test_the_command_line_runs_prompts_and_shows_what_there_is(
     assert (status, json.loads(printed)["status"]) == (Exit.OK, "pending")
     monkeypatch.setenv("SLLM_API_KEY", "sllm_wrong")
     assert sllm("models")[0] == Exit.AUTH
+
+
+def test_a_prompt_whose_reader_closes_the_output_is_cancelled(server: WebServer, web: Web) -> None:
+    environ = {**os.environ, "SLLM_URL": server.url, "SLLM_API_KEY": web.api_key}
+    command = [sys.executable, "-m", "sllm_tasks.cli.main", "run", MODEL, "one two"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process,
+        Client(server.url, web.api_key) as client,
+    ):
+        wait_until(lambda: list(client.jobs()), "the job")
+        (job,) = client.jobs()
+        claim = web.worker.claim(job.id)
+        web.worker.emit(claim, ["three"])
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b" "
+        process.stdout.close()
+        web.worker.emit(claim, ["four"], first=1)
+        wait_until(lambda: job.refresh().status == "canceling", "the job is asked to stop")
+        web.worker.finish(claim, " three four", 2, JobStatus.CANCELED)
+        assert process.wait(20) == Exit.FAILURE
+
+
+def test_a_deployment_says_on_the_command_line_when_a_model_has_less_context_than_was_asked_for(
+    server: WebServer, web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_URL", server.url)
+    monkeypatch.setenv("SLLM_API_KEY", web.api_key)
+    ledger = web.services.ledger
+
+    def pending() -> list[OperationRow]:
+        with ledger.reading() as session:
+            return list(list_operations(session, PageRequest()).rows)
+
+    def succeed() -> None:
+        wait_until(pending, "the operation")
+        (row,) = pending()
+        with ledger.transaction() as session:
+            attempt = begin_operation(session, row.id, node="node0", now=datetime.now(UTC))
+            assert attempt is not None
+            succeed_operation(session, row.id, attempt=attempt, result={}, now=datetime.now(UTC))
+
+    with ThreadPoolExecutor(1) as other:
+        succeeded = other.submit(succeed)
+        with pytest.raises(SystemExit) as ended:
+            main(["deploy", MODEL, "/nowhere", "--context", str(10 * CONTEXT)])
+        succeeded.result()
+    assert ended.value.code == Exit.OK
+    assert f"context: {CONTEXT} tokens, as many as {MODEL} has positions for" in capsys.readouterr().err
 
 
 def test_a_job_that_waits_says_why_to_the_client_and_on_the_command_line(

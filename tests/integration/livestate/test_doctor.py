@@ -36,6 +36,13 @@ def test_a_broker_that_may_forget_is_found_out(tmp_path: Path) -> None:
     assert (found["redis memory"], found["redis appendonly"]) == (Health.WARNING, Health.WARNING)
 
 
+def test_a_broker_whose_provider_hides_its_settings_is_there_all_the_same(tmp_path: Path) -> None:
+    with ValkeyServer("--rename-command", "CONFIG", "") as server:
+        found = _healths(server.url, tmp_path)
+    assert "redis" not in found
+    assert (found["redis memory"], found["redis settings"]) == (Health.OK, Health.WARNING)
+
+
 @pytest.mark.parametrize(
     ("url", "encryption", "user"),
     [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shlex
 
 import pytest
 
@@ -201,6 +204,24 @@ def test_what_users_and_models_say_is_shown_as_text(web: Web) -> None:
     assert "&lt;img" in browser.get(path).text
 
 
+def test_a_job_is_shown_as_a_request_that_asks_for_the_same(web: Web) -> None:
+    browser = Browser(web.services, Role.VIEWER)
+    params = {"max_tokens": 3, "temperature": 0, "seed": 0, "top_p": 0.5, "stop": ["-x y"]}
+    inputs = [{"prompt": "--one"}, {"prompt_ids": [2, 3]}, {"messages": [{"role": "user", "content": "one"}]}]
+    asked = "--max-tokens 3 --temperature 0.0 --top-p 0.5 --top-k 0 --seed 0 '--stop=-x y'"
+    commands = [f"sllm run {asked} -- {MODEL} --one", None, f"sllm run --chat {asked} -- {MODEL} one"]
+    for given, command in zip(inputs, commands, strict=True):
+        response = web.http.post(
+            "/api/v1/jobs", json={"model": MODEL, "input": given, "params": params}, headers=web.auth
+        )
+        page = html.unescape(browser.get(f"/admin/jobs/{response.json['id']}").text)
+        curl = page.partition('id="as-curl">')[2].partition("</pre>")[0]
+        body = json.loads(shlex.split(curl)[-1])
+        assert body["input"] == given
+        assert {**body["params"], **params} == body["params"]
+        assert page.partition('id="as-command">')[2].partition("</pre>")[0] == (command or "")
+
+
 def test_failed_jobs_are_grouped_and_retried_once(web: Web) -> None:
     browser = Browser(web.services, Role.OPERATOR)
     ids = [web.submit(), web.submit()]
@@ -274,6 +295,24 @@ def test_the_live_part_of_a_page_is_sent_when_it_changes_until_the_session_ends(
     admin.post("/admin/users/viewer/disable")
     assert list(stream) == []
     response.close()
+
+
+@pytest.mark.parametrize("path", ["/admin/jobs?q=a%26b+c&endpoint=x&_external=1", f"/admin/placements/{DIGEST}/node0"])
+def test_a_page_knows_where_its_live_part_is_whatever_is_asked_of_it(web: Web, path: str) -> None:
+    browser = Browser(web.services, Role.VIEWER)
+    assert _live_url(browser.get(path).text) == f"{path}{'&' if '?' in path else '?'}live=1"
+
+
+def test_the_page_with_a_new_link_is_live_as_the_list_of_users_is(web: Web) -> None:
+    browser = Browser(web.services, Role.ADMIN)
+    response = browser.post("/admin/users/admin/link")
+    assert (response.status_code, _live_url(response.text)) == (200, "/admin/users?live=1")
+
+
+def _live_url(page: str) -> str:
+    found = re.search(r'hx-sse:connect="([^"]*)"', page)
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def test_a_page_that_is_not_there_is_a_page_and_the_bare_address_leads_to_the_overview(web: Web) -> None:

@@ -6,8 +6,10 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import update
 
 from sllm_tasks.jobs import JobStatus
+from sllm_tasks.ledger.tables import CheckpointRow
 from tests.support.web import CONTEXT, MODEL, Web, add_key, add_model
 
 #: A model that is loaded nowhere.
@@ -39,6 +41,16 @@ def test_messages_go_through_the_chat_template_without_further_special_tokens(we
     response = web.http.post("/api/v1/jobs", json={"model": MODEL, "input": {"messages": messages}}, headers=web.auth)
     # user : hello assistant :
     assert web.worker.claim(response.json["id"]).spec.prompt_ids == (7, 9, 6, 8, 9)
+
+
+def test_a_checkpoint_with_a_broken_chat_template_takes_prompts_and_says_so_of_messages(web: Web) -> None:
+    with web.services.ledger.transaction() as session:
+        session.execute(update(CheckpointRow).values(chat_template="{% if %}"))
+    assert web.worker.claim(web.submit("one two three")).spec.prompt_ids
+    body = {"model": MODEL, "input": {"messages": [{"role": "user", "content": "hello"}]}}
+    refused = web.http.post("/api/v1/jobs", json=body, headers=web.auth)
+    assert (refused.status_code, refused.json["code"]) == (422, "invalid_request")
+    assert "chat template of the checkpoint is broken" in refused.json["detail"]
 
 
 def test_a_job_shows_its_progress_and_then_its_result(web: Web) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,6 +11,7 @@ from sllm_tasks.cluster import GpuId, GpuState
 from sllm_tasks.drains import follow_drains
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.audit import list_audit
+from sllm_tasks.ledger.drains import drain
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.pages import PageRequest
 from tests.support.web import Web, add_key
@@ -74,6 +76,14 @@ def test_a_gpu_of_a_drained_node_is_taken_back_with_its_node_only(web: Web) -> N
     assert (status, answer["code"]) == (409, "conflict")
     assert post(web, f"nodes/{node}/gpus/7/drain")[0] == 404
     assert post(web, f"nodes/{node}/undrain")[0] == 200
+
+
+def test_a_drained_node_that_is_gone_is_taken_back_and_shown_as_what_it_is(web: Web) -> None:
+    with web.services.ledger.transaction() as session:
+        drain(session, "gone", by="key_test", now=datetime.now(UTC))
+    status, answer = post(web, "nodes/gone/undrain")
+    assert (status, answer["id"], answer["agent"], answer["gpus"]) == (200, "gone", "down", [])
+    assert post(web, "nodes/gone/undrain")[0] == 404
 
 
 def state_of(web: Web, gpu_id: GpuId) -> GpuState:

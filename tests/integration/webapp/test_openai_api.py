@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from sllm_tasks.errors import UnavailableError
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.job_lists import JobFilter, list_jobs
+from sllm_tasks.ledger.keys import revoke_key
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.tables import TenantRow
 from tests.support.processes import wait_until
-from tests.support.web import MODEL, Web, add_model
+from tests.support.web import MODEL, Web, add_key, add_model
+from webapp import keyring
 
 _CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "one two"}], "max_tokens": 4}
 
@@ -189,6 +195,72 @@ def test_a_group_that_was_accepted_in_part_is_completed_when_it_is_asked_for_aga
         response = _post(web, headers=key, n=3)
     assert [choice["message"]["content"] for choice in response.json["choices"]] == [" three"] * 3
     assert len(_jobs(web)) == 3
+
+
+def test_a_stream_that_is_never_silent_ends_when_its_key_is_revoked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "_MEMORY_S", 0.0)
+    other = replace(web, api_key=add_key(web.services.ledger))
+    has_ended, was_told = threading.Event(), []
+
+    def speak(job_id: str) -> None:
+        claim, index, deadline_s = web.worker.claim(job_id), 0, time.monotonic() + 20
+        with web.services.ledger.transaction() as session:
+            assert revoke_key(session, other.api_key.split("_")[1], now=datetime.now(UTC))
+        while not has_ended.wait(0.001) and time.monotonic() < deadline_s:
+            web.worker.emit(claim, ["three"], first=index)
+            index += 1
+        was_told.append(has_ended.is_set())
+
+    with _played(web, speak):
+        text = _post(other, stream=True).text
+        has_ended.set()
+    assert '"code":"invalid_api_key"' in text
+    assert was_told == [True]
+
+
+def test_a_request_that_is_sent_twice_at_once_has_all_of_its_choices_in_both_answers(web: Web) -> None:
+    key = {"Idempotency-Key": "twice"}
+    submit, second = web.services.admission.submit, []
+
+    def send_again() -> None:
+        other = replace(web, http=web.http.application.test_client())
+        second.append(_post(other, headers=key, n=3))
+
+    thread = threading.Thread(target=send_again)
+
+    def submit_and_be_overtaken(*arguments: Any) -> Any:
+        accepted = submit(*arguments)
+        if not thread.ident:
+            thread.start()
+            wait_until(lambda: len(_jobs(web)) == 3, "the other sending has accepted the rest")
+        return accepted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web.services.admission, "submit", submit_and_be_overtaken)
+        with _played(web, lambda job_id: web.worker.run(job_id, ["three"]), num_jobs=3):
+            first = _post(web, headers=key, n=3)
+    thread.join()
+    for answer in (first, *second):
+        assert [choice["message"]["content"] for choice in answer.json["choices"]] == [" three"] * 3
+    assert len(_jobs(web)) == 3
+
+
+def test_a_group_whose_rest_could_not_be_accepted_goes_on_when_it_is_sent_again_under_its_key(web: Web) -> None:
+    key = {"Idempotency-Key": "outage"}
+    submit, submitted = web.services.admission.submit, []
+
+    def submit_one(*arguments: Any) -> Any:
+        submitted.append(arguments)
+        if len(submitted) == 2:
+            raise UnavailableError("the ledger is out")
+        return submit(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web.services.admission, "submit", submit_one)
+        assert _post(web, headers=key, n=2).status_code == 503
+    with _played(web, lambda job_id: web.worker.run(job_id, ["three"]), num_jobs=2):
+        response = _post(web, headers=key, n=2)
+    assert [choice["message"]["content"] for choice in response.json["choices"]] == [" three"] * 2
 
 
 def test_token_ids_are_a_prompt_unless_the_model_has_no_such_token(web: Web) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from sllm_tasks.cluster import EVERY_MODEL
 from sllm_tasks.config import Settings
 from sllm_tasks.ledger.audit import list_audit
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.pages import PageRequest
+from sllm_tasks.ledger.tables import ModelRow
 from tests.support.web import MODEL, Web, add_key
 
 MOVES = ("pause", "resume")
@@ -53,6 +55,15 @@ def test_jobs_of_a_paused_queue_are_accepted_and_wait_although_a_replica_is_warm
     web.http.post(f"/api/v1/jobs/{job_id}/cancel", headers=web.auth)
     assert move(web, name, "resume")["paused"] is False
     assert place_of(web, web.submit()) is not None
+
+
+def test_a_queue_that_outlives_its_model_is_resumed_and_shown_for_the_last_time(web: Web) -> None:
+    move(web, MODEL, "pause")
+    with web.services.ledger.transaction() as session:
+        session.execute(delete(ModelRow))
+    assert queues(web)[MODEL]["paused"] is True
+    assert move(web, MODEL, "resume")["paused"] is False
+    assert list(queues(web)) == [EVERY_MODEL]
 
 
 def test_a_job_takes_no_place_by_itself_while_others_wait_for_its_model(web: Web) -> None:

@@ -76,6 +76,10 @@ def _exit_status(*arguments: str) -> int:
         ["run", "a", "b", "--max-tokens", "0"],
         ["submit", "a", "b", "--priority", "10"],
         ["submit", "a", "b", "--deadline", "0"],
+        ["config", "acl", "folder", "--url", "redis://[x"],
+        ["config", "acl", "folder", "--url", "redis://host:port"],
+        ["key", "create", "a", "--local", "--tenant", "Acme Inc"],
+        ["key", "create", "", "--local"],
     ],
 )
 def test_a_command_that_makes_no_sense_exits_with_2(arguments: list[str]) -> None:
@@ -119,6 +123,34 @@ def test_the_schema_is_checked_and_upgraded_from_the_command_line(
     assert json.loads(capsys.readouterr().out)["key"].startswith("sllm_")
 
 
+def test_a_first_key_wants_a_ledger_that_has_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLLM_HOME", str(tmp_path))
+    assert _exit_status("key", "create", "first", "--local") == Exit.USAGE
+    assert "sllm db upgrade" in capsys.readouterr().err
+
+
+def test_a_limit_beyond_every_list_is_one_of_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLLM_URL", "http://127.0.0.1:1")
+    assert _exit_status("job", "ls", "--limit", str(10**30)) == Exit.UNAVAILABLE
+
+
+@pytest.mark.parametrize("given", [None, b"\xff"])
+def test_a_prompt_that_cannot_be_read_is_told_before_anything_is_sent(given: bytes | None) -> None:
+    # As the shell closes it: `<&-`.
+    close = {"preexec_fn": lambda: os.close(0)} if given is None else {"input": given}
+    done = subprocess.run(
+        [sys.executable, "-m", "sllm_tasks.cli.main", "submit", "m"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        **close,  # type: ignore[call-overload] # one of two
+    )
+    assert done.returncode == Exit.USAGE
+    assert b"Invalid value for PROMPT" in done.stderr
+
+
 def test_the_doctor_finds_what_is_not_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +178,26 @@ finally:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: sllm" in done.stdout
+
+
+def _config_shown(tmp_path: Path, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+    environ = {**os.environ, "SLLM_HOME": str(tmp_path / "\N{GRINNING FACE}"), "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "sllm_tasks.cli.main", "config", "show", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False, env=environ)
+
+
+def test_what_a_terminal_cannot_show_is_replaced_in_tables_and_written_out_in_json(tmp_path: Path) -> None:
+    table, whole = _config_shown(tmp_path), _config_shown(tmp_path, "-o", "json")
+    assert (table.returncode, whole.returncode) == (Exit.OK, Exit.OK)
+    assert f"{tmp_path}/?" in table.stdout.decode("latin-1")
+    shown = {row["name"]: row["value"] for row in json.loads(whole.stdout)}
+    assert shown["home"] == str(tmp_path / "\N{GRINNING FACE}")
+
+
+def test_output_that_finds_no_room_is_one_line_of_error(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = _config_shown(tmp_path, stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (Exit.FAILURE, b"error: [Errno 28] No space left on device\n")
 
 
 def test_a_table_is_aligned_and_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:

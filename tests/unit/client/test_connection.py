@@ -31,6 +31,26 @@ def test_a_stored_key_is_not_sent_to_another_server(home: dict[str, str]) -> Non
     assert find_connection("http://here:1", environ=home).api_key == "stored"
 
 
+@pytest.mark.parametrize("url", ["", "http://here:1/"])
+def test_the_stored_key_goes_to_its_server_however_that_is_named(home: dict[str, str], url: str) -> None:
+    found = find_connection(environ={**home, "SLLM_URL": url, "SLLM_API_KEY": ""})
+    assert (found.url, found.api_key) == ("http://here:1", "stored")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://", "here:8080", "ftp://here", "http://here:port"])
+def test_what_is_no_url_is_named_before_anything_is_sent(home: dict[str, str], url: str) -> None:
+    with pytest.raises(ConfigError, match="is no URL of a server") as raised:
+        find_connection(url, environ=home)
+    assert url in str(raised.value)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(home: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="SLLM_API_KEY") as raised:
+        find_connection(api_key="hush\N{LATIN SMALL LETTER E WITH ACUTE}", environ=home)
+    assert "hush" not in str(raised.value)
+    assert find_connection(api_key="sllm_key\n", environ=home).api_key == "sllm_key"
+
+
 def test_without_anything_the_server_is_on_this_machine(tmp_path: Path) -> None:
     connection = find_connection(environ={"SLLM_HOME": str(tmp_path)})
     assert (connection.url, connection.headers) == ("http://127.0.0.1:8080", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_what_cannot_be_sent_is_refused_by_name(body: dict[str, object], message
     with pytest.raises(UnsendableError, match=message) as raised:
         encode_body(body)
     assert isinstance(raised.value, ClientError)
+
+
+def test_a_name_that_cannot_be_sent_is_refused_by_where_it_stands() -> None:
+    with pytest.raises(UnsendableError, match=r"^/metadata: must be text that can be written as UTF-8"):
+        encode_body({"metadata": {"\ud800": "a"}})
+
+
+def test_a_mapping_need_not_be_a_dict() -> None:
+    assert json.loads(encode_body({"metadata": MappingProxyType({"a": "b"})})) == {"metadata": {"a": "b"}}
 
 
 def test_whatever_json_can_say_is_sent_as_it_is() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sllm_tasks.client import calls
+from sllm_tasks.client import calls, flows
 from sllm_tasks.client.answers import Answer, Lost, delay_s
 from sllm_tasks.client.errors import (
     ApiError,
@@ -100,6 +101,18 @@ def test_an_answer_that_is_no_problem_document_is_still_an_error() -> None:
         _play(sending(calls.get_job("a"), 0), Answer(502, {}, b"<html>bad gateway</html>"))
 
 
+def test_a_server_that_leads_elsewhere_is_not_followed_but_named() -> None:
+    moved = Answer(301, {"location": "https://there/"}, b"<html>moved</html>")
+    with pytest.raises(ApiError, match="answered 301 and leads to https://there/"):
+        _play(sending(calls.get_job("a"), 0), moved)
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]", b'"text"', b'{"status": "new"}'])
+def test_an_answer_of_another_server_is_an_error_that_names_the_request(body: bytes) -> None:
+    with pytest.raises(ApiError, match=r"GET /api/v1/jobs/a .* is it sllm-tasks"):
+        _play(sending(calls.get_job("a"), 0), Answer(200, {}, body))
+
+
 def test_waiting_goes_on_until_the_job_has_ended() -> None:
     result, sent = _play(waiting_for_job("job_1", 10, 0), _job("queued"), _job("running"), _succeeded())
     assert (result.text, result.usage.completion_tokens) == ("hi", 1)
@@ -116,6 +129,29 @@ def test_waiting_bears_with_a_server_that_restarts() -> None:
 def test_waiting_ends_in_time_without_an_end_of_the_job() -> None:
     with pytest.raises(JobTimeoutError):
         _play(waiting_for_job("job_1", 0, 0), _job("running"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "answered_after_s"),
+    [(Lost("no answer came"), 1000.0), (_problem(503, "unavailable", **{"retry-after": "30"}), 0.0)],
+)
+def test_waiting_ends_in_time_though_the_server_hangs_or_asks_for_more_of_it(
+    answer: Answer | Lost, answered_after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(flows, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def wait() -> None:
+        nonlocal now_s
+        flow = waiting_for_job("job_1", 5, 3)
+        attempt = next(flow)
+        while True:
+            now_s += attempt.after_s + min(attempt.patience_s, answered_after_s)
+            attempt = flow.send(answer)
+
+    with pytest.raises(JobTimeoutError):
+        wait()
+    assert 1005 <= now_s <= 1008
 
 
 def test_a_job_that_ended_without_a_result_raises() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from httpx2 import ServerSentEvent
 
-from sllm_tasks.client import Snapshot, Token
+from sllm_tasks.client import Snapshot, Token, following
 from sllm_tasks.client.answers import Answer, Lost
-from sllm_tasks.client.errors import NotFoundApiError
+from sllm_tasks.client.errors import NotFoundApiError, ServerUnavailableError
+from sllm_tasks.client.flows import PATIENCE_S
 from sllm_tasks.client.following import StreamPosition
 
 
@@ -59,6 +61,24 @@ def test_a_refusal_ends_a_stream_and_a_lost_connection_does_not() -> None:
     assert position.pause_s(Lost("gone")) >= 0
     with pytest.raises(NotFoundApiError):
         position.pause_s(Answer(404, {}, b'{"code": "not_found", "detail": "no"}'))
+
+
+def test_patience_begins_when_the_connection_is_lost_though_the_job_was_silent_for_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: now_s))
+    position = StreamPosition()
+    position.note_open()
+    now_s += 10 * PATIENCE_S
+    assert position.pause_s(Lost("restarted")) >= 0
+    now_s += PATIENCE_S / 2
+    # What answers and breaks off at once is no server that is back.
+    position.note_open()
+    assert position.pause_s(Lost("ended early")) >= 0
+    now_s += PATIENCE_S
+    with pytest.raises(ServerUnavailableError):
+        position.pause_s(Lost("still away"))
 
 
 def test_each_reason_to_wait_is_told_once() -> None:

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from sllm_tasks.cluster import ReplicaShape
 from sllm_tasks.jobs import JobSpec, SamplingParams
 from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.limits import MAX_SEED
 from webapp.errors import InvalidFieldsError, ModelUnknownError
+from webapp.field_errors import invalid_fields
 from webapp.openai.translate import Wanted, choices_of, wanted_of_chat, wanted_of_completion
 from webapp.schemas.openai import ChatCompletionRequest, CompletionRequest
 
@@ -68,6 +70,14 @@ def test_prompts_come_as_texts_or_token_ids_alone_or_in_lists(prompt: object, nu
 def test_a_prompt_of_another_form_is_refused(prompt: object) -> None:
     with pytest.raises((InvalidFieldsError, ValueError)):
         _completion(prompt=prompt)
+
+
+@pytest.mark.parametrize("prompt", ["a\0", [1, 2**32], [-1]])
+def test_a_prompt_that_no_model_can_read_is_refused_in_one_sentence(prompt: object) -> None:
+    with pytest.raises(ValidationError) as raised:
+        _completion(prompt=["fine", prompt])
+    (error,) = invalid_fields(raised.value, "/").errors
+    assert (error.pointer, error.detail.partition(",")[0]) == ("/prompt/1", "must be a text without U+0000")
 
 
 def test_prompts_times_choices_are_bounded() -> None:

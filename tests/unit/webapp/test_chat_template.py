@@ -59,11 +59,19 @@ def test_a_template_renders_as_in_transformers(source: str) -> None:
         "{% for i in range(1000000000) %}x{% endfor %}",
         "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ 1 / 0 }}",
+        "{{ '{0}'.format() }}",
+        "{{ messages[0].content|truncate(-1) }}",
     ],
 )
 def test_a_template_that_refuses_or_misbehaves_is_an_error_of_the_request(source: str) -> None:
     with pytest.raises(PromptError):
         ChatTemplate(source, {}).render(_MESSAGES)
+
+
+def test_a_template_that_leaves_a_loop_where_none_is_is_refused() -> None:
+    with pytest.raises(PromptError, match="broken"):
+        ChatTemplate("{% break %}", {})
 
 
 def test_a_text_that_is_no_template_is_refused() -> None:

@@ -47,3 +47,17 @@ def test_sampling_defaults_come_from_a_model_that_samples_and_are_greedy_otherwi
     sampling = json.dumps({"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 40})
     assert sampling_defaults(sampling) == SamplingDefaults(temperature=0.7, top_p=0.9, top_k=40)
     assert sampling_defaults('{"do_sample": true}') == SamplingDefaults(temperature=1.0)
+    assert sampling_defaults('{"do_sample": true, "temperature": 0}') == SamplingDefaults(temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"top_k": -1},
+        {"top_k": 10**400, "top_p": 0, "temperature": -1},
+        {"temperature": "hot", "top_p": [1], "top_k": None},
+        {"temperature": float("nan"), "top_p": float("inf"), "top_k": True},
+    ],
+)
+def test_what_a_checkpoint_says_beyond_what_users_may_say_counts_as_not_said(said: dict[str, object]) -> None:
+    assert sampling_defaults(json.dumps({"do_sample": True, **said})) == SamplingDefaults(temperature=1.0)
