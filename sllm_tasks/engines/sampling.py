@@ -59,7 +59,7 @@ def _truncate(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.T
     vocab_size = scores.shape[-1]
     # Stable, so that of equal scores the lowest id comes first.
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
-    limits = torch.tensor([[p.top_k or vocab_size] for p in params], device=scores.device)
+    limits = torch.tensor([[p.top_k if p.top_k > 0 else vocab_size] for p in params], device=scores.device)
     ordered = ordered.masked_fill(torch.arange(vocab_size, device=scores.device) >= limits, -torch.inf)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities

@@ -41,6 +41,10 @@ def _check_url(scheme: str, value: str) -> None:
     parts = urlsplit(value)
     if not parts.hostname:
         raise ValueError("must name a host")
+    try:
+        parts.port  # noqa: B018 - raises for what is no port
+    except ValueError as error:
+        raise ValueError("must name a port from 0 to 65535, or none") from error
     if parts.username is not None or parts.password is not None or parts.query:
         # It is shown to whoever may read models and operations.
         raise ValueError("must hold no user, password or query; credentials belong into the environment of the node")

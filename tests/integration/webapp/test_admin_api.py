@@ -44,6 +44,7 @@ def test_a_keep_alive_is_a_number_of_seconds_or_auto(web: Web) -> None:
         ("hf://facebook/opt", "http://"),
         ("http:///opt", "host"),
         ("s3://key:secret@bucket/opt", "credentials"),
+        ("https://host:70000/opt", "port"),
         ("https://models.example/opt?token=1", "credentials"),
     ],
 )

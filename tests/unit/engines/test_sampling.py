@@ -59,6 +59,14 @@ def test_the_best_token_stays_even_when_top_p_is_0() -> None:
     assert chosen([[0.0, 5.0, 1.0]], draw(temperature=1.0, top_p=0.0)) == [1]
 
 
+def test_a_top_k_below_zero_keeps_all_tokens_as_zero_does() -> None:
+    # Requests cannot bring one any more; jobs that were accepted before have it.
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1))
+    for seed in range(20):
+        none, negative = (draw(seed=seed, temperature=1.0, top_k=top_k, top_p=0.9) for top_k in (0, -1))
+        assert choose(logits, [none])[0].token_id == choose(logits, [negative])[0].token_id
+
+
 def test_of_equal_scores_at_the_border_of_top_k_the_lowest_ids_stay() -> None:
     rows = [[1.0] * 50] * 200
     draws = [draw(seed=seed, temperature=1.0, top_k=2) for seed in range(200)]
