@@ -262,6 +262,19 @@ def test_a_first_deployment_that_fails_says_why(control: Control) -> None:
     assert (model.state, model.error) == (ModelState.FAILED, "broken")
 
 
+def test_a_result_that_the_ledger_does_not_take_fails_its_operation_and_holds_up_no_other(control: Control) -> None:
+    control.announce("node0")
+    operation_id = control.put()
+    control.desk.step()
+    control.claim(operation_id)
+    control.report(operation_id, {**imported("a"), "num_bytes": -1})
+    ended = control.operation(operation_id)
+    assert (ended.status, ended.error_code) == ("failed", ErrorCode.INTERNAL)
+    assert control.model().state is ModelState.FAILED
+    control.deploy(digest="b")
+    assert control.model().checkpoint == "b"
+
+
 def test_a_model_that_serves_goes_on_while_it_is_deployed_again_and_when_that_fails(control: Control) -> None:
     control.deploy()
     operation_id = control.put(replace(SETTINGS, source="/second", context=16))
