@@ -69,9 +69,13 @@ class CheckpointStore:
     def num_bytes(self, digest: str) -> int:
         """What a complete checkpoint takes on the disk, 0 if it is not here."""
         with self._lock:
-            if digest not in self._sizes:
-                self._sizes[digest] = disk_bytes(self._root / digest)
-            return self._sizes[digest]
+            if digest in self._sizes:
+                return self._sizes[digest]
+            num_bytes = disk_bytes(self._root / digest)
+            # What went a moment ago may come again.
+            if num_bytes:
+                self._sizes[digest] = num_bytes
+            return num_bytes
 
     def publish(self, made: Path, digest: str) -> None:
         """Take in a finished checkpoint under its name; one that is here already stays, and the new one goes."""

@@ -98,7 +98,8 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher, nursery: P
     The nursery that listens at that path forks the process; where none does, it imports for itself.
 
     Raises:
-        ModelUnusableError: What the process gave as its reason; CHECKPOINT_CORRUPT if it died.
+        ModelUnusableError: What the process gave as its reason. If it died: CHECKPOINT_CORRUPT of an import, whose
+            checkpoint nobody has read before, and INTERNAL of what says nothing about a checkpoint that is stored.
         WorkCanceledError: The watcher said so.
 
     """
@@ -117,7 +118,8 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher, nursery: P
                 return result
         status = process.process.wait()
         death = "died" if status is None else f"died with status {status}"
-        raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, f"{work} {death}: {process.last_words()}")
+        code = ErrorCode.CHECKPOINT_CORRUPT if work is Work.IMPORT else ErrorCode.INTERNAL
+        raise ModelUnusableError(code, f"{work} {death}: {process.last_words()}")
 
 
 @contextmanager
