@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.placing import Placed, next_operation
+from sllm_tasks.control.presence import Presence
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
@@ -63,10 +64,8 @@ class Reconciler:
         self._desk = desk
         self._ssd_copies = ssd_copies
         self._follows_popularity = follows_popularity
-        self._lost_after = lost_after
+        self._presence = Presence(lost_after)
         self._followed_ms = 0
-        # When each node was alive; of those that were not since, the first pass.
-        self._alive_at: dict[str, datetime] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile until told to stop."""
@@ -86,15 +85,10 @@ class Reconciler:
                 found = placement_proposals(session, nodes.values(), from_ms(now_ms), ssd_copies=self._ssd_copies)
                 want_proposals(session, found, from_ms(now_ms))
                 self._followed_ms = now_ms
-            lost = self._lost(session, nodes, from_ms(now_ms))
+            placed = {row.node for row in list_placements(session)}
+            lost = self._presence.lost(placed, nodes, from_ms(now_ms))
             stored = {checkpoint.digest: checkpoint for checkpoint in list_checkpoints(session)}
             _Pass(session, nodes, lost, stored, from_ms(now_ms), self._ssd_copies).run()
-
-    def _lost(self, session: Session, nodes: Iterable[str], now: datetime) -> frozenset[str]:
-        """Nodes that have been silent for so long that their copies do not count any more."""
-        placed = {row.node for row in list_placements(session)}
-        self._alive_at = dict.fromkeys(placed, now) | self._alive_at | dict.fromkeys(nodes, now)
-        return frozenset(name for name, alive_at in self._alive_at.items() if now - alive_at > self._lost_after)
 
 
 @dataclass(frozen=True, slots=True)
