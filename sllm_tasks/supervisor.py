@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 
@@ -207,12 +208,22 @@ def _cpu_gpu(settings: Settings) -> dict[str, str]:
 
 
 def num_nvidia_gpus() -> int:
-    """Count NVIDIA GPUs without importing torch."""
+    """Count the NVIDIA GPUs that CUDA will let processes of ours see, without importing torch."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return done.stdout.decode(errors="replace").count("GPU ") if done.returncode == 0 else 0
+    num_gpus = done.stdout.decode(errors="replace").count("GPU ") if done.returncode == 0 else 0
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not num_gpus or wanted is None:
+        return num_gpus
+    # As CUDA reads it: numbers or ids, up to the first that names none.
+    names = takewhile(lambda name: _names_gpu(name, num_gpus), map(str.strip, wanted.split(",")))
+    return sum(1 for _ in names)
+
+
+def _names_gpu(name: str, num_gpus: int) -> bool:
+    return int(name) < num_gpus if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
 
 
 def _shared_environ(settings: Settings) -> dict[str, str]:

@@ -10,6 +10,8 @@ from sllm_tasks import supervisor
 from sllm_tasks.children import ChildSpec
 from sllm_tasks.config import Settings
 
+num_nvidia_gpus = supervisor.num_nvidia_gpus
+
 
 @pytest.fixture(autouse=True)
 def without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +50,31 @@ def test_one_nursery_serves_all_agents_unless_its_socket_has_no_place(tmp_path: 
     assert (nursery.command[-1], nursery.is_forked) == (str(tmp_path / "run" / "nursery.sock"), True)
     deep = tmp_path / ("x" * 100)
     assert "nursery" not in {spec.name for spec in supervisor.process_specs(Settings(home=deep))}
+
+
+@pytest.mark.parametrize(
+    ("visible", "num_gpus"),
+    [
+        (None, 4),
+        ("2,3", 2),
+        ("1", 1),
+        (" 0, 2 ", 2),
+        ("GPU-2f5a,GPU-77", 2),
+        ("MIG-1d4e", 1),
+        ("", 0),
+        ("-1", 0),
+        ("0,9,1", 1),
+    ],
+)
+def test_only_gpus_that_cuda_lets_processes_see_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, num_gpus: int
+) -> None:
+    listing = "".join(f"echo 'GPU {number}: NVIDIA H200 (UUID: GPU-{number}a)'\n" for number in range(4))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{listing}")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert num_nvidia_gpus() == num_gpus
