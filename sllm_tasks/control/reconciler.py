@@ -107,7 +107,7 @@ class _Pass:
         self._note_actual()
         self._want_copies(served)
         self._work_towards_desired()
-        self._drop_unneeded(served)
+        self._drop_unneeded()
         self._forget(served)
 
     def _rows(self) -> Sequence[PlacementRow]:
@@ -159,7 +159,7 @@ class _Pass:
         }
         self._request(needed)
 
-    def _drop_unneeded(self, served: frozenset[str]) -> None:
+    def _drop_unneeded(self) -> None:
         """Delete copies that nobody wants, never the last one of what a model or a job needs."""
         # A deployment may be about to find there what it would have to import otherwise.
         if open_operation_exists(self.session, OperationKind.DEPLOY):
@@ -167,6 +167,8 @@ class _Pass:
         live = [row for row in self._rows() if row.node in self.nodes and row.actual is not None]
         kept = {row.checkpoint for row in live if row.desired is not None}
         unwanted = [row for row in live if row.desired is None and self.now - row.updated_at >= _DROP_AFTER]
+        # Read after that no deployment runs: the last one may have been committed since this pass began.
+        served = served_checkpoints(self.session)
         needed = served | awaited_checkpoints(self.session, {row.checkpoint for row in unwanted})
         self._request(
             {

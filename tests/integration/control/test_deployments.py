@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 
 from sllm_tasks.app import make_app
 from sllm_tasks.cluster import Gpu, GpuId, NodeInfo, Tier
@@ -396,6 +396,36 @@ def test_nothing_is_dropped_while_a_deployment_runs_and_none_begins_where_someth
     again = control.put()
     control.desk.step()
     assert control.operation(again).status == "pending"
+
+
+def test_a_deployment_that_is_committed_while_copies_are_looked_at_keeps_its_own(
+    control: Control, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer: nobody commits meanwhile")
+    control.deploy()
+    control.reconcile()
+    control.forget_model()
+    control.reconcile()
+    control.let_time_pass()
+    operation_id = control.put()
+    control.desk.step()
+    control.claim(operation_id)
+    looked = []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def commit(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        # The question whether a deployment runs.
+        if "EXISTS" in statement and "operations" in statement and not looked:
+            looked.append(statement)
+            control.report(operation_id, imported("a"))
+
+    try:
+        control.reconcile()
+    finally:
+        event.remove(Engine, "before_cursor_execute", commit)
+    assert len(looked) == 1
+    assert (control.model().checkpoint, control.drops()) == ("a", [])
 
 
 def test_the_only_copy_that_lives_stays_though_another_node_should_have_it(control: Control) -> None:
