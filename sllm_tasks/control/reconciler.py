@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -32,6 +32,7 @@ from sllm_tasks.ledger.placements import (
 from sllm_tasks.ledger.tables import PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.policy.placement import Proposal
 from sllm_tasks.proposals import placement_proposals, want_proposals
 
 logger = logging.getLogger(__name__)
@@ -80,15 +81,26 @@ class Reconciler:
         """Compare what is wanted with what nodes report; raises UnavailableError."""
         now_ms = self._live.now_ms()
         nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
+        proposals = self._proposals(nodes.values(), now_ms)
         with self._ledger.transaction() as session:
-            if self._follows_popularity and now_ms - self._followed_ms >= _POPULARITY_MS:
-                found = placement_proposals(session, nodes.values(), from_ms(now_ms), ssd_copies=self._ssd_copies)
-                want_proposals(session, found, from_ms(now_ms))
-                self._followed_ms = now_ms
+            want_proposals(session, proposals, from_ms(now_ms))
             placed = {row.node for row in list_placements(session)}
             lost = self._presence.lost(placed, nodes, from_ms(now_ms))
             stored = {checkpoint.digest: checkpoint for checkpoint in list_checkpoints(session)}
             _Pass(session, nodes, lost, stored, from_ms(now_ms), self._ssd_copies).run()
+
+    def _proposals(self, nodes: Iterable[NodeInfo], now_ms: int) -> Sequence[Proposal]:
+        """What popularity speaks for, now and then. All jobs of a day are counted: nobody who writes waits for that."""
+        if not self._follows_popularity or now_ms - self._followed_ms < _POPULARITY_MS:
+            return ()
+        self._followed_ms = now_ms
+        try:
+            with self._ledger.reading() as session:
+                return placement_proposals(session, nodes, from_ms(now_ms), ssd_copies=self._ssd_copies)
+        except UnavailableError as error:
+            # PostgreSQL gives up what takes too long; all the rest must go on.
+            logger.warning("popularity is not followed: %s", error)
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
