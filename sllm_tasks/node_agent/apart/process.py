@@ -70,10 +70,13 @@ class _Process:
     def lines(self, watcher: Watcher) -> Iterator[dict[str, Any]]:
         """Give every line it writes, until it closes its output; raises WorkCanceledError."""
         buffered, heard_s = b"", time.monotonic()
+        # `select` looks at the first 1,024 descriptors only, and every connection of a load from here takes one.
+        output = select.poll()
+        output.register(self.stdout, select.POLLIN)
         while True:
             if watcher.is_canceled():
                 raise WorkCanceledError("stopped: it is not wanted any more")
-            if not select.select([self.stdout], [], [], _LOOK_S)[0]:
+            if not output.poll(_LOOK_S * 1000):
                 if time.monotonic() - heard_s > _MAX_SILENCE_S:
                     message = f"given up: nothing was heard for {_MAX_SILENCE_S:.0f} s"
                     raise ModelUnusableError(ErrorCode.CHECKPOINT_UNSUPPORTED, message)
