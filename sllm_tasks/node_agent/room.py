@@ -43,6 +43,9 @@ class RoomKeeper:
     def __init__(self, store: CheckpointStore, limit_bytes: int | None) -> None:
         self._store = store
         self._limit_bytes = limit_bytes
+        # Held by who clears away, for as long as that takes: nobody else is to take what is not free yet for missing.
+        # The heartbeat, which must not wait, takes the other lock alone.
+        self._clearing = threading.Lock()
         # Names that somebody works on; bytes set aside for each. Under the lock.
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
@@ -72,15 +75,22 @@ class RoomKeeper:
 
     def grant(self, name: str, num_bytes: int) -> None:
         """Set room aside for a name; what nobody works on makes way first. Raises ModelUnusableError."""
+        with self._clearing:
+            while (doomed := self._grant_or_doom(name, num_bytes)) is not None:
+                self._store.clear(doomed)
+
+    def _grant_or_doom(self, name: str, num_bytes: int) -> Path | None:
+        """Set room aside and return None, or choose what has to be cleared away before; raises ModelUnusableError."""
         with self._lock:
             others = sum(granted for other, granted in self._granted.items() if other != name)
             needed_bytes = self._published_bytes() + others + num_bytes
             capacity_bytes = self._capacity_bytes()
             idle = self._idle()
-            while idle and needed_bytes + sum(map(disk_bytes, idle)) > capacity_bytes:
-                path = idle.pop(0)
-                logger.warning("%s makes way on the SSD", path.name)
-                self._store.remove_aside(path)
+            if idle and needed_bytes + sum(map(disk_bytes, idle)) > capacity_bytes:
+                for path in idle:
+                    if (doomed := self._store.doom(path)) is not None:
+                        logger.warning("%s makes way on the SSD", path.name)
+                        return doomed
             if needed_bytes > capacity_bytes:
                 free_bytes = max(0, capacity_bytes - needed_bytes + num_bytes)
                 message = (
@@ -88,13 +98,16 @@ class RoomKeeper:
                 )
                 raise ModelUnusableError(ErrorCode.DISK_FULL, message)
             self._granted[name] = max(num_bytes, self._granted.get(name, 0))
+            return None
 
     def forget_old(self) -> None:
         """Clear away what nobody has gone on with for a day."""
-        with self._lock:
-            for path in self._idle():
-                if time.time() - path.stat().st_mtime > _KEEP_UNFINISHED_S:
-                    self._store.remove_aside(path)
+        with self._clearing:
+            with self._lock:
+                old = [path for path in self._idle() if time.time() - path.stat().st_mtime > _KEEP_UNFINISHED_S]
+                doomed = [self._store.doom(path) for path in old]
+            for path in filter(None, doomed):
+                self._store.clear(path)
 
     def usage(self) -> TierUsage:
         """How full the SSD is; raises OSError where it does not answer."""

@@ -135,6 +135,27 @@ def test_what_a_dead_process_left_makes_way_unless_somebody_goes_on_with_it(stor
         assert (idle.exists(), resumed.exists()) == (False, True)
 
 
+def test_how_full_it_is_can_be_asked_while_much_is_cleared_away(store: CheckpointStore) -> None:
+    idle = leave_unfinished(store, "idle", 4 * MIB)
+    for number in range(30_000):
+        (idle / str(number)).touch()
+    rooms = RoomKeeper(store, 4 * MIB)
+
+    def grant() -> None:
+        with rooms.working("x") as room:
+            room.grant(3 * MIB)
+
+    answered_meanwhile = False
+    with ThreadPoolExecutor() as threads:
+        granted = threads.submit(grant)
+        while not granted.done():
+            going = list(store.root.glob(".doomed-*"))
+            rooms.usage()
+            answered_meanwhile |= any(path.exists() for path in going)
+        granted.result()
+    assert answered_meanwhile
+
+
 def test_damaged_checkpoints_make_way_first(store: CheckpointStore) -> None:
     aside = store.quarantine(publish(store))
     idle = leave_unfinished(store, "idle")
