@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -31,6 +32,8 @@ from loaders.reading.plan import StoredTensor
 from loaders.restore import check_tensors
 from loaders.source import Source, open_source
 from loaders.tensors import dominant_dtype, weights_bytes
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +109,23 @@ def _read_files(directory: CheckpointDirectory) -> ExecutionFiles:
     except Exception as error:  # `tokenizers` raises the bare class for everything
         raise TokenizerMissingError(f"{directory.path / TOKENIZER}: not a tokenizer: {error}") from error
     tokenizer_config = directory.read_text(TOKENIZER_CONFIG)
-    return ExecutionFiles(
+    files = ExecutionFiles(
         config=directory.require_text(CONFIG),
         tokenizer=tokenizer,
         generation_config=directory.read_text(GENERATION_CONFIG),
         tokenizer_config=tokenizer_config,
         chat_template=_chat_template(directory, tokenizer_config),
     )
+    for field in fields(files):
+        _check_text(f"{directory.path}: {field.name}", getattr(files, field.name))
+    return files
+
+
+def _check_text(where: str, text: str | None) -> None:
+    """Refuse what is no text to databases: U+0000, and halves of characters that escapes of JSON can stand for."""
+    bad = None if text is None else _NO_TEXT.search(text)
+    if bad is not None:
+        raise CheckpointCorruptError(f"{where}: U+{ord(bad[0]):04X} at character {bad.start()}, expected text")
 
 
 def _chat_template(directory: CheckpointDirectory, tokenizer_config: str | None) -> str | None:

@@ -41,6 +41,10 @@ def placement_proposals(
 
 
 def want_proposals(session: Session, proposals: Iterable[Proposal], now: datetime) -> None:
-    """Let it be so; the reconciler makes it true."""
-    for each in proposals:
+    """Let it be so, but where somebody has pinned what is to be there meanwhile; the reconciler makes it true."""
+    found = list(proposals)
+    pinned = {(row.checkpoint, row.node) for row in list_placements(session) if row.pinned} if found else set()
+    for each in found:
+        if (each.checkpoint, each.node) in pinned:
+            continue
         want_placement(session, each.checkpoint, each.node, tier=each.proposed, pinned=False, now=now)

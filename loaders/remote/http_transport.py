@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import string
 from base64 import b64encode
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from loaders.errors import RemoteError
 from loaders.remote.connections import TIMEOUT_S, Answer, Connections
@@ -23,6 +24,7 @@ _REDIRECTS = frozenset(
         HTTPStatus.PERMANENT_REDIRECT,
     }
 )
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
 
 
 class HttpTransport:
@@ -99,7 +101,9 @@ class HttpTransport:
         """Where a redirect leads; user and password do not go along."""
         if not target:
             raise RemoteError(f"{where}: a redirect without a target")
-        address = parse_url(urljoin(f"{url.scheme}://{url.host}{url.target}", target))
+        # `http.client` reads headers as Latin-1. What should have been escaped and was not, often UTF-8, is now.
+        escaped = quote(target.encode("latin-1"), safe=_PRINTABLE)
+        address = parse_url(urljoin(f"{url.scheme}://{url.host}{url.target}", escaped))
         if address.scheme not in {"http", "https"} or (url.scheme == "https" and address.scheme == "http"):
             raise RemoteError(f"{where}: redirected from {url.scheme} to {address.scheme}, which is refused")
         return address

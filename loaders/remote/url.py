@@ -74,6 +74,8 @@ def parse_url(text: str) -> RemoteUrl:
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     if scheme == "file" and host not in {"", "localhost"}:
         raise UrlError("a file:// URL names another host, expected file:///path")
+    if scheme in {"file", "s3"} and ("?" in text or "#" in text):
+        raise UrlError("the URL has a ? or a #, expected them to be escaped: %3F, %23")
     if scheme != "file" and not host:
         raise UrlError("the URL names no host")
     if ":" in host:

@@ -12,7 +12,7 @@ from sllm_tasks.control.results import commit_failure, commit_success, enter_che
 from sllm_tasks.dispatch import Dispatcher
 from sllm_tasks.errors import ErrorCode, NotFoundError
 from sllm_tasks.jobs import JobError
-from sllm_tasks.ledger.database import Database
+from sllm_tasks.ledger.database import Database, IllegalRowError
 from sllm_tasks.ledger.encoding import from_ms, to_ms
 from sllm_tasks.ledger.inventory import note_deleting, remove_model
 from sllm_tasks.ledger.operations import (
@@ -82,9 +82,17 @@ class OperationDesk:
         view = self._live.operations.view(operation_id)
         if view is None or view.attempt != attempt or view.result is None:
             return
-        now = from_ms(self._live.now_ms())
         error = view.result.get("error")
         failure = JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None
+        try:
+            self._commit(operation_id, attempt, view.result, failure)
+        except IllegalRowError as refused:
+            # The next time it would be the same, and whoever commits would get no further.
+            message = f"the ledger does not take what came of it: {refused}"
+            self._commit(operation_id, attempt, view.result, JobError(code=ErrorCode.INTERNAL, message=message))
+
+    def _commit(self, operation_id: str, attempt: int, result: dict[str, Any], failure: JobError | None) -> None:
+        now = from_ms(self._live.now_ms())
         gpus = self._live.fleet.gpus()
         with self._ledger.transaction() as session:
             try:
@@ -92,10 +100,10 @@ class OperationDesk:
             except NotFoundError:
                 return
             if failure is None and row.kind == OperationKind.DEPLOY:
-                enter_checkpoint(session, row, view.result, now)
-                failure = refusal(row, view.result, gpus)
+                enter_checkpoint(session, row, result, now)
+                failure = refusal(row, result, gpus)
             if failure is None:
-                counts = commit_success(session, row, attempt, view.result, now)
+                counts = commit_success(session, row, attempt, result, now)
             elif failure.code is ErrorCode.CHECKPOINT_MISSING and self._another_node(row):
                 give_back_operation(session, row.id, attempt=attempt, now=now)
                 return

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sllm_tasks.cluster import NodeInfo, Tier
 from sllm_tasks.control.operations import OperationDesk
 from sllm_tasks.control.placing import Placed, next_operation
+from sllm_tasks.control.presence import Presence
 from sllm_tasks.errors import UnavailableError
 from sllm_tasks.ids import new_id
 from sllm_tasks.ledger.database import Database
@@ -31,6 +32,7 @@ from sllm_tasks.ledger.placements import (
 from sllm_tasks.ledger.tables import PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.policy.placement import Proposal
 from sllm_tasks.proposals import placement_proposals, want_proposals
 
 logger = logging.getLogger(__name__)
@@ -63,10 +65,8 @@ class Reconciler:
         self._desk = desk
         self._ssd_copies = ssd_copies
         self._follows_popularity = follows_popularity
-        self._lost_after = lost_after
+        self._presence = Presence(lost_after)
         self._followed_ms = 0
-        # When each node was alive; of those that were not since, the first pass.
-        self._alive_at: dict[str, datetime] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile until told to stop."""
@@ -81,20 +81,26 @@ class Reconciler:
         """Compare what is wanted with what nodes report; raises UnavailableError."""
         now_ms = self._live.now_ms()
         nodes = {node.name: node for node in self._live.fleet.nodes(now_ms)}
+        proposals = self._proposals(nodes.values(), now_ms)
         with self._ledger.transaction() as session:
-            if self._follows_popularity and now_ms - self._followed_ms >= _POPULARITY_MS:
-                found = placement_proposals(session, nodes.values(), from_ms(now_ms), ssd_copies=self._ssd_copies)
-                want_proposals(session, found, from_ms(now_ms))
-                self._followed_ms = now_ms
-            lost = self._lost(session, nodes, from_ms(now_ms))
+            want_proposals(session, proposals, from_ms(now_ms))
+            placed = {row.node for row in list_placements(session)}
+            lost = self._presence.lost(placed, nodes, from_ms(now_ms))
             stored = {checkpoint.digest: checkpoint for checkpoint in list_checkpoints(session)}
             _Pass(session, nodes, lost, stored, from_ms(now_ms), self._ssd_copies).run()
 
-    def _lost(self, session: Session, nodes: Iterable[str], now: datetime) -> frozenset[str]:
-        """Nodes that have been silent for so long that their copies do not count any more."""
-        placed = {row.node for row in list_placements(session)}
-        self._alive_at = dict.fromkeys(placed, now) | self._alive_at | dict.fromkeys(nodes, now)
-        return frozenset(name for name, alive_at in self._alive_at.items() if now - alive_at > self._lost_after)
+    def _proposals(self, nodes: Iterable[NodeInfo], now_ms: int) -> Sequence[Proposal]:
+        """What popularity speaks for, now and then. All jobs of a day are counted: nobody who writes waits for that."""
+        if not self._follows_popularity or now_ms - self._followed_ms < _POPULARITY_MS:
+            return ()
+        self._followed_ms = now_ms
+        try:
+            with self._ledger.reading() as session:
+                return placement_proposals(session, nodes, from_ms(now_ms), ssd_copies=self._ssd_copies)
+        except UnavailableError as error:
+            # PostgreSQL gives up what takes too long; all the rest must go on.
+            logger.warning("popularity is not followed: %s", error)
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class _Pass:
         self._note_actual()
         self._want_copies(served)
         self._work_towards_desired()
-        self._drop_unneeded(served)
+        self._drop_unneeded()
         self._forget(served)
 
     def _rows(self) -> Sequence[PlacementRow]:
@@ -165,7 +171,7 @@ class _Pass:
         }
         self._request(needed)
 
-    def _drop_unneeded(self, served: frozenset[str]) -> None:
+    def _drop_unneeded(self) -> None:
         """Delete copies that nobody wants, never the last one of what a model or a job needs."""
         # A deployment may be about to find there what it would have to import otherwise.
         if open_operation_exists(self.session, OperationKind.DEPLOY):
@@ -173,6 +179,8 @@ class _Pass:
         live = [row for row in self._rows() if row.node in self.nodes and row.actual is not None]
         kept = {row.checkpoint for row in live if row.desired is not None}
         unwanted = [row for row in live if row.desired is None and self.now - row.updated_at >= _DROP_AFTER]
+        # Read after that no deployment runs: the last one may have been committed since this pass began.
+        served = served_checkpoints(self.session)
         needed = served | awaited_checkpoints(self.session, {row.checkpoint for row in unwanted})
         self._request(
             {

@@ -68,11 +68,14 @@ def _check(path: Path) -> None:
     try:
         with _opened(path) as copy:
             (found,) = copy.execute("PRAGMA integrity_check").fetchone()
-            (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone()
+            revisions = copy.execute("SELECT version_num FROM alembic_version").fetchall()
     except sqlite3.Error as error:
         raise ConfigError(f"{path} is no ledger: {error}") from error
     if found != "ok":
         raise ConfigError(f"{path} is damaged: {found}")
+    if not revisions:
+        raise ConfigError(f"{path} is no ledger: it is at no revision")
+    ((revision,),) = revisions
     if revision > head():
         raise ConfigError(f"{path} is at revision {revision}, this version knows {head()} and earlier ones")
 

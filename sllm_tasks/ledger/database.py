@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,7 +31,10 @@ _POSTGRESQL_READ_ONLY = "25006"
 
 
 class IllegalRowError(SllmError):
-    """A row broke a constraint of the ledger, which only a bug can do; the message names the constraint."""
+    """A row broke a constraint of the ledger, or has a value that no column holds: only a bug can do either.
+
+    The message names the constraint, or what is wrong with the value.
+    """
 
 
 class Database:
@@ -88,7 +91,7 @@ def errors_named() -> Iterator[None]:
         yield
     except PoolTimeoutError as error:
         raise UnavailableError("the database is busy: no connection became free") from error
-    except IntegrityError as error:
+    except (IntegrityError, DataError) as error:
         # Without the cause: PostgreSQL's error quotes the row, with the prompt in it, to whoever logs it.
         raise IllegalRowError(_primary_message(error)) from None
     except DBAPIError as error:
@@ -99,8 +102,9 @@ def errors_named() -> Iterator[None]:
 
 def _primary_message(error: DBAPIError) -> str:
     # psycopg's errors have the message in parts; SQLite's are a line that names the constraint.
+    # What psycopg itself refuses to send has none.
     diagnosis = getattr(error.orig, "diag", None)
-    return str(error.orig if diagnosis is None else diagnosis.message_primary)
+    return str(getattr(diagnosis, "message_primary", None) or error.orig)
 
 
 def _is_outage(error: DBAPIError) -> bool:

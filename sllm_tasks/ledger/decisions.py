@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from statistics import median
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.columns import JsonObject
 from sllm_tasks.ledger.pages import Page, PageRequest, read_page
 from sllm_tasks.ledger.tables import DecisionRow, JobRow
-from sllm_tasks.ledger.writes import AS_READ, insert_if_absent
+from sllm_tasks.ledger.writes import delete_some, insert_if_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,6 @@ def list_decisions(
     return read_page(session, query, DecisionRow.id, request)
 
 
-def purge_decisions(session: Session, older_than: datetime) -> int:
-    """Forget old decisions; returns how many."""
-    statement = delete(DecisionRow).where(DecisionRow.at < older_than).returning(DecisionRow.id)
-    return len(session.execute(statement, execution_options=AS_READ).all())
+def purge_decisions(session: Session, older_than: datetime, limit: int = 500) -> int:
+    """Forget up to `limit` old decisions; returns how many."""
+    return delete_some(session, DecisionRow, DecisionRow.at < older_than, limit)

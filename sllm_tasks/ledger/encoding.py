@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
@@ -38,8 +39,18 @@ def decode_params(stored: JsonObject) -> SamplingParams:
 
 
 def encode_tokens(tokens: Sequence[TokenRecord]) -> list[JsonObject] | None:
-    """Write token records as a JSON list, None for none."""
-    return [dataclasses.asdict(token) for token in tokens] or None
+    """Write token records as a JSON list, None for none.
+
+    Probabilities that are no numbers are left out: JSON has none of those, and PostgreSQL would refuse the whole end of
+    a job for one of them.
+    """
+    return [_encode_token(token) for token in tokens] or None
+
+
+def _encode_token(token: TokenRecord) -> JsonObject:
+    finite = token.logprob is not None and math.isfinite(token.logprob)
+    top = [[token_id, logprob] for token_id, logprob in token.top if math.isfinite(logprob)]
+    return {**dataclasses.asdict(token), "logprob": token.logprob if finite else None, "top": top}
 
 
 def decode_tokens(stored: Sequence[JsonObject] | None) -> tuple[TokenRecord, ...]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.pages import Page, PageRequest, read_page
 from sllm_tasks.ledger.tables import BatchRow, FilePartRow, FileRow
-from sllm_tasks.ledger.writes import AS_READ, took_place
+from sllm_tasks.ledger.writes import AS_READ, delete_some, took_place
 
 #: Small enough that a write holds nobody up for long.
 PART_BYTES: Final = 1 << 20
@@ -133,11 +133,10 @@ def read_lines(ledger: Database, file_id: str, offset: int = 0) -> Iterator[byte
         yield rest
 
 
-def purge_files(session: Session, now: datetime) -> int:
-    """Delete files past their time, and those that were given up half written; returns how many."""
+def purge_files(session: Session, now: datetime, limit: int = 10) -> int:
+    """Delete up to `limit` files past their time, or given up half written; returns how many."""
     is_read = exists().where(BatchRow.input_file_id == FileRow.id, BatchRow.ended_at.is_(None))
     is_over = (FileRow.expires_at <= now) | (
         FileRow.complete_at.is_(None) & (FileRow.created_at <= now - _GIVEN_UP_AFTER)
     )
-    gone = session.execute(delete(FileRow).where(is_over, ~is_read).returning(FileRow.id), execution_options=AS_READ)
-    return len(gone.all())
+    return delete_some(session, FileRow, is_over & ~is_read, limit)

@@ -14,7 +14,7 @@ from sqlalchemy import ScalarResult, delete, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.ledger.tables import IdempotencyKeyRow
-from sllm_tasks.ledger.writes import AS_READ, insert_if_absent, took_place
+from sllm_tasks.ledger.writes import AS_READ, delete_some, insert_if_absent, took_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +100,6 @@ def store_answer(session: Session, key: RequestKey, *, status: int, body: bytes)
     )
 
 
-def purge_keys(session: Session, now: datetime) -> int:
-    """Forget keys that have outlived their life; returns how many."""
-    statement = delete(IdempotencyKeyRow).where(IdempotencyKeyRow.expires_at <= now)
-    gone = session.execute(statement.returning(IdempotencyKeyRow.key), execution_options=AS_READ)
-    return len(gone.all())
+def purge_keys(session: Session, now: datetime, limit: int = 500) -> int:
+    """Forget up to `limit` keys that have outlived their life; returns how many."""
+    return delete_some(session, IdempotencyKeyRow, IdempotencyKeyRow.expires_at <= now, limit)

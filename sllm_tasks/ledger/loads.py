@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.cluster import Tier
 from sllm_tasks.ledger.tables import MeasuredLoadRow
-from sllm_tasks.ledger.writes import AS_READ, insert_if_absent
+from sllm_tasks.ledger.writes import delete_some, insert_if_absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +60,9 @@ def tier_measurements(session: Session) -> list[MeasuredLoad]:
     return [_record(row) for row in session.scalars(query.where(MeasuredLoadRow.gpu.is_(None)))]
 
 
-def purge_loads(session: Session, older_than: datetime) -> int:
-    """Forget old loads; returns how many."""
-    statement = delete(MeasuredLoadRow).where(MeasuredLoadRow.at < older_than).returning(MeasuredLoadRow.id)
-    return len(session.execute(statement, execution_options=AS_READ).all())
+def purge_loads(session: Session, older_than: datetime, limit: int = 500) -> int:
+    """Forget up to `limit` old loads; returns how many."""
+    return delete_some(session, MeasuredLoadRow, MeasuredLoadRow.at < older_than, limit)
 
 
 def _record(row: MeasuredLoadRow) -> MeasuredLoad:

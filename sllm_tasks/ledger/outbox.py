@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Update, bindparam, delete, select, update
+from sqlalchemy import Update, and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError, NotFoundError
@@ -22,7 +22,7 @@ from sllm_tasks.ledger.pages import Page, PageRequest, read_page
 from sllm_tasks.ledger.states import TEST_EVENT, DeliveryStatus
 from sllm_tasks.ledger.tables import WebhookDeliveryRow, WebhookRow
 from sllm_tasks.ledger.webhooks import disable_webhook, get_webhook
-from sllm_tasks.ledger.writes import AS_READ, took_place
+from sllm_tasks.ledger.writes import AS_READ, delete_some, took_place
 
 #: More than a try may take.
 _LEASE: Final = timedelta(seconds=60)
@@ -163,12 +163,10 @@ def send_again(session: Session, delivery_id: str, *, now: datetime) -> WebhookD
     return get_message(session, delivery_id)
 
 
-def purge_messages(session: Session, older_than: datetime) -> None:
-    """Forget old messages that are not to be sent any more."""
-    old = delete(WebhookDeliveryRow).where(
-        WebhookDeliveryRow.created_at < older_than, WebhookDeliveryRow.due_at.is_(None)
-    )
-    session.execute(old, execution_options=AS_READ)
+def purge_messages(session: Session, older_than: datetime, limit: int = 500) -> int:
+    """Forget up to `limit` old messages that are not to be sent any more; returns how many."""
+    is_old = and_(WebhookDeliveryRow.created_at < older_than, WebhookDeliveryRow.due_at.is_(None))
+    return delete_some(session, WebhookDeliveryRow, is_old, limit)
 
 
 def _judge(session: Session, webhook_id: str, tried: Tried) -> None:

@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from sllm_tasks.errors import ConfigError
 from sllm_tasks.ledger.connections import connect_engine
 from sllm_tasks.ledger.database import errors_named
 from sllm_tasks.ledger.tables import Base
@@ -31,8 +32,14 @@ _TIMEOUT_S = 60.0
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring a database up to a revision; does nothing when it is there."""
+    """Bring a database up to a revision; does nothing when it is there.
+
+    Raises ConfigError for a database of a later version than this code.
+    """
     with _changing(url) as connection:
+        found = _revision_of(connection)
+        if found is not None and found > head():
+            raise ConfigError(f"the database is at revision {found}, this version knows {head()} and earlier ones")
         command.upgrade(_config(connection), revision)
         _logger.info("ledger schema is at revision %s", _revision_of(connection))
 

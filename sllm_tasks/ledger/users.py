@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ConflictError, NotFoundError
@@ -110,12 +110,9 @@ def token_hash(token: str) -> bytes:
 
 
 def _keep_an_admin(session: Session, but: str) -> None:
-    query = (
-        select(func.count())
-        .select_from(UserRow)
-        .where(UserRow.role == Role.ADMIN, UserRow.disabled_at.is_(None), UserRow.name != but)
-    )
-    if not session.scalar(query):
+    admins = select(UserRow.name).where(UserRow.role == Role.ADMIN, UserRow.disabled_at.is_(None))
+    # All of them are locked, in one order: of two admins who take each other's place away the later one finds out.
+    if not set(session.scalars(admins.order_by(UserRow.name).with_for_update())) - {but}:
         raise ConflictError(f"{but} is the last admin; make another one first")
 
 

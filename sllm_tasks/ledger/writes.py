@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from sqlalchemy import Delete, Executable, Update, UpdateBase, bindparam, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Executable,
+    Update,
+    UpdateBase,
+    bindparam,
+    delete,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -40,3 +51,14 @@ def took_place(session: Session, change: Update | Delete) -> bool:
     """Perform a conditional change; False if no row met its condition."""
     statement: UpdateBase = change.returning(literal_column("1"))
     return session.execute(statement, execution_options=AS_READ).first() is not None
+
+
+def delete_some(session: Session, row_class: type[Base], which: ColumnElement[bool], limit: int) -> int:
+    """Delete up to so many of the rows that meet a condition, and return how many that were.
+
+    Of very many at once the last would wait for seconds, and with SQLite everybody who writes meanwhile.
+    """
+    keys = row_class.__mapper__.primary_key
+    some = select(*keys).where(which).limit(limit)
+    statement: UpdateBase = delete(row_class).where(tuple_(*keys).in_(some)).returning(literal_column("1"))
+    return len(session.execute(statement, execution_options=AS_READ).all())

@@ -51,6 +51,9 @@ class NodeAgent:
             nursery=settings.nursery_socket,
         )
         self._thread = ServiceThread("heartbeat", self._beat)
+        # Operations that run here, by id and attempt. Under the lock.
+        self._lock = threading.Lock()
+        self._running: set[tuple[str, int]] = set()
 
     def start(self) -> None:
         """Announce the node and serve its checkpoints."""
@@ -66,6 +69,20 @@ class NodeAgent:
 
     def run_operation(self, trigger: Trigger) -> None:
         """Claim the operation of a trigger, run it and report; a duplicate or a stale trigger does nothing."""
+        work = (trigger.subject, trigger.attempt)
+        with self._lock:
+            # Its claim would be granted once more, for whoever has an operation may claim it again.
+            if work in self._running:
+                logger.debug("operation %s runs here already", trigger.subject)
+                return
+            self._running.add(work)
+        try:
+            self._claim_and_run(trigger)
+        finally:
+            with self._lock:
+                self._running.discard(work)
+
+    def _claim_and_run(self, trigger: Trigger) -> None:
         operations = self._live.operations
         record = operations.claim(trigger.subject, trigger.attempt, self._agent_id, trigger.expires_ms)
         if isinstance(record, str):

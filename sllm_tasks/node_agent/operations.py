@@ -91,8 +91,7 @@ class NodeOperations:
         if not is_url(source) and not Path(source).is_dir():
             message = f"there is no directory {source} on node {self._node}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        name, result = self._import(source, args["num_gpus"], lease)
-        self._store.publish(self._store.finished(name), result["digest"])
+        result = self._import(source, args["num_gpus"], lease)
         return {**result, "num_bytes": self._store.num_bytes(result["digest"])}
 
     def _fetch(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
@@ -103,9 +102,7 @@ class NodeOperations:
         if not urls:
             return self._import_again(target, args, lease)
         request = {"digest": target, "urls": urls, "secret": self._secret}
-        result = self._grow(Work.FETCH, target, request, lease)
-        self._store.publish(self._store.finished(target), target)
-        return {"digest": target, **result}
+        return self._grow(Work.FETCH, target, request, lease, wanted=target)
 
     def _import_again(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
         """Get a checkpoint that no live node has from the URL that it was imported from."""
@@ -113,33 +110,42 @@ class NodeOperations:
         if not is_url(source):
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, f"{lost}, and it was not imported from a URL")
         try:
-            name, result = self._import(source, args["num_gpus"], lease)
+            result = self._import(source, args["num_gpus"], lease, wanted=target)
         except ModelUnusableError as error:
             raise ModelUnusableError(error.code, f"{lost}, and importing it again failed: {error}") from error
         if result["digest"] != target:
-            self._store.discard(name)
             message = f"{lost}, and by now {source} has another one: {result['digest']}"
             raise ModelUnusableError(ErrorCode.CHECKPOINT_MISSING, message)
-        self._store.publish(self._store.finished(name), target)
         return {"digest": target}
 
-    def _import(self, source: str, num_gpus: int, lease: OperationLease) -> tuple[str, Result]:
-        """Write a checkpoint into the store's work folder; returns its name there, and what it is."""
+    def _import(self, source: str, num_gpus: int, lease: OperationLease, *, wanted: str | None = None) -> Result:
+        """Write a checkpoint into the store; returns what it is."""
         request = {"source": source, "num_gpus": num_gpus}
         # The same import grows in the same place: what died half-way goes on from there.
         name = f"import-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:24]}"
-        return name, self._grow(Work.IMPORT, name, request, lease)
+        return self._grow(Work.IMPORT, name, request, lease, wanted=wanted)
 
-    def _grow(self, work: Work, name: str, request: dict[str, Any], lease: OperationLease) -> Result:
-        """Let a checkpoint grow in the store's work folder; what a full disk cut short gives its room back."""
-        with self._rooms.working(name) as room:
+    def _grow(
+        self, work: Work, name: str, request: dict[str, Any], lease: OperationLease, *, wanted: str | None
+    ) -> Result:
+        """Let a checkpoint grow in the store's work folder and publish it, unless it is another one than is wanted.
+
+        What a full disk cut short gives its room back.
+        """
+        with self._rooms.working(name, lease.is_canceled) as room:
+            made = self._store.finished(name)
             try:
-                destination = {"destination": str(self._store.finished(name))}
-                return work_apart(work, {**request, **destination}, _Watch(lease, room), self._nursery)
+                done = work_apart(work, {**request, "destination": str(made)}, _Watch(lease, room), self._nursery)
             except ModelUnusableError as error:
                 if error.code is ErrorCode.DISK_FULL:
                     self._store.discard(name)
                 raise
+            result = {"digest": wanted, **done}
+            if wanted in {None, result["digest"]}:
+                self._store.publish(made, result["digest"])
+            else:
+                self._store.discard(name)
+            return result
 
     def _drop(self, target: str, args: dict[str, Any], lease: OperationLease) -> Result:
         del args, lease

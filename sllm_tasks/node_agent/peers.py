@@ -6,6 +6,7 @@ import hmac
 import logging
 import os
 import re
+import socket
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,8 @@ class PeerServer:
         Handler.store, Handler.secret = store, secret
         self._server = _Server((settings.node_host, settings.node_port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="peer-server", daemon=True)
-        self.url = f"http://{settings.node_host}:{self._server.server_port}"
+        host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
+        self.url = f"http://{host}:{self._server.server_port}"
 
     def start(self) -> None:
         """Serve from now on."""
@@ -50,6 +52,11 @@ class _Server(ThreadingHTTPServer):
     # Every load from here opens eight connections at once.
     request_queue_size = 128
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+
 
 class _Handler(BaseHTTPRequestHandler):
     store: CheckpointStore
@@ -58,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if not hmac.compare_digest(self.headers.get(MAC_HEADER, ""), mac(self.secret, self.path)):
+        # As bytes: of text it compares ASCII alone.
+        shown = self.headers.get(MAC_HEADER, "").encode()
+        if not hmac.compare_digest(shown, mac(self.secret, self.path).encode()):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         path = PeerPath.parse(self.path)

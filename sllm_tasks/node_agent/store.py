@@ -69,9 +69,13 @@ class CheckpointStore:
     def num_bytes(self, digest: str) -> int:
         """What a complete checkpoint takes on the disk, 0 if it is not here."""
         with self._lock:
-            if digest not in self._sizes:
-                self._sizes[digest] = disk_bytes(self._root / digest)
-            return self._sizes[digest]
+            if digest in self._sizes:
+                return self._sizes[digest]
+            num_bytes = disk_bytes(self._root / digest)
+            # What went a moment ago may come again.
+            if num_bytes:
+                self._sizes[digest] = num_bytes
+            return num_bytes
 
     def publish(self, made: Path, digest: str) -> None:
         """Take in a finished checkpoint under its name; one that is here already stays, and the new one goes."""
@@ -114,9 +118,19 @@ class CheckpointStore:
         # `.<name>.partial`, `.<name>.download` and the like; names have no dots of their own.
         return None if aside.parent != self.work else aside.name.lstrip(".").partition(".")[0]
 
-    def remove_aside(self, aside: Path) -> None:
-        """Remove one of those."""
-        self._remove(aside)
+    def doom(self, aside: Path) -> Path | None:
+        """Let one of those be gone, but for its room, which `clear` gives back; None if it is gone already."""
+        # Renamed, so that a crash in between leaves no half of it under its name.
+        doomed = self._root / f"{_DOOMED}{new_id('delete')}"
+        try:
+            aside.rename(doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
+
+    def clear(self, doomed: Path) -> None:
+        """Give the room of something back; takes a while for what is large."""
+        shutil.rmtree(doomed)
 
     def discard(self, name: str) -> None:
         """Remove what grew under a name."""
@@ -125,13 +139,8 @@ class CheckpointStore:
                 self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        # Renamed first, so that a crash in between leaves no half of it under its name.
-        doomed = self._root / f"{_DOOMED}{new_id('delete')}"
-        try:
-            path.rename(doomed)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
+        if (doomed := self.doom(path)) is not None:
+            self.clear(doomed)
 
 
 def _fsync(path: Path) -> None:

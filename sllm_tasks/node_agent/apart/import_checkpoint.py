@@ -27,7 +27,7 @@ from loaders.writer.safetensors_source import SafetensorsSource
 from sllm_tasks.failpoints import failpoint
 from sllm_tasks.node_agent.apart.link import Agent, serve
 
-#: How often to see whether another import of the same source is done.
+#: How often to see whether another process has let go of what is to be made.
 _BUSY_S = 0.2
 
 
@@ -55,8 +55,8 @@ def _from_directory(source: Path, destination: Path, num_gpus: int, agent: Agent
     summary = inspect(source)
     if (source / TENSOR_INDEX).is_file():
         # Its partitions stay as they are; loads divide it anew if it was written for another number of gpus.
-        return summary, _when_free(lambda: _copy(source, destination, agent))
-    return summary, _when_free(lambda: _convert(source, destination, num_gpus, agent))
+        return summary, _made(lambda: _copy(source, destination, agent), destination)
+    return summary, _made(lambda: _convert(source, destination, num_gpus, agent), destination)
 
 
 def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple[CheckpointSummary, Manifest]:
@@ -73,7 +73,9 @@ def _from_url(url: str, destination: Path, num_gpus: int, agent: Agent) -> tuple
         before_bytes = total_bytes if stage is Stage.CONVERT else 0
         tell(before_bytes + done_bytes, num_copies * total_bytes)
 
-    manifest = _when_free(lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress))
+    manifest = _made(
+        lambda: import_checkpoint(url, destination, conversion=conversion, on_progress=on_progress), destination
+    )
     # Of what came: it may have been replaced at its URL since.
     return inspect(destination), manifest
 
@@ -83,23 +85,14 @@ def _convert(source: Path, destination: Path, num_partitions: int, agent: Agent)
         layout = plan_layout(opened.tensors, opened.storage_bytes, num_partitions=num_partitions)
         small = sum(len(data) for data in opened.model_files.values()) + ROOM_FOR_SMALL_FILES
     agent.ask_room(sum(layout.sizes) + small)
-    try:
-        return convert(source, destination, num_partitions=num_partitions, on_progress=_progress(agent))
-    except CheckpointExistsError:
-        # Left by an import that died before its last step, of what the source was then.
-        shutil.rmtree(destination)
-        return convert(source, destination, num_partitions=num_partitions, on_progress=_progress(agent))
+    return convert(source, destination, num_partitions=num_partitions, on_progress=_progress(agent))
 
 
 def _copy(source: Path, destination: Path, agent: Agent) -> Manifest:
     verify(source, on_progress=agent.progress)
     with LocalSupplier(source) as supplier:
         agent.ask_room(num_needed_bytes(supplier.manifest))
-        try:
-            return receive(supplier, destination, on_progress=_progress(agent))
-        except CheckpointExistsError:
-            shutil.rmtree(destination)
-            return receive(supplier, destination, on_progress=_progress(agent))
+        return receive(supplier, destination, on_progress=_progress(agent))
 
 
 def _progress(agent: Agent) -> Callable[[int, int], None]:
@@ -114,13 +107,17 @@ def _progress(agent: Agent) -> Callable[[int, int], None]:
     return tell
 
 
-def _when_free(work: Callable[[], Manifest]) -> Manifest:
-    """Wait while another process imports the same source."""
+def _made(work: Callable[[], Manifest], destination: Path) -> Manifest:
+    """Do work that makes a checkpoint, once nobody else does."""
     while True:
         try:
             return work()
         except ConversionBusyError:
+            # A process of an agent that was killed a moment ago.
             time.sleep(_BUSY_S)
+        except CheckpointExistsError:
+            # Left by an import that died before its last step, of what the source was then.
+            shutil.rmtree(destination)
 
 
 if __name__ == "__main__":

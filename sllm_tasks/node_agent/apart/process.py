@@ -70,10 +70,13 @@ class _Process:
     def lines(self, watcher: Watcher) -> Iterator[dict[str, Any]]:
         """Give every line it writes, until it closes its output; raises WorkCanceledError."""
         buffered, heard_s = b"", time.monotonic()
+        # `select` looks at the first 1,024 descriptors only, and every connection of a load from here takes one.
+        output = select.poll()
+        output.register(self.stdout, select.POLLIN)
         while True:
             if watcher.is_canceled():
                 raise WorkCanceledError("stopped: it is not wanted any more")
-            if not select.select([self.stdout], [], [], _LOOK_S)[0]:
+            if not output.poll(_LOOK_S * 1000):
                 if time.monotonic() - heard_s > _MAX_SILENCE_S:
                     message = f"given up: nothing was heard for {_MAX_SILENCE_S:.0f} s"
                     raise ModelUnusableError(ErrorCode.CHECKPOINT_UNSUPPORTED, message)
@@ -98,7 +101,8 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher, nursery: P
     The nursery that listens at that path forks the process; where none does, it imports for itself.
 
     Raises:
-        ModelUnusableError: What the process gave as its reason; CHECKPOINT_CORRUPT if it died.
+        ModelUnusableError: What the process gave as its reason. If it died: CHECKPOINT_CORRUPT of an import, whose
+            checkpoint nobody has read before, and INTERNAL of what says nothing about a checkpoint that is stored.
         WorkCanceledError: The watcher said so.
 
     """
@@ -117,7 +121,8 @@ def work_apart(work: Work, request: dict[str, Any], watcher: Watcher, nursery: P
                 return result
         status = process.process.wait()
         death = "died" if status is None else f"died with status {status}"
-        raise ModelUnusableError(ErrorCode.CHECKPOINT_CORRUPT, f"{work} {death}: {process.last_words()}")
+        code = ErrorCode.CHECKPOINT_CORRUPT if work is Work.IMPORT else ErrorCode.INTERNAL
+        raise ModelUnusableError(code, f"{work} {death}: {process.last_words()}")
 
 
 @contextmanager

@@ -30,7 +30,10 @@ class Ward:
     def wait(self) -> None:
         """Wait for its end."""
         if not self._has_ended:
-            select.select([self._pidfd], [], [])
+            # Not `select`, which looks at the first 1,024 descriptors only.
+            ended = select.poll()
+            ended.register(self._pidfd, select.POLLIN)
+            ended.poll()
             os.close(self._pidfd)
             self._has_ended = True
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 
 from sllm_tasks.app import make_app
 from sllm_tasks.cluster import Gpu, GpuId, NodeInfo, Tier
@@ -262,6 +262,19 @@ def test_a_first_deployment_that_fails_says_why(control: Control) -> None:
     assert (model.state, model.error) == (ModelState.FAILED, "broken")
 
 
+def test_a_result_that_the_ledger_does_not_take_fails_its_operation_and_holds_up_no_other(control: Control) -> None:
+    control.announce("node0")
+    operation_id = control.put()
+    control.desk.step()
+    control.claim(operation_id)
+    control.report(operation_id, {**imported("a"), "num_bytes": -1})
+    ended = control.operation(operation_id)
+    assert (ended.status, ended.error_code) == ("failed", ErrorCode.INTERNAL)
+    assert control.model().state is ModelState.FAILED
+    control.deploy(digest="b")
+    assert control.model().checkpoint == "b"
+
+
 def test_a_model_that_serves_goes_on_while_it_is_deployed_again_and_when_that_fails(control: Control) -> None:
     control.deploy()
     operation_id = control.put(replace(SETTINGS, source="/second", context=16))
@@ -383,6 +396,36 @@ def test_nothing_is_dropped_while_a_deployment_runs_and_none_begins_where_someth
     again = control.put()
     control.desk.step()
     assert control.operation(again).status == "pending"
+
+
+def test_a_deployment_that_is_committed_while_copies_are_looked_at_keeps_its_own(
+    control: Control, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer: nobody commits meanwhile")
+    control.deploy()
+    control.reconcile()
+    control.forget_model()
+    control.reconcile()
+    control.let_time_pass()
+    operation_id = control.put()
+    control.desk.step()
+    control.claim(operation_id)
+    looked = []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def commit(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        # The question whether a deployment runs.
+        if "EXISTS" in statement and "operations" in statement and not looked:
+            looked.append(statement)
+            control.report(operation_id, imported("a"))
+
+    try:
+        control.reconcile()
+    finally:
+        event.remove(Engine, "before_cursor_execute", commit)
+    assert len(looked) == 1
+    assert (control.model().checkpoint, control.drops()) == ("a", [])
 
 
 def test_the_only_copy_that_lives_stays_though_another_node_should_have_it(control: Control) -> None:

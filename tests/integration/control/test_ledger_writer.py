@@ -182,3 +182,24 @@ def test_a_report_about_a_job_that_the_ledger_does_not_know_holds_up_no_other(
     assert row_of(database).status is JobStatus.SUCCEEDED
     assert world.live.counters()["reports_dropped"] == 1
     assert world.live.reports.read(10, 1) == []
+
+
+def test_a_report_with_a_value_that_the_database_refuses_holds_up_no_other(
+    database: Database, world: World, writer: LedgerWriter
+) -> None:
+    world.add_gpu()
+    load = {
+        "id": "load_1",
+        "checkpoint": "c",
+        # Longer than PostgreSQL lets it be, and SQLite does not care.
+        "gpu": f"{'n' * 300}.0",
+        "tier": "ssd",
+        "num_bytes": 1,
+        "seconds": 1.0,
+        "at_ms": 1_000,
+    }
+    world.live.reports.add("load_measured", load)
+    ended_job(database, world)
+    write_everything(writer, world)
+    assert row_of(database).status is JobStatus.SUCCEEDED
+    assert world.live.reports.read(10, 1) == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, event
 
 from sllm_tasks.app import make_app
 from sllm_tasks.cluster import NodeInfo, Tier, TierUsage
@@ -23,6 +24,8 @@ from sllm_tasks.ledger.states import OperationStatus
 from sllm_tasks.ledger.tables import OperationRow, PlacementRow
 from sllm_tasks.livestate import LiveState
 from sllm_tasks.operations import OperationKind
+from sllm_tasks.policy.placement import Proposal
+from sllm_tasks.proposals import want_proposals
 from sllm_tasks.signing import Signer
 from tests.integration.ledger.factories import add_job, make_checkpoint
 from tests.integration.livestate.world import FAR_MS
@@ -255,6 +258,40 @@ def test_a_popular_checkpoint_gets_another_copy_if_the_cluster_follows_popularit
     placement = control.placement("n1")
     assert placement is not None
     assert (placement.desired, placement.pinned) == (Tier.SSD, False)
+
+
+def test_jobs_are_accepted_while_those_of_the_last_day_are_counted_for_popularity(
+    database: Database, database_url: str, live: LiveState, live_url: str
+) -> None:
+    control = Control(database, live, live_url, follows_popularity=True)
+    control.announce("n0", ssd=DIGEST)
+    serve(control)
+    web, counted = Database(database_url, timeout_s=0.5), []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def accept(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "count(" in statement and "jobs" in statement and not counted:
+            counted.append(statement)
+            with web.transaction() as session:
+                add_job(session)
+
+    try:
+        control.pass_by()
+    finally:
+        event.remove(Engine, "before_cursor_execute", accept)
+        web.close()
+    assert len(counted) == 1
+
+
+def test_what_is_pinned_while_popularity_is_looked_at_stays_as_it_was_pinned(control: Control) -> None:
+    control.announce("n0")
+    control.want(None)
+    proposal = Proposal(checkpoint=DIGEST, node="n0", desired=None, proposed=Tier.SSD)
+    with control.ledger.transaction() as session:
+        want_proposals(session, [proposal], datetime.now(UTC))
+    placement = control.placement("n0")
+    assert placement is not None
+    assert (placement.desired, placement.pinned) == (None, True)
 
 
 @pytest.mark.parametrize(("source", "comes"), [("s3://bucket/m", [OperationKind.FETCH]), ("/models/m", [])])

@@ -117,12 +117,16 @@ def test_what_is_no_sound_ledger_of_this_version_or_before_is_refused(url: str, 
             restore(url, copy)
     copy.unlink()
     back_up(url, copy)
-    newer = Database(f"sqlite:///{copy}")
-    with newer.transaction() as session:
-        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    newer.close()
-    with pytest.raises(ConfigError, match="revision 9999"):
-        restore(url, copy)
+    changed = Database(f"sqlite:///{copy}")
+    for change, why in (
+        ("UPDATE alembic_version SET version_num = '9999'", "revision 9999"),
+        ("DELETE FROM alembic_version", "at no revision"),
+    ):
+        with changed.transaction() as session:
+            session.connection().exec_driver_sql(change)
+        with pytest.raises(ConfigError, match=why):
+            restore(url, copy)
+    changed.close()
     assert _has(url, job_id)
 
 

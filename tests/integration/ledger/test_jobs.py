@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -105,6 +106,19 @@ def test_an_ending_keeps_all_that_was_reported(database: Database) -> None:
         assert (row.timings_ms, row.num_migrations, row.completion_tokens) == ({"queued": 1.5}, 2, 1)
         assert (row.started_at, row.first_token_at, row.ended_at) == (NOW, NOW, NOW)
         assert row.expires_at == NOW + timedelta(seconds=row.result_ttl_s)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_job_whose_probabilities_are_no_numbers_ends_without_them(database: Database, value: float) -> None:
+    tokens = (TokenRecord(index=0, token_id=5, text="a", logprob=value, top=((5, -0.5), (6, value))),)
+    with database.transaction() as session:
+        job_id = add_job(session)
+        ending = success(job_id)
+        assert jobs.end_job(session, replace(ending, outcome=replace(ending.outcome, logprobs=tokens)))
+    with database.reading() as session:
+        row = jobs.get_job(session, job_id)
+        assert row is not None
+        assert decode_tokens(row.logprobs) == (replace(tokens[0], logprob=None, top=((5, -0.5),)),)
 
 
 def test_a_failed_job_keeps_its_error_and_partial_text(database: Database) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from sllm_tasks.errors import ConflictError
-from sllm_tasks.ledger import idempotency, inventory, jobs, operations
+from sllm_tasks.ledger import idempotency, inventory, jobs, operations, users
 from sllm_tasks.ledger.database import Database
 from sllm_tasks.ledger.idempotency import RequestKey, ReservationState
+from sllm_tasks.ledger.states import Role
 from tests.integration.ledger.factories import (
     NOW,
     TENANT,
@@ -179,3 +181,26 @@ def test_many_threads_that_write_all_get_their_turn(database: Database) -> None:
     assert sum(run_together([_accept] * 16)) == 80
     with database.reading() as session:
         assert jobs.count_active(session, TENANT) == 80
+
+
+def test_of_two_admins_who_take_each_others_place_away_one_stays(database: Database) -> None:
+    def _demote(name: str) -> bool:
+        try:
+            with database.transaction() as session:
+                users.set_role(session, name, Role.VIEWER)
+        except ConflictError:
+            return False
+        return True
+
+    for name in ("ada", "eve"):
+        with database.transaction() as session:
+            users.create_user(session, name, Role.ADMIN, now=NOW)
+    with ThreadPoolExecutor() as threads:
+        with database.transaction() as session:
+            users.set_role(session, "ada", Role.VIEWER)
+            other = threads.submit(_demote, "eve")
+            # Whoever does not wait for this transaction is done by then.
+            wait([other], timeout=0.5)
+        assert not other.result(timeout=30)
+    with database.reading() as session:
+        assert [user.name for user in users.list_users(session) if user.role is Role.ADMIN] == ["eve"]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
+from sllm_tasks.errors import ConfigError
 from sllm_tasks.ledger import schema
 from sllm_tasks.ledger.connections import parse_url
 from sllm_tasks.ledger.tables import Base
@@ -30,6 +32,16 @@ def test_upgrading_again_changes_nothing(empty_database_url: str) -> None:
     schema.upgrade(empty_database_url)
     schema.upgrade(empty_database_url)
     assert schema.check(empty_database_url) == ()
+
+
+def test_a_database_of_a_later_version_is_refused_with_both_revisions(database_url: str) -> None:
+    engine = create_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match=f"9999, this version knows {schema.head()}"):
+        schema.upgrade(database_url)
+    assert schema.current(database_url) == "9999"
 
 
 def test_a_downgrade_to_base_leaves_no_table_behind_and_the_way_up_open(empty_database_url: str) -> None:

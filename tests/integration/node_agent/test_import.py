@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +241,25 @@ def test_what_an_import_of_an_earlier_state_of_the_source_left_makes_way(source:
     first = import_here(source, store)
     make_tiny(source, seed=1)
     assert import_here(source, store) != first
+
+
+@pytest.mark.parametrize("is_converted", [False, True])
+def test_what_an_import_of_an_earlier_state_of_a_url_left_makes_way(
+    source: Path, store: CheckpointStore, nursery: Nursery, tmp_path: Path, is_converted: bool
+) -> None:
+    served, earlier = tmp_path / "web" / "tiny", make_tiny(tmp_path / "earlier")
+    change_config(rms_norm_eps=0.5)(earlier)
+    with FileServer(tmp_path / "web") as server:
+        digests = []
+        for path in (earlier, source):
+            shutil.rmtree(served, ignore_errors=True)
+            if is_converted:
+                served.parent.mkdir(exist_ok=True)
+                convert(path, served)
+            else:
+                shutil.copytree(path, served)
+            digests.append(import_apart(f"{server.url}/tiny", store, nursery)["digest"])
+    assert digests[1] == verify(store.finished("import")).digest != digests[0]
 
 
 def test_an_import_that_was_killed_goes_on_where_it_stopped(

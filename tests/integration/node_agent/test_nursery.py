@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,19 @@ def test_it_does_several_pieces_at_once_and_none_is_left(store: CheckpointStore,
     results = [piece.end() for piece in pieces]
     assert results == [work_apart(Work.VERIFY, request, Watch(), nursery.path)] * 3
     wait_until(lambda: not nursery.children(), "all of them are gone")
+
+
+def test_an_agent_with_many_connections_can_work(store: CheckpointStore, nursery: Nursery) -> None:
+    digest = publish(store)
+    # More than `select` can look at.
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    with ExitStack() as resources:
+        resources.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for _ in range(1100):
+            resources.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        for path in (nursery.path, None):
+            assert work_apart(Work.VERIFY, _request(store, digest), Watch(), path)["num_bytes"] > 0
 
 
 def test_what_its_process_died_of_is_told(nursery: Nursery) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from tests.integration.node_agent.test_import import change_config
 from tests.integration.node_agent.test_peers import damage
 from tests.support.file_server import FileServer
 from tests.support.processes import wait_until
+from tests.support.races import run_together
 from tests.support.valkey import live_url, valkey_server
 
 __all__ = ["live_url", "valkey_server"]
@@ -58,6 +61,7 @@ class Node:
         self.dram = DramTier(pool, 4 * CHUNK_BYTES)
         self.peers: list[NodeInfo] = []
         self._live = live
+        self._numbers = count(1)
         self._operations = NodeOperations(
             node="n0",
             secret=SECRET,
@@ -70,9 +74,10 @@ class Node:
 
     def run(self, kind: OperationKind, target: str = "", **args: Any) -> dict[str, Any]:
         """Run an operation under a lease."""
-        self._live.operations.create("op_1", 1, {})
-        self._live.operations.claim("op_1", 1, "agent", FAR_MS)
-        trigger = Trigger(task="", subject="op_1", attempt=1, expires_ms=FAR_MS)
+        operation_id = f"op_{next(self._numbers)}"
+        self._live.operations.create(operation_id, 1, {})
+        self._live.operations.claim(operation_id, 1, "agent", FAR_MS)
+        trigger = Trigger(task="", subject=operation_id, attempt=1, expires_ms=FAR_MS)
         with OperationLease(self._live.operations, "agent", trigger) as lease:
             return self._operations.run(kind, target, args, lease)
 
@@ -109,6 +114,20 @@ def test_a_deployed_directory_is_stored_under_its_digest_and_a_second_time_nothi
     assert store.aside() == []
 
 
+def test_deployments_of_one_directory_at_the_same_moment_all_get_it(
+    store: CheckpointStore, tmp_path: Path, live: LiveState, nursery: Nursery
+) -> None:
+    source = make_tiny(tmp_path / "tiny")
+    with opened_node(store, tmp_path, live, nursery.path) as node:
+        for _ in range(5):
+            deploy = partial(node.run, OperationKind.DEPLOY, "m", source=str(source), num_gpus=1)
+            results = run_together([deploy] * 3)
+            (digest,) = {result["digest"] for result in results}
+            assert node.run(OperationKind.VERIFY, digest)["num_bytes"] > 0
+            store.delete(digest)
+    assert (store.digests(), store.aside()) == (frozenset(), [])
+
+
 def test_a_directory_that_is_not_here_is_missing_so_that_another_node_is_asked(node: Node, tmp_path: Path) -> None:
     with pytest.raises(ModelUnusableError) as caught:
         node.run(OperationKind.DEPLOY, "m", source=str(tmp_path / "nowhere"), num_gpus=1)
@@ -123,6 +142,16 @@ def test_a_sound_copy_stays_and_a_damaged_one_is_put_aside(node: Node) -> None:
         node.run(OperationKind.VERIFY, digest)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
     assert (node.store.digests(), len(node.store.aside())) == (frozenset(), 1)
+
+
+def test_a_copy_stays_when_the_process_that_reads_it_dies(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = publish(node.store)
+    # No interpreter starts there: it ends as one does that is killed where memory is short.
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(ModelUnusableError, match="verify_checkpoint died") as caught:
+        node.run(OperationKind.VERIFY, digest)
+    assert caught.value.code is ErrorCode.INTERNAL
+    assert (node.store.digests(), node.store.aside()) == ({digest}, [])
 
 
 def test_a_checkpoint_is_kept_in_dram_until_it_is_evicted(node: Node) -> None:

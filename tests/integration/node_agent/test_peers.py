@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -166,6 +167,27 @@ def test_nothing_is_served_to_whoever_does_not_know_the_secret(
         fetch(store, digest, url, secret="another")
     assert caught.value.code is ErrorCode.UNAVAILABLE
     assert httpx2.get(f"{url}/checkpoints/{digest}/manifest.json").status_code == 403
+
+
+def test_a_signature_that_cannot_be_one_is_refused_as_any_other(there: CheckpointStore, url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    connection.request("GET", f"/checkpoints/{publish(there)}/manifest.json", headers={MAC_HEADER: "é"})
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+def test_a_node_may_have_an_ipv6_address(store: CheckpointStore, there: CheckpointStore) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = PeerServer(Settings(node_host="::1"), there, SECRET)
+    server.start()
+    try:
+        digest = publish(there)
+        assert fetch(store, digest, server.url)["num_bytes"] > 0
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from loaders.writer.convert import convert
 from sllm_tasks.errors import ErrorCode, ModelUnusableError
+from sllm_tasks.node_agent.apart.process import WorkCanceledError
 from sllm_tasks.node_agent.room import RoomKeeper
 from sllm_tasks.node_agent.store import CheckpointStore, disk_bytes
 from tests.integration.node_agent.conftest import publish
@@ -72,6 +74,13 @@ def test_a_path_never_comes_from_a_message(store: CheckpointStore, digest: str) 
     store.delete(digest)
 
 
+def test_what_was_asked_about_before_it_came_has_its_size(store: CheckpointStore, tmp_path: Path) -> None:
+    digest = publish(CheckpointStore(tmp_path / "elsewhere"))
+    assert store.num_bytes(digest) == 0
+    publish(store)
+    assert store.num_bytes(digest) == disk_bytes(store.path(digest)) > 0
+
+
 def test_more_than_the_limit_is_refused_with_the_numbers(store: CheckpointStore) -> None:
     used_bytes = store.num_bytes(publish(store))
     rooms = RoomKeeper(store, used_bytes + 1000)
@@ -98,6 +107,24 @@ def test_room_is_promised_once_and_given_back_at_the_end(store: CheckpointStore)
         second.grant(6 * MIB)
 
 
+def test_one_at_a_time_works_under_a_name_and_who_need_not_wait_any_more_does_not(store: CheckpointStore) -> None:
+    rooms, order = RoomKeeper(store, None), []
+
+    def work() -> None:
+        with rooms.working("x"):
+            order.append("second")
+
+    with ThreadPoolExecutor() as threads:
+        with rooms.working("x"):
+            second = threads.submit(work)
+            with pytest.raises(WorkCanceledError), rooms.working("x", lambda: True):
+                order.append("canceled")
+            with rooms.working("y"):
+                order.append("first")
+        second.result(timeout=30)
+    assert order == ["first", "second"]
+
+
 def test_what_a_dead_process_left_makes_way_unless_somebody_goes_on_with_it(store: CheckpointStore) -> None:
     idle, resumed = leave_unfinished(store, "idle"), leave_unfinished(store, "resumed")
     rooms = RoomKeeper(store, 4 * MIB)
@@ -106,6 +133,27 @@ def test_what_a_dead_process_left_makes_way_unless_somebody_goes_on_with_it(stor
         assert (idle.exists(), resumed.exists()) == (True, True), "there is room for all"
         room.grant(7 * MIB // 2)
         assert (idle.exists(), resumed.exists()) == (False, True)
+
+
+def test_how_full_it_is_can_be_asked_while_much_is_cleared_away(store: CheckpointStore) -> None:
+    idle = leave_unfinished(store, "idle", 4 * MIB)
+    for number in range(30_000):
+        (idle / str(number)).touch()
+    rooms = RoomKeeper(store, 4 * MIB)
+
+    def grant() -> None:
+        with rooms.working("x") as room:
+            room.grant(3 * MIB)
+
+    answered_meanwhile = False
+    with ThreadPoolExecutor() as threads:
+        granted = threads.submit(grant)
+        while not granted.done():
+            going = list(store.root.glob(".doomed-*"))
+            rooms.usage()
+            answered_meanwhile |= any(path.exists() for path in going)
+        granted.result()
+    assert answered_meanwhile
 
 
 def test_damaged_checkpoints_make_way_first(store: CheckpointStore) -> None:

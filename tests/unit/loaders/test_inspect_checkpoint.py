@@ -177,6 +177,21 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], type[LoaderError], st
         CheckpointCorruptError,
         r"config\.json: no OPTForCausalLM can be made from it",
     ),
+    "a template with U+0000": (
+        _write("chat_template.jinja", "a\0b"),
+        CheckpointCorruptError,
+        r"chat_template: U\+0000 at character 1",
+    ),
+    "a template with half a character": (
+        _write("tokenizer_config.json", r'{"chat_template": "a\ud83d"}'),
+        CheckpointCorruptError,
+        r"chat_template: U\+D83D",
+    ),
+    "a tokenizer config with U+0000": (
+        lambda path: (_write("tokenizer_config.json", "\0")(path), _write("chat_template.jinja", "own")(path)),
+        CheckpointCorruptError,
+        "tokenizer_config: U",
+    ),
     "truncated weights": (_truncate, CheckpointCorruptError, r"model\.safetensors"),
     "broken header": (_break_header, CheckpointCorruptError, r"model\.safetensors"),
     "missing tensor": (_change_tensors(lambda tensors: tensors.pop(NORM)), CheckpointMissingError, NORM),

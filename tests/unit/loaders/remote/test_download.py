@@ -176,6 +176,19 @@ def test_a_redirect_elsewhere_is_refused(server: FileServer, tmp_path: Path, tar
         download(server.url, tmp_path / "there", policy=QUICK)
 
 
+def test_a_redirect_whose_target_is_not_escaped_is_followed(
+    server: FileServer, tmp_path: Path, plain_checkpoint: Path
+) -> None:
+    serve(server, plain_checkpoint)
+    elsewhere = server.root / "modèle x"
+    elsewhere.mkdir()
+    (server.root / FIRST).rename(elsewhere / FIRST)
+    # As it goes over the wire: the bytes of its UTF-8.
+    server.redirects = {FIRST: f"/{elsewhere.name}/{FIRST}".encode().decode("latin-1")}
+    download(server.url, tmp_path / "there")
+    assert same_files(plain_checkpoint, tmp_path / "there")
+
+
 def test_a_loop_of_redirects_ends(server: FileServer, tmp_path: Path) -> None:
     server.redirects = {"tensor_index.json": "/tensor_index.json"}
     with pytest.raises(RemoteError, match="redirects"):
