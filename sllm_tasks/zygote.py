@@ -81,12 +81,18 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def _has_ended(self, timeout_s: float | None) -> bool:
-        if self.returncode is None and select.select([self._pidfd], [], [], timeout_s)[0]:
+        if self.returncode is None and self._is_readable(timeout_s):
             # Written by the zygote, which may be about to.
             self._process.join(1.0)
             self.returncode = -1 if self._process.exitcode is None else self._process.exitcode
             os.close(self._pidfd)
         return self.returncode is not None
+
+    def _is_readable(self, timeout_s: float | None) -> bool:
+        # Not `select`: it refuses descriptors from 1,024 on.
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(None if timeout_s is None else timeout_s * 1_000))
 
 
 def die_with_parent() -> None:

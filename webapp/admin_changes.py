@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from sllm_tasks.cluster import EVERY_MODEL, NodeInfo, Tier
 from sllm_tasks.errors import ConflictError, NotFoundError
@@ -102,8 +103,10 @@ class AdminChanges:
 
     def apply_proposals(self, nodes: Collection[NodeInfo], *, ssd_copies: int) -> tuple[Proposal, ...]:
         """Want what popularity speaks for, and say what that was; what is pinned stays."""
+        # Not within the change: many jobs take a while to count, and nobody else could write meanwhile.
+        with self.ledger.reading() as session:
+            found = placement_proposals(session, nodes, datetime.now(UTC), ssd_copies=ssd_copies)
         with self._changing("placement.apply_proposals", "placements") as change:
-            found = placement_proposals(change.session, nodes, change.now, ssd_copies=ssd_copies)
             want_proposals(change.session, found, change.now)
             change.is_done = not found
             return found

@@ -10,6 +10,9 @@ import torch
 from cuda_kernels.device_gumbel import draw_tokens
 from sllm_tasks.jobs import SamplingParams
 
+#: Log probability of a token that cannot come, as the OpenAI API writes it.
+_NO_CHANCE = -9999.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
@@ -72,6 +75,8 @@ def _truncate(scores: torch.Tensor, params: Sequence[SamplingParams]) -> torch.T
 
 def _with_logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> Choice:
     logprobs = logits.float().log_softmax(dim=-1)
+    # Masked tokens, and logits that overflow: JSON has no such numbers.
+    logprobs = logprobs.nan_to_num(nan=_NO_CHANCE, neginf=_NO_CHANCE)
     best = logprobs.topk(min(num_top, logprobs.shape[-1]))
     top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return Choice(token_id=token_id, logprob=float(logprobs[token_id]), top=tuple(top))

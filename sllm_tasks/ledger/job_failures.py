@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobStatus
-from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.ledger.tables import IdempotencyKeyRow, JobRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,21 @@ def failure_groups(session: Session, *, since: datetime) -> list[FailureGroup]:
     ]
 
 
-def failed_jobs(session: Session, *, code: ErrorCode, model: str, since: datetime, limit: int) -> list[JobRow]:
-    """List the jobs of one group, oldest first."""
+def failed_jobs(
+    session: Session, *, code: ErrorCode, model: str, since: datetime, limit: int, retried: str
+) -> list[JobRow]:
+    """List the jobs of one group, oldest first, without those that are remembered as keys of the route `retried`."""
+    is_retried = exists().where(
+        IdempotencyKeyRow.tenant == JobRow.tenant,
+        IdempotencyKeyRow.route == retried,
+        IdempotencyKeyRow.key == JobRow.id,
+    )
     query = select(JobRow).where(
         JobRow.status == JobStatus.FAILED,
         JobRow.ended_at >= since,
         JobRow.purged_at.is_(None),
         JobRow.error_code == code,
         JobRow.model == model,
+        ~is_retried,
     )
     return list(session.scalars(query.order_by(JobRow.id).limit(limit)))

@@ -25,8 +25,10 @@ from webapp.services import services
 
 #: What failed before is history.
 _LOOK_BACK: Final = timedelta(days=7)
-#: One request submits so many at most; the page then shows the rest.
+#: One request submits so many at most; the next one finds the rest.
 _MAX_RETRIED: Final = 200
+#: Where it is remembered which jobs were submitted again.
+_RETRIED: Final = "POST /admin/failed/retry"
 
 
 @blueprint.get("/failed")
@@ -72,7 +74,7 @@ def retry_failed() -> Response:
 def _retry(row: JobRow) -> bool:
     web = services()
     # The key is the job's, so that a group that is retried twice is not run twice.
-    key = RequestKey(tenant=row.tenant, route="POST /admin/failed/retry", key=row.id)
+    key = RequestKey(tenant=row.tenant, route=_RETRIED, key=row.id)
     request_again = KeyedRequest(key=key, fingerprint=bytes(32))
     return accept_once(web.admission, request_again, lambda: retry_of(web, JobView(row, None))).is_new
 
@@ -87,7 +89,7 @@ def _group() -> tuple[ErrorCode, str]:
 def _rows(code: ErrorCode, model: str) -> list[JobRow]:
     since = datetime.now(UTC) - _LOOK_BACK
     with services().ledger.reading() as session:
-        return failed_jobs(session, code=code, model=model, since=since, limit=_MAX_RETRIED)
+        return failed_jobs(session, code=code, model=model, since=since, limit=_MAX_RETRIED, retried=_RETRIED)
 
 
 def _context() -> Context:

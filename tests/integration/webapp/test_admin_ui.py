@@ -222,15 +222,32 @@ def test_a_job_is_shown_as_a_request_that_asks_for_the_same(web: Web) -> None:
         assert page.partition('id="as-command">')[2].partition("</pre>")[0] == (command or "")
 
 
-def test_failed_jobs_are_grouped_and_retried_once(web: Web) -> None:
+def test_a_group_of_more_failed_jobs_than_a_request_retries_is_retried_by_several(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.admin.failed._MAX_RETRIED", 2)
     browser = Browser(web.services, Role.OPERATOR)
-    ids = [web.submit(), web.submit()]
+    _fail(web, [web.submit() for _ in range(3)])
+    group = f"/admin/failed/retry?code=worker_lost&model={MODEL}"
+    for num_retried, num_jobs in ((2, 5), (1, 6), (0, 6)):
+        assert f"Retry {num_retried} jobs?" in browser.get(group).text
+        assert browser.post(group).status_code == 303
+        with web.services.ledger.reading() as session:
+            assert session.query(JobRow).count() == num_jobs
+
+
+def _fail(web: Web, job_ids: list[str]) -> None:
     with web.services.ledger.transaction() as session:
-        for job_id in ids:
+        for job_id in job_ids:
             row = session.get(JobRow, job_id)
             assert row is not None
             row.status, row.ended_at, row.expires_at = JobStatus.FAILED, row.created_at, row.created_at
             row.error_code, row.error_message = ErrorCode.WORKER_LOST, "gone"
+
+
+def test_failed_jobs_are_grouped_and_retried_once(web: Web) -> None:
+    browser = Browser(web.services, Role.OPERATOR)
+    _fail(web, [web.submit(), web.submit()])
     assert "worker lost" in browser.get("/admin/failed").text
     group = f"/admin/failed/retry?code=worker_lost&model={MODEL}"
     assert "Retry 2 jobs?" in browser.get(group).text

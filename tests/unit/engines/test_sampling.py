@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,14 @@ def test_greedy_takes_the_largest_and_of_equal_ones_the_lowest_id() -> None:
 
 def test_the_best_token_stays_even_when_top_p_is_0() -> None:
     assert chosen([[0.0, 5.0, 1.0]], draw(temperature=1.0, top_p=0.0)) == [1]
+
+
+@pytest.mark.parametrize("logits", [[0.0, 2.0, -torch.inf], [0.0, 2.0, torch.inf], [0.0, 2.0, torch.nan]])
+def test_log_probabilities_are_numbers_that_json_has(logits: list[float]) -> None:
+    (choice,) = choose(torch.tensor([logits]), [draw(logprobs=3)])
+    assert choice.logprob is not None
+    assert len(choice.top) == 3
+    json.dumps([choice.logprob, choice.top], allow_nan=False)
 
 
 def test_a_top_k_below_zero_keeps_all_tokens_as_zero_does() -> None:
