@@ -10,6 +10,9 @@ from urllib.request import getproxies, proxy_bypass
 from loaders.remote.url import RemoteUrl
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """A proxy, and what it wants to see."""
@@ -25,6 +28,9 @@ def proxy_of(url: RemoteUrl) -> Proxy | None:
     text = getproxies().get(url.scheme)
     if not text or proxy_bypass(url.host):
         return None
-    credentials, _, host = urlsplit(text if "://" in text else f"http://{text}").netloc.rpartition("@")
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    credentials, _, host = parts.netloc.rpartition("@")
     encoded = b64encode(unquote(credentials).encode()).decode("ascii")
-    return Proxy(host, {"Proxy-Authorization": f"Basic {encoded}"} if credentials else {})
+    # The proxy's own, whatever is asked of it.
+    port = "" if parts.port else f":{_PORTS.get(parts.scheme, 80)}"
+    return Proxy(host.rstrip(":") + port, {"Proxy-Authorization": f"Basic {encoded}"} if credentials else {})
