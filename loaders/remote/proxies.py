@@ -9,7 +9,6 @@ from urllib.request import getproxies, proxy_bypass
 
 from loaders.remote.url import RemoteUrl
 
-
 _PORTS = {"http": 80, "https": 443}
 
 
