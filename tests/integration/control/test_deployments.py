@@ -398,11 +398,9 @@ def test_nothing_is_dropped_while_a_deployment_runs_and_none_begins_where_someth
     assert control.operation(again).status == "pending"
 
 
-def test_a_deployment_that_is_committed_while_copies_are_looked_at_keeps_its_own(
-    control: Control, database_url: str
-) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("SQLite has one writer: nobody commits meanwhile")
+# SQLite has one writer: nobody commits meanwhile.
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_deployment_that_is_committed_while_copies_are_looked_at_keeps_its_own(control: Control) -> None:
     control.deploy()
     control.reconcile()
     control.forget_model()
