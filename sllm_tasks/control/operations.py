@@ -62,7 +62,8 @@ class OperationDesk:
         # A deployment that finds its checkpoint there must not lose it to one that is on its way to delete it.
         dropping = {row.node for row in rows if row.kind == OperationKind.DROP_CHECKPOINT}
         num_running = Counter(row.node for row in rows if row.status is OperationStatus.RUNNING)
-        for row in rows:
+        # Somebody waits for a deployment; hundreds of copies may be on their way because control wants them.
+        for row in sorted(rows, key=lambda row: row.kind != OperationKind.DEPLOY):
             if row.kind == OperationKind.DELETE_MODEL:
                 self._delete_model(row, now_ms)
             elif row.status is OperationStatus.PENDING:

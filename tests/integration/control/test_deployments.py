@@ -398,6 +398,22 @@ def test_nothing_is_dropped_while_a_deployment_runs_and_none_begins_where_someth
     assert control.operation(again).status == "pending"
 
 
+def test_a_deployment_does_not_wait_behind_many_copies(control: Control) -> None:
+    control.announce("node0")
+    now = datetime.now(UTC)
+    with control.ledger.transaction() as session:
+        for number in range(20):
+            new = operations.NewOperation(
+                id=f"op_{number:02}", kind=OperationKind.FETCH, target=f"digest{number}", args={"node": "node0"},
+                requested_by="control", created_at=now - timedelta(minutes=1),
+            )  # fmt: skip
+            operations.add_operation(session, new)
+    operation_id = control.put()
+    control.desk.step()
+    assert control.operation(operation_id).status == "running"
+    assert control.operation("op_19").status == "pending"
+
+
 # SQLite has one writer: nobody commits meanwhile.
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_deployment_that_is_committed_while_copies_are_looked_at_keeps_its_own(control: Control) -> None:
