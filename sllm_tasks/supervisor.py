@@ -7,18 +7,15 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 
-from sllm_tasks import embedded, logs
+from sllm_tasks import accelerators, embedded, logs
 from sllm_tasks.bootstrap import ensure_admin_key, first_login_link
 from sllm_tasks.children import Child, ChildSpec
 from sllm_tasks.config import Settings, ram_bytes
@@ -166,7 +163,7 @@ def process_specs(settings: Settings) -> list[ChildSpec]:
     command = (sys.executable, "-m", "sllm_tasks.cli.main")
     shared = _shared_environ(settings)
 
-    num_gpus = 0 if settings.device == "cpu" else num_nvidia_gpus()
+    num_gpus = 0 if settings.device == "cpu" else accelerators.num_usable()
     # CUDA does not survive a fork; whether the imports alone leave it untouched was not tried on a GPU.
     may_fork = not num_gpus
 
@@ -206,26 +203,6 @@ def _cpu_gpu(settings: Settings) -> dict[str, str]:
     threads = settings.torch_threads or max(1, (os.cpu_count() or 1) // num_gpus)
     memory_bytes = settings.gpu_memory_bytes or int(ram_bytes() * _CPU_SHARE) // num_gpus
     return {"SLLM_GPU_MEMORY_BYTES": str(memory_bytes), "SLLM_TORCH_THREADS": str(threads)}
-
-
-def num_nvidia_gpus() -> int:
-    """Count the NVIDIA GPUs that a process of this one would see, without importing torch."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    lines = done.stdout.decode(errors="replace").splitlines() if done.returncode == 0 else []
-    num_gpus = sum(line.startswith("GPU ") for line in lines)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not num_gpus:
-        return num_gpus
-    # The driver takes numbers and UUIDs, up to the first that is none.
-    return len(list(takewhile(partial(_is_gpu, num_gpus), visible.split(","))))
-
-
-def _is_gpu(num_gpus: int, name: str) -> bool:
-    name = name.strip()
-    return int(name) < num_gpus if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
 
 
 def _shared_environ(settings: Settings) -> dict[str, str]:

@@ -6,12 +6,12 @@ import os
 import resource
 import shutil
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sllm_tasks import accelerators
 from sllm_tasks.cli.findings import Finding, Health, judged
 from sllm_tasks.config import Settings
 from sllm_tasks.errors import SllmError
@@ -91,9 +91,11 @@ def look_at_processors(settings: Settings) -> Iterator[Finding]:
     threads = settings.torch_threads
     detail, is_well = f"{num_cpus} cpus, torch threads {threads or 'not set'}", (threads or 1) <= num_cpus
     yield judged("threads", detail, is_well=is_well, otherwise=Health.WARNING, remedy="lower SLLM_TORCH_THREADS")
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=True, text=True)
-    except (OSError, subprocess.SubprocessError):
+    num_gpus = accelerators.num_present()
+    if not num_gpus:
         yield Finding("gpu", Health.OK, "none: models run on the CPU")
+    elif not accelerators.torch_has_cuda():
+        detail = f"{num_gpus} NVIDIA, and a torch that was built without CUDA: models run on the CPU"
+        yield Finding("gpu", Health.WARNING, detail, "install a build of torch with CUDA")
     else:
-        yield Finding("gpu", Health.OK, f"{done.stdout.count('GPU ')} NVIDIA")
+        yield Finding("gpu", Health.OK, f"{num_gpus} NVIDIA, {accelerators.num_usable()} for sllm")

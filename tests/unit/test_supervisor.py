@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sllm_tasks import supervisor
+from sllm_tasks import accelerators, supervisor
 from sllm_tasks.children import ChildSpec
+from sllm_tasks.cli.doctor_machine import look_at_processors
 from sllm_tasks.config import Settings
 
 _TWO_GPUS = """\
@@ -32,6 +33,7 @@ def _have_gpus(monkeypatch: pytest.MonkeyPatch, folder: Path, listed: str) -> No
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(accelerators, "torch_has_cuda", lambda: True)
 
 
 def _workers(settings: Settings) -> dict[str, ChildSpec]:
@@ -81,6 +83,16 @@ def test_a_machine_whose_gpus_are_not_to_be_used_is_one_without(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     workers = _workers(Settings(home=tmp_path, nodes=2, device=device))
     assert list(workers) == ["worker-node0.0", "worker-node1.0"]
+
+
+def test_gpus_that_the_installed_torch_cannot_use_get_no_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _have_gpus(monkeypatch, tmp_path, _TWO_GPUS)
+    monkeypatch.setattr(accelerators, "torch_has_cuda", lambda: False)
+    assert list(_workers(Settings(home=tmp_path, node="here"))) == ["worker-here.0"]
+    findings = {finding.what: finding for finding in look_at_processors(Settings(home=tmp_path))}
+    assert "without CUDA" in findings["gpu"].detail
 
 
 def test_one_nursery_serves_all_agents_unless_its_socket_has_no_place(tmp_path: Path) -> None:
