@@ -90,7 +90,7 @@ def test_gpus_that_the_installed_torch_cannot_use_get_no_workers(
 ) -> None:
     _have_gpus(monkeypatch, tmp_path, _TWO_GPUS)
     monkeypatch.setattr(accelerators, "torch_has_cuda", lambda: False)
-    assert list(_workers(Settings(home=tmp_path))) == ["worker-node0.0"]
+    assert list(_workers(Settings(home=tmp_path, nodes=1))) == ["worker-node0.0"]
     findings = {finding.what: finding for finding in look_at_processors(Settings(home=tmp_path))}
     assert "without CUDA" in findings["gpu"].detail
 
