@@ -71,6 +71,11 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+def error_code(written: str) -> ErrorCode:
+    """Read a code that a process of another version may have written: one that this one does not know is `internal`."""
+    return ErrorCode(written) if written in set(ErrorCode) else ErrorCode.INTERNAL
+
+
 class SllmError(Exception):
     """Something in sllm-tasks failed."""
 

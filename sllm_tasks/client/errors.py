@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sllm_tasks.errors import ErrorCode, SllmError
+from sllm_tasks.errors import ErrorCode, SllmError, error_code
 
 
 class ClientError(SllmError):
@@ -17,7 +17,7 @@ class ApiError(ClientError):
         self.status = status
         #: As the server wrote it; a newer server may know codes that this client does not.
         self.code_text = code
-        self.code = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
+        self.code = error_code(code)
         self.request_id = request_id
         self.retryable = status in {429, 503}
 
@@ -64,7 +64,7 @@ class JobFailedError(ClientError):
         super().__init__(f"{job_id}: {message} ({code})")
         self.job_id = job_id
         self.code_text = code
-        self.code = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
+        self.code = error_code(code)
         self.retryable = retryable
         #: What it had produced.
         self.text = text
@@ -86,4 +86,4 @@ class OperationFailedError(ClientError):
     def __init__(self, operation_id: str, code: str, message: str) -> None:
         super().__init__(f"{message} ({code}, {operation_id})")
         self.operation_id = operation_id
-        self.code = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
+        self.code = error_code(code)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sllm_tasks.control.results import commit_failure, commit_success, enter_checkpoint, refusal
 from sllm_tasks.dispatch import Dispatcher
-from sllm_tasks.errors import ErrorCode, NotFoundError
+from sllm_tasks.errors import ErrorCode, NotFoundError, error_code
 from sllm_tasks.jobs import JobError
 from sllm_tasks.ledger.database import Database, IllegalRowError
 from sllm_tasks.ledger.encoding import from_ms, to_ms
@@ -84,7 +84,7 @@ class OperationDesk:
         if view is None or view.attempt != attempt or view.result is None:
             return
         error = view.result.get("error")
-        failure = JobError(code=ErrorCode(error["code"]), message=error["message"]) if error else None
+        failure = JobError(code=error_code(error["code"]), message=error["message"]) if error else None
         try:
             self._commit(operation_id, attempt, view.result, failure)
         except IllegalRowError as refused:

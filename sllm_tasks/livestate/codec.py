@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sllm_tasks.cluster import ReplicaShape
-from sllm_tasks.errors import ErrorCode
+from sllm_tasks.errors import error_code
 from sllm_tasks.jobs import (
     EqualityClass,
     Exactness,
@@ -101,7 +101,7 @@ def decode_outcome(data: bytes | str) -> Outcome:
         text=record["text"],
         finish_reason=FinishReason(record["finish_reason"]) if record["finish_reason"] else None,
         usage=Usage(**usage) if usage else None,
-        error=JobError(**{**error, "code": ErrorCode(error["code"])}) if error else None,
+        error=JobError(**{**error, "code": error_code(error["code"])}) if error else None,
         logprobs=tuple(
             TokenRecord(**{**token, "top": tuple(map(tuple, token["top"]))}) for token in record["logprobs"]
         ),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from sllm_tasks.errors import ErrorCode, SllmError, UnavailableError
+from sllm_tasks.errors import ErrorCode, SllmError, UnavailableError, error_code
 from sllm_tasks.jobs import JobStatus, TokenRecord
 from webapp.errors import JobFailedError
 from webapp.job_follower import JobFollower, ShownEvent
@@ -149,7 +149,7 @@ def _ended(event: ShownEvent) -> Choice:
     data = event.data
     if data["status"] != JobStatus.SUCCEEDED:
         error = data["error"] or {"code": ErrorCode.CANCELED_BY_USER, "message": f"the job is {data['status']}"}
-        raise JobFailedError(ErrorCode(error["code"]), error["message"])
+        raise JobFailedError(error_code(error["code"]), error["message"])
     return Choice(
         text="",
         finish_reason=data["finish_reason"],

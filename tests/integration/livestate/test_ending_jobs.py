@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sllm_tasks.jobs import JobPhase, JobStatus
-from sllm_tasks.livestate.codec import decode_outcome
+from sllm_tasks.errors import ErrorCode
+from sllm_tasks.jobs import JobError, JobPhase, JobStatus, Outcome
+from sllm_tasks.livestate.codec import decode_outcome, encode_outcome
 from sllm_tasks.livestate.jobs import Due, Verdict
 from tests.integration.livestate.world import GPU, SUCCEEDED, WORKER, World, job_spec, replica_order
 
@@ -18,6 +19,15 @@ def test_the_end_of_a_job_frees_its_place_and_is_reported_once(world: World) -> 
     assert world.reports().count("job_ended") == 1
     report = world.live.reports.read(10, 1)[-1]
     assert decode_outcome(report.data["outcome"]) == SUCCEEDED
+
+
+def test_an_error_code_of_a_later_version_is_an_internal_error_here() -> None:
+    outcome = Outcome(
+        status=JobStatus.FAILED, text="", finish_reason=None, usage=None,
+        error=JobError(code=ErrorCode.WORKER_LOST, message="why"), logprobs=(),
+    )  # fmt: skip
+    written = encode_outcome(outcome).replace("worker_lost", "not_invented_yet")
+    assert decode_outcome(written).error == JobError(code=ErrorCode.INTERNAL, message="why")
 
 
 def test_a_reported_job_is_finishing_until_the_ledger_has_it(world: World) -> None:
