@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sllm_tasks.cli.failures import Exit
 from sllm_tasks.cli.replay import replay as replay_command
 from sllm_tasks.client import AsyncClient, Client
 from sllm_tasks.errors import TraceError
@@ -82,6 +83,20 @@ def test_a_model_that_the_cluster_has_not_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(TraceError, match="nobody"):
         _play(server, web, _trace("nobody"), timeout_s=1)
+    assert list(client.jobs()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--timeout", "nan"], ["--timeout", "0"], ["--timeout", "1e9"], ["--json", "none/jobs.json"]]
+)
+def test_what_a_replay_could_not_do_in_the_end_is_refused_before_anything_is_sent(
+    options: list[str], server: WebServer, client: Client, web: Web, tmp_path: Path
+) -> None:
+    write_trace(_trace(), tmp_path / "trace.jsonl")
+    environ = {"SLLM_URL": server.url, "SLLM_API_KEY": web.api_key}
+    done = CliRunner().invoke(replay_command, [str(tmp_path / "trace.jsonl"), *options], env=environ)
+    assert done.exit_code == Exit.USAGE
+    assert options[0] in done.stderr
     assert list(client.jobs()) == []
 
 
