@@ -1,8 +1,8 @@
 """Compare keep-alive on a live cluster: fixed times, and `auto` with its loads by forecast, under the same arrivals.
 
-Every pattern of arrivals is played for each keep-alive by a model of its own, at the same time on one gpu that has room
-for all of them, so that nothing but keep-alive removes a replica. A start is cold when its job waited for a load; what
-is held is the time from the load of a replica to its removal.
+Every pattern of arrivals is played for each keep-alive by a model of its own, at the same time on a cluster of two
+nodes, each of whose gpus has room for all of them, so that nothing but keep-alive removes a replica. A start is cold
+when its job waited for a load; what is held is the time from the load of a replica to its removal.
 """
 
 from __future__ import annotations
@@ -172,7 +172,11 @@ def main() -> None:
         help="seconds of an idle gpu that a second of waiting is worth, for `auto` (default: %(default)g)",
     )
     arguments = parser.parse_args()
-    environ = {"SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES), "SLLM_WAITING_WORTH": str(arguments.waiting_worth)}
+    environ = {
+        "SLLM_NODES": "2",
+        "SLLM_GPU_MEMORY_BYTES": str(_GPU_BYTES),
+        "SLLM_WAITING_WORTH": str(arguments.waiting_worth),
+    }
     with tempfile.TemporaryDirectory(prefix="sllm-bench-") as folder, LiveCluster(environ) as cluster:
         _deploy(cluster, Path(folder))
         report = measure(cluster, arguments.seconds, arguments.waiting_worth)

@@ -81,7 +81,15 @@ class Report:
 
 def add_report_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the samples and figures there as well")
+    parser.add_argument("--json", type=_result_file, metavar="FILE", help="write the samples and figures there as well")
+
+
+def _result_file(text: str) -> Path:
+    """Refuse what cannot be written: a benchmark that takes an hour is not to find that out in the end."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written")
+    return path
 
 
 def finish(report: Report, json_path: Path | None) -> None:

@@ -121,7 +121,7 @@ class Bench:
         wait_for_reports(self._live)
         starts = sorted((to_ms(row.started_at) - resumed_ms) / 1_000 for row in self._rows(held) if row.started_at)
         return (
-            [Row("paused queue: first token after it is resumed", "s", tuple(starts))],
+            [Row("paused queue: claimed after it is resumed", "s", tuple(starts))],
             {
                 "held_while_paused_share": num_held / len(held),
                 "ended_after_resume_share": sum(map(bool, texts)) / len(texts),

@@ -62,7 +62,8 @@ def make_checkpoints(folder: Path) -> dict[str, Path]:
     made = {}
     for name, make in (("sums", make_llama), ("opt", make_opt)):
         path = folder / name
-        if not (path / "config.json").exists():
+        # What is written last: a demo that was stopped may have left the others.
+        if not (path / "tokenizer_config.json").exists():
             started_s = time.monotonic()
             make(path)
             print(f"{name}: made in {time.monotonic() - started_s:.1f} s at {path}")

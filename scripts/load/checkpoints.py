@@ -102,7 +102,9 @@ def make(name: str, folder: Path, *, peers: bool, pool_bytes: int, device: str) 
         if not path.is_dir():
             convert(files.directory, path, pack=pack)
     if not files.pickled.is_file():
-        torch.save(_read(files), files.pickled)
+        partial = files.pickled.with_suffix(".partial")
+        torch.save(_read(files), partial)
+        partial.rename(files.pickled)
     if peers and not files.tensorized.is_file():
         _tensorize(files)
     return files

@@ -9,20 +9,26 @@ from pathlib import Path
 
 import click
 
+from sllm_tasks.cli.numbers import FiniteRange
 from sllm_tasks.cli.output import note, output_option, show_list
+from sllm_tasks.cli.paths import ResultFile
 from sllm_tasks.client import AsyncClient
 from sllm_tasks.errors import TraceError
+from sllm_tasks.limits import MAX_LIFE_S
 from sllm_tasks.replay import Percentiles, Replayed
 from sllm_tasks.replay import replay as play
 from sllm_tasks.traces.files import read_trace
 from sllm_tasks.traces.records import Trace
 
+#: Of a job, which has it as its deadline.
+_TIMEOUT = FiniteRange(0, MAX_LIFE_S, min_open=True)
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--rate", "rate_per_s", type=float, help="Scale the trace to so many requests/s.")
-@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Of each job, seconds.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all jobs as JSON.")
+@click.option("--timeout", "timeout_s", type=_TIMEOUT, default=300.0, show_default=True, help="Of each job, seconds.")
+@click.option("--json", "json_path", type=ResultFile(), help="Write all jobs as JSON.")
 @output_option
 def replay(file: Path, rate_per_s: float | None, timeout_s: float, json_path: Path | None, output: str) -> None:
     """Play a trace (`sllm trace generate`) and print how long starts and first tokens took."""

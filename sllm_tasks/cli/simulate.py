@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sllm_tasks.cli.output import note, show_list
+from sllm_tasks.cli.paths import ResultFile
 from sllm_tasks.simulation.load_orders import compare_orders
 from sllm_tasks.simulation.page import write_page
 from sllm_tasks.simulation.plots import check_plots, write_plots
@@ -21,7 +22,7 @@ from sllm_tasks.simulation.study import run_study
 #: Beyond these a machine has neither the memory for the traces of all cells nor for the processes.
 _MAX_SEEDS, _MAX_WORKERS = 1_000, 1_024
 
-_file = click.Path(path_type=Path, dir_okay=False)
+_file = ResultFile()
 
 
 @click.command()
@@ -55,11 +56,14 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
 ) -> None:
     """Simulate a preset and print a table of startup latencies."""
     if load_orders:
+        if html_path is not None or plot_path is not None:
+            raise click.UsageError("with --load-orders there is neither a page nor a plot, only --json")
         _show_load_orders(json_path, num_loads=600 if quick else 6_000)
         return
     if plot_path is not None:
-        check_plots()
-    names = tuple(system_of(name).name for name in policies) or compared_in(preset)
+        check_plots(plot_path)
+    # A system that is named twice is played once: its jobs would count twice in every figure.
+    names = tuple(dict.fromkeys(system_of(name).name for name in policies)) or compared_in(preset)
     num_traces = seeds or (2 if quick else NUM_TRACES)
     cells = cells_of(preset, seeds=range(first_seed, first_seed + num_traces), is_quick=quick)
     study = run_study(preset, cells, names, workers=workers or len(os.sched_getaffinity(0)), progress=_tell_progress)

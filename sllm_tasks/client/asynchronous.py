@@ -12,7 +12,7 @@ import httpx2
 from sllm_tasks.client import calls
 from sllm_tasks.client.answers import Answer, Lost
 from sllm_tasks.client.calls import Call, JobSettings
-from sllm_tasks.client.connection import find_connection
+from sllm_tasks.client.connection import LIMITS, find_connection
 from sllm_tasks.client.encoding import encode_body
 from sllm_tasks.client.flows import Flow, sending, waiting_for_job, waiting_for_operation
 from sllm_tasks.client.following import CONNECT_TIMEOUT_S, MAX_EVENT_BYTES, READ_TIMEOUT_S, StreamPosition
@@ -89,7 +89,7 @@ class AsyncClient:
         self.url = connection.url
         self.max_retries = max_retries
         self._timeout_s = timeout
-        self._http = httpx2.AsyncClient(base_url=connection.url, headers=connection.headers)
+        self._http = httpx2.AsyncClient(base_url=connection.url, headers=connection.headers, limits=LIMITS)
 
     async def submit(
         self,

@@ -13,6 +13,9 @@ import httpx2
 from sllm_tasks.errors import ConfigError
 
 _DEFAULT_PORT = "8080"
+#: Who waits for a job holds a connection, and how many are waited for at once is the caller's affair: with the default
+#: of a hundred, the next job would not be submitted before one of those had ended.
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,15 +20,18 @@ except ImportError:
 _AXES = {"rate_per_s": "requests per second", "gpus_per_node": "gpus per node", "num_models": "models"}
 
 
-def check_plots() -> None:
-    """Raise SimulationError where nothing can be drawn."""
+def check_plots(path: Path) -> None:
+    """Raise SimulationError where nothing can be drawn, or not in the format that a file's name asks for."""
     if Figure is None:
         raise SimulationError("plots need matplotlib: pip install 'sllm-tasks[plots]'")
+    formats = Figure().canvas.get_supported_filetypes()
+    if _format_of(path) not in formats:
+        raise SimulationError(f"{path}: plots can be written as {', '.join(sorted(formats))}")
 
 
 def write_plots(study: Study, path: Path) -> None:
     """Draw P99 over what the preset varies: a row per data set, a column per size; raises SimulationError."""
-    check_plots()
+    check_plots(path)
     sizes = list(dict.fromkeys(result.cell.size for result in study.results))
     rows = list(dict.fromkeys((result.cell.data, result.cell.placement) for result in study.results))
     figure = Figure(figsize=(4 * len(sizes) + 2, 3.2 * len(rows) + 0.6), layout="constrained")
@@ -42,9 +45,13 @@ def write_plots(study: Study, path: Path) -> None:
         line[0].set_ylabel("P99 startup in s")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right center")
     try:
-        figure.savefig(path)
+        figure.savefig(path, format=_format_of(path))
     except OSError as error:
         raise SimulationError(f"{path} cannot be written: {error}") from error
+
+
+def _format_of(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower() or "png"
 
 
 # Any: matplotlib tells no types.

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from sllm_tasks.cli.main import sllm
-from sllm_tasks.config import Settings
+from sllm_tasks.config import Settings, ram_bytes
 
 _ROOT = Path(__file__).parents[2]
 _DEPLOY = _ROOT / "deploy"
@@ -70,6 +70,12 @@ def test_volumes_and_dependencies_are_there() -> None:
         named = {volume.split(":")[0] for volume in service.get("volumes", ()) if volume[0] not in "./$"}
         assert named <= set(_COMPOSE["volumes"])
         assert set(service.get("depends_on", ())) <= set(_COMPOSE["services"])
+
+
+def test_the_volume_of_the_pool_has_room_for_the_default_one_on_every_machine() -> None:
+    options = _COMPOSE["volumes"]["pool"]["driver_opts"]["o"]
+    (percent,) = re.findall(r"size=\$\{POOL_SIZE:-(\d+)%\}", options)
+    assert int(percent) / 100 * ram_bytes() > Settings().pool_capacity_bytes
 
 
 def test_the_image_holds_every_package() -> None:

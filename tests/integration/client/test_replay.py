@@ -7,17 +7,21 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from sllm_tasks.cli.failures import Exit
 from sllm_tasks.cli.replay import replay as replay_command
 from sllm_tasks.client import AsyncClient, Client
+from sllm_tasks.config import Settings
 from sllm_tasks.errors import TraceError
 from sllm_tasks.replay import Replayed, replay
 from sllm_tasks.traces.files import write_trace
 from sllm_tasks.traces.records import Trace, TraceRequest
+from tests.support.processes import wait_until
 from tests.support.web import MODEL, Web
 from tests.support.web_server import WebServer
 
@@ -77,11 +81,46 @@ def test_slow_answers_hold_no_request_back(server: WebServer, client: Client, we
     assert replayed.finished == 0.0
 
 
+def test_waiting_for_many_jobs_holds_no_request_back(settings: Settings, web: Web) -> None:
+    first = TraceRequest(arrival_s=0.0, model=MODEL, input_tokens=2, output_tokens=2)
+    # They come when the first ones have been accepted and are waited for.
+    later = replace(first, arrival_s=4.0)
+    trace = Trace(name="many", duration_s=4.0, requests=(first,) * 110 + (later,) * 10)
+
+    async def play(url: str) -> None:
+        async with AsyncClient(url, web.api_key) as waiting:
+            playing = asyncio.create_task(replay(waiting, trace, timeout_s=300))
+            with Client(url, web.api_key) as client:
+                await asyncio.to_thread(wait_until, lambda: len(list(client.jobs())) == 120, "all jobs", 30.0)
+            playing.cancel()
+            with suppress(asyncio.CancelledError):
+                await playing
+
+    # With threads for as many waits as the product has.
+    with WebServer(settings.model_copy(update={"web_threads": Settings().web_threads})) as server:
+        web.worker.register()
+        asyncio.run(play(server.url))
+
+
 def test_a_model_that_the_cluster_has_not_is_refused_before_anything_is_sent(
     server: WebServer, client: Client, web: Web
 ) -> None:
     with pytest.raises(TraceError, match="nobody"):
         _play(server, web, _trace("nobody"), timeout_s=1)
+    assert list(client.jobs()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--timeout", "nan"], ["--timeout", "0"], ["--timeout", "1e9"], ["--json", "none/jobs.json"]]
+)
+def test_what_a_replay_could_not_do_in_the_end_is_refused_before_anything_is_sent(
+    options: list[str], server: WebServer, client: Client, web: Web, tmp_path: Path
+) -> None:
+    write_trace(_trace(), tmp_path / "trace.jsonl")
+    environ = {"SLLM_URL": server.url, "SLLM_API_KEY": web.api_key}
+    done = CliRunner().invoke(replay_command, [str(tmp_path / "trace.jsonl"), *options], env=environ)
+    assert done.exit_code == Exit.USAGE
+    assert options[0] in done.stderr
     assert list(client.jobs()) == []
 
 

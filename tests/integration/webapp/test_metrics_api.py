@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from sllm_tasks.cluster import NodeInfo, TierUsage
@@ -100,6 +101,23 @@ def test_dashboard_and_alerts_use_metrics_that_exist(web: Web) -> None:
         used = set(re.findall(r"\bsllm_[a-z_]+\b", path.read_text(encoding="utf-8")))
         assert used
         assert used - found == set(), path.name
+
+
+def test_what_every_web_process_tells_of_the_cluster_is_not_added_up() -> None:
+    dashboard = json.loads((_ROOT / "deploy" / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    alerts = yaml.safe_load((_ROOT / "deploy" / "grafana" / "alerts.yaml").read_text(encoding="utf-8"))
+    shown += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    # In a quotient of two sums the number of processes does not matter.
+    counts = [expression for expression in shown if " / " not in expression]
+    added_up = re.compile(r"sum(?: by \([a-z_, ]+\) )?\((?:rate|increase)\((sllm_[a-z_]+_total)")
+    assert {name for expression in counts for name in added_up.findall(expression)} == {"sllm_http_requests_total"}
+
+
+def test_no_alert_is_for_a_pool_that_is_full_of_what_may_go() -> None:
+    alerts = (_ROOT / "deploy" / "grafana" / "alerts.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r'sllm_tier_bytes\{tier="(\w+)"', alerts)) == {"ssd"}
+    assert "sllm_tier_bytes{kind" not in alerts
 
 
 def test_the_dashboard_is_json_with_a_title_on_every_panel() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +143,40 @@ def test_the_command_plays_the_traces_that_are_asked_for(
         main(["simulate", *options])
     assert sorted({cell.seed for cell in played}) == list(seeds)
     assert len({cell.name for cell in played}) * len(seeds) == len(played)
+
+
+def test_a_policy_that_is_named_twice_is_played_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[str] = []
+
+    def keep(_preset: str, _cells: Iterable[Cell], systems: Sequence[str], **_: object) -> Study:
+        played.extend(systems)
+        return _study()
+
+    monkeypatch.setattr("sllm_tasks.cli.simulate.run_study", keep)
+    with pytest.raises(SystemExit):
+        main(["simulate", "--quick", "--policy", "ours", "--policy", "serverless", "--policy", "ours"])
+    assert played == ["ours", "serverless"]
+
+
+@pytest.mark.parametrize("name", ["none/study.json", "", "file/study.json"])
+@pytest.mark.parametrize("option", ["--json", "--html", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
+    option: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sllm_tasks.cli.simulate.run_study", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--quick", option, str(tmp_path / name)])
+    assert ended.value.code == Exit.USAGE
+    assert option in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("option", ["--html", "--plot"])
+def test_what_the_comparison_of_loading_orders_does_not_write_is_refused(option: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--load-orders", "--quick", option, str(tmp_path / "orders")])
+    assert ended.value.code == Exit.USAGE
 
 
 @pytest.mark.parametrize("options", [["--seeds", "1001"], ["--workers", "1025"]])
