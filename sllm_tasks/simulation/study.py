@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
+from sllm_tasks.errors import SimulationError
 from sllm_tasks.simulation.policies.registry import system_of
 from sllm_tasks.simulation.presets import Cell, paper_scenario
 from sllm_tasks.simulation.results import EstimateErrors, Samples, Summary
@@ -65,17 +67,22 @@ def run_study(
     """Simulate every system in every cell; the results depend on nothing but cells and systems.
 
     Raises:
-        SimulationError: A system is unknown, or a scenario cannot work; before anything runs where that can be told.
+        SimulationError: A system is unknown, or a scenario cannot work; before anything runs where that can be told. Or
+            a process that simulates was killed.
 
     """
     tasks = [Task(cell=cell, system=system_of(name).name) for cell in cells for name in systems]
     samples: list[Samples] = []
     # Spawned, so that nothing of this process (threads, open files) is in them.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for done, found in enumerate(pool.map(simulate, tasks), start=1):
-            samples.append(found)
-            progress(done, len(tasks))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            for done, found in enumerate(pool.map(simulate, tasks), start=1):
+                samples.append(found)
+                progress(done, len(tasks))
+    except BrokenProcessPool as error:
+        message = f"one of {workers} processes was killed, for lack of memory perhaps; try fewer --workers"
+        raise SimulationError(message) from error
     groups: dict[tuple[str, str], list[tuple[Task, Samples]]] = {}
     for task, found in zip(tasks, samples, strict=True):
         groups.setdefault((task.cell.name, task.system), []).append((task, found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,15 @@ def _study() -> Study:
         _result("serverless", (8.0, 8.0), 2),
     )
     return Study(preset="paper", seeds=1, first_seed=0, results=results)
+
+
+def test_a_study_whose_process_is_killed_says_so() -> None:
+    def kill(*_: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(SimulationError, match="fewer --workers"):
+        run_study("paper", cells_of("paper", seeds=range(1), is_quick=True)[:4], ["ours"], workers=1, progress=kill)
 
 
 def test_figures_are_ratios_of_latencies() -> None:
