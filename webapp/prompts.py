@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -36,20 +37,22 @@ class PromptFiles:
     chat_template: ChatTemplate | None
     #: Why there is none, where the checkpoint came with one.
     template_error: str = ""
+    #: Tokens that the model has, None if its config does not say; a tokenizer may know more of them.
+    vocab_size: int | None = None
 
     def encode(self, job_input: JobInput, context: int) -> tuple[int, ...]:
         """Token ids of a prompt or a conversation.
 
         Raises:
             PromptError: The model has no chat template, the template refuses the messages, nothing is left, or a token
-                id is none of the model's.
+                is none of the model's.
             ContextLengthError: The text is so long that it cannot fit, whatever its tokens are.
 
         """
         if job_input.prompt_ids is not None:
             if max(job_input.prompt_ids) >= self.tokenizer.get_vocab_size():
                 raise PromptError(f"this model has {self.tokenizer.get_vocab_size()} tokens, and a token id is beyond")
-            return job_input.prompt_ids
+            return self._known(job_input.prompt_ids)
         if job_input.messages is None:
             text = job_input.prompt or ""
         elif self.chat_template is None:
@@ -62,7 +65,16 @@ class PromptFiles:
         ids = self.tokenizer.encode(text, add_special_tokens=job_input.messages is None).ids
         if not ids:
             raise PromptError("the prompt has no token")
-        return tuple(ids)
+        return self._known(tuple(ids))
+
+    def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        highest = max(ids)
+        if self.vocab_size is not None and highest >= self.vocab_size:
+            name = self.tokenizer.id_to_token(highest)
+            raise PromptError(
+                f"this model has {self.vocab_size} tokens, and {name!r}, which its tokenizer knows, is not one of them"
+            )
+        return ids
 
 
 class PromptBuilder:
@@ -110,4 +122,14 @@ class PromptBuilder:
             except PromptError as error:
                 # Prompts need none.
                 template_error = f"{error}; send a prompt"
-        return PromptFiles(tokenizer, max(map(len, tokenizer.get_vocab())), template, template_error)
+        longest = max(map(len, tokenizer.get_vocab()))
+        return PromptFiles(tokenizer, longest, template, template_error, vocab_size(row.config))
+
+
+def vocab_size(config: str) -> int | None:
+    """How many tokens a config.json says that its model has; None if it leaves that to the model's class."""
+    said = json.loads(config)
+    texts = said.get("text_config")
+    # A model that reads more than text may count other things above.
+    size = (texts if isinstance(texts, dict) and "vocab_size" in texts else said).get("vocab_size")
+    return size if isinstance(size, int) else None

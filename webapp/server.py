@@ -13,6 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from sllm_tasks.config import Settings
 from sllm_tasks.logs import set_up
+from sllm_tasks.zygote import die_with_parent
 from webapp.app import create_app
 from webapp.services import EXTENSION, WebServices, open_services
 from webapp.stalled import STALLED_S, limit_stalls
@@ -64,6 +65,7 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             # What gunicorn says of itself matters when something is wrong; requests are logged by us.
             "loglevel": "warning",
             "when_ready": _announce,
+            "post_fork": _end_with_arbiter,
             "control_socket_disable": True,
             # `TrustedProxies` sees to what proxies say, under any server.
             "forwarded_allow_ips": "",
@@ -80,6 +82,12 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         gc.collect()
         gc.freeze()
         return app
+
+
+def _end_with_arbiter(arbiter: Arbiter, worker: ThreadWorker) -> None:
+    """Have the worker told to stop when its arbiter dies; finding that out itself, it ends no stream first."""
+    del arbiter, worker
+    die_with_parent()
 
 
 def _announce(arbiter: Arbiter) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session, load_only
 
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.pages import Page, PageRequest, read_page
@@ -38,19 +38,29 @@ class JobFilter:
     group_id: str | None = None
     #: Part of a job's id, client id or model.
     text: str | None = None
+    #: These and no others.
+    ids: frozenset[str] | None = None
 
 
 def list_jobs(session: Session, tenant: str | None, wanted: JobFilter, request: PageRequest) -> Page[JobRow]:
     """List a tenant's jobs, or everybody's for None; those whose content is gone are not listed."""
-    query = select(JobRow).where(*_conditions(wanted))
-    if tenant is not None:
-        query = query.where(JobRow.tenant == tenant)
-    return read_page(session, query, JobRow.id, request)
+    return read_page(session, _query(tenant, wanted), JobRow.id, request)
+
+
+def list_statuses(session: Session, tenant: str | None, wanted: JobFilter, request: PageRequest) -> Page[JobRow]:
+    """List the same with nothing of a row but its id and status: what a prompt takes may be much for thousands."""
+    bare = _query(tenant, wanted).options(load_only(JobRow.id, JobRow.status, raiseload=True))
+    return read_page(session, bare, JobRow.id, request)
 
 
 def count_jobs(session: Session, wanted: JobFilter) -> int:
     """Count what `list_jobs` would list of everybody's."""
     return session.scalar(select(func.count()).select_from(JobRow).where(*_conditions(wanted))) or 0
+
+
+def _query(tenant: str | None, wanted: JobFilter) -> Select[JobRow]:
+    query = select(JobRow).where(*_conditions(wanted))
+    return query if tenant is None else query.where(JobRow.tenant == tenant)
 
 
 def _conditions(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
@@ -69,6 +79,8 @@ def _conditions(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.text:
         searched = (JobRow.id, JobRow.client_id, JobRow.model)
         yield or_(*(column.contains(wanted.text, autoescape=True) for column in searched))
+    if wanted.ids is not None:
+        yield JobRow.id.in_(wanted.ids)
 
 
 def group_jobs(session: Session, group_id: str) -> Sequence[JobRow]:

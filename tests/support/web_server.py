@@ -69,6 +69,12 @@ class WebServer:
         self._process.terminate()
         return self._process.wait(timeout=20)
 
+    def kill_arbiter(self) -> None:
+        """End the process without warning, and leave its worker."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def kill(self) -> None:
         """End the process and its worker without warning."""
         if self._process is not None:

@@ -8,13 +8,14 @@ from flask import Response, render_template, request
 
 from sllm_tasks.endings import cancel_job
 from sllm_tasks.jobs import ACTIVE_STATUSES
-from sllm_tasks.ledger.job_lists import JobFilter, count_jobs, list_jobs
+from sllm_tasks.ledger.job_lists import JobFilter
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Role
 from webapp.admin.access import needs, person
 from webapp.admin.blueprint import blueprint, see_other
 from webapp.admin.job_search import only_in, parse_search
 from webapp.audited import audited
+from webapp.job_lists import count_views, list_views
 from webapp.services import services
 
 #: One request cancels so many at most, oldest first; the page then shows the rest.
@@ -27,8 +28,7 @@ def ask_cancel_jobs() -> Response:
     """Say what cancelling would do."""
     text = request.args.get("q", "")
     wanted = _wanted(text)
-    with services().ledger.reading() as session:
-        num_jobs = 0 if wanted is None else count_jobs(session, wanted)
+    num_jobs = 0 if wanted is None else count_views(services(), wanted)
     effects = (
         f"{min(num_jobs, _MAX_CANCELED)} jobs that have not ended and match “{text or 'everything'}” are canceled.",
         "They keep the text they have. It cannot be taken back; each can be submitted again.",
@@ -45,12 +45,12 @@ def cancel_jobs() -> Response:
     web, text = services(), request.args.get("q", "")
     wanted = _wanted(text)
     oldest = PageRequest(limit=_MAX_CANCELED, newest_first=False)
-    with web.ledger.reading() as session:
-        rows = () if wanted is None else list_jobs(session, None, wanted, oldest).rows
-    with audited(web.ledger, person(), "job.cancel_many", text[:255] or "*", after={"jobs": [row.id for row in rows]}):
+    found = () if wanted is None else list_views(web, None, wanted, oldest).rows
+    job_ids = [view.row.id for view in found]
+    with audited(web.ledger, person(), "job.cancel_many", text[:255] or "*", after={"jobs": job_ids}):
         pass
-    for row in rows:
-        cancel_job(web.ledger, web.live, row.id)
+    for job_id in job_ids:
+        cancel_job(web.ledger, web.live, job_id)
     return see_other("jobs", q=text, notice="canceled_many")
 
 

@@ -8,7 +8,6 @@ from typing import Final
 from flask import Response, request
 
 from sllm_tasks.ledger.inventory import list_models
-from sllm_tasks.ledger.job_lists import list_jobs
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Role
 from webapp.admin.access import needs, person
@@ -20,7 +19,7 @@ from webapp.audited import audited
 from webapp.errors import FieldError, InvalidFieldsError
 from webapp.job_intake import accept_once, new_job
 from webapp.job_json import job_json
-from webapp.job_views import views_of
+from webapp.job_lists import list_views
 from webapp.schemas.jobs import JobRequest
 from webapp.services import services
 
@@ -75,9 +74,8 @@ def _context() -> Context:
     if search.errors:
         # What is left of it finds more than was meant.
         return {"q": text, "search_errors": search.errors, "jobs": (), "next_after": None, "is_first": True}
-    with web.ledger.reading() as session:
-        found = list_jobs(session, None, search.wanted, wanted_page)
-    shown = [{**job_json(view), "tenant": view.row.tenant} for view in views_of(web, found.rows)]
+    found = list_views(web, None, search.wanted, wanted_page)
+    shown = [{**job_json(view), "tenant": view.row.tenant} for view in found.rows]
     return {
         "q": text,
         "search_errors": (),

@@ -14,7 +14,7 @@ from sllm_tasks.endings import cancel_job as stop_job
 from sllm_tasks.errors import ConflictError, ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.attempts import list_attempts
-from sllm_tasks.ledger.job_lists import JobFilter, delete_job_content, list_jobs
+from sllm_tasks.ledger.job_lists import JobFilter, delete_job_content
 from sllm_tasks.ledger.jobs import NewJob
 from sllm_tasks.ledger.keys import Scope
 from sllm_tasks.ledger.outbox import list_messages
@@ -23,8 +23,9 @@ from webapp.errors import FieldError, InvalidFieldsError, JobFailedError
 from webapp.incoming import keyed_request, named_request, page_request, read_body, read_query, wait_s
 from webapp.job_intake import accept_once, charge, new_job
 from webapp.job_json import attempt_json, job_json, result_json
+from webapp.job_lists import list_views
 from webapp.job_retry import retry_of
-from webapp.job_views import JobView, find_job, see_job, views_of
+from webapp.job_views import JobView, find_job, see_job
 from webapp.job_waits import END, another_status, wait_until
 from webapp.outgoing import list_json, replayed
 from webapp.schemas.jobs import DeliveriesQuery, JobRequest, JobsQuery
@@ -83,10 +84,8 @@ def get_jobs() -> Response:
         model=query.model,
         created_after=query.created_after,
     )
-    with services().ledger.reading() as session:
-        page = list_jobs(session, caller().tenant, wanted, page_request(query))
-    data = [job_json(view) for view in views_of(services(), page.rows)]
-    return jsonify(list_json(data, has_more=page.has_more))
+    page = list_views(services(), caller().tenant, wanted, page_request(query))
+    return jsonify(list_json([job_json(view) for view in page.rows], has_more=page.has_more))
 
 
 @blueprint.get("/<job_id>/result")

@@ -120,8 +120,13 @@ class Envelope:
         return {
             "tokens": texts,
             "token_logprobs": [token.logprob for token in visible],
-            "top_logprobs": [
-                {self.texts.text(token_id): logprob for token_id, logprob in token.top} for token in visible
-            ],
+            "top_logprobs": [self._by_text(token.top) for token in visible],
             "text_offset": list(accumulate(map(len, texts), initial=0))[:-1],
         }
+
+    def _by_text(self, top: Sequence[tuple[int, float]]) -> Json:
+        found: Json = {}
+        for token_id, logprob in top:
+            # Of tokens with one text, such as parts of characters, the first is the most probable.
+            found.setdefault(self.texts.text(token_id), logprob)
+        return found

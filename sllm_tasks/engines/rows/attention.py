@@ -27,7 +27,7 @@ def row_attention(  # noqa: PLR0913 - as transformers calls it
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    row_cache: RowCache,
+    row_cache: RowCache | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **options: Any,
@@ -39,6 +39,8 @@ def row_attention(  # noqa: PLR0913 - as transformers calls it
     unknown = [name for name in _UNKNOWN_TO_US if options.get(name) is not None]
     if attention_mask is not None or unknown:
         raise ValueError(f"its attention needs {', '.join(unknown) or 'a mask'}")
+    if row_cache is None:
+        raise ValueError("its layers do not hand on what its attention is to be told")
     layer = row_cache.layer(cast("int", module.layer_idx))
     keys, values = layer.slots()
     queries = query[0].transpose(0, 1)

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import httpx2
 import pytest
 
 from sllm_tasks.cli.failures import Exit
@@ -91,6 +92,19 @@ def test_a_stopping_server_ends_its_streams_and_exits_cleanly(client: Client, we
     server.start()
     web.worker.finish(claim, " one", 1)
     assert list(stream) == []
+
+
+def test_a_server_whose_arbiter_is_killed_ends_its_streams_before_it_goes(web: Web, server: WebServer) -> None:
+    events = f"{server.url}/api/v1/jobs/{web.submit()}/events"
+    with httpx2.stream("GET", events, headers=web.auth, timeout=30) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "retry: 1000"
+        server.kill_arbiter()
+        cut = threading.Timer(20, server.kill)
+        cut.start()
+        # One that is cut off raises.
+        assert "event: completed" not in list(lines)
+        cut.cancel()
 
 
 def test_the_asynchronous_client_does_what_the_blocking_one_does(server: WebServer, web: Web) -> None:

@@ -32,6 +32,21 @@ def test_all_jobs_that_a_search_finds_are_canceled_and_no_others(web: Web) -> No
     assert _statuses(web, done) == ["succeeded"]
 
 
+def test_a_search_for_running_jobs_cancels_those_that_run_and_one_for_starting_jobs_does_not(web: Web) -> None:
+    browser = Browser(web.services, Role.OPERATOR)
+    waiting, running = web.submit(), web.submit()
+    web.worker.emit(web.worker.claim(running), ["three"])
+    assert "Cancel 0 jobs?" in browser.get("/admin/jobs/cancel?q=status:starting").text
+    assert browser.post("/admin/jobs/cancel?q=status:starting").status_code == 303
+    assert "canceling" not in _statuses(web, waiting, running)
+    shown = browser.get("/admin/jobs?q=status:running").text
+    assert running in shown
+    assert waiting not in shown
+    assert "Cancel 1 jobs?" in browser.get("/admin/jobs/cancel?q=status:running").text
+    assert browser.post("/admin/jobs/cancel?q=status:running").status_code == 303
+    assert _statuses(web, waiting, running) == ["queued", "canceling"]
+
+
 def test_the_audit_trail_is_exported_whole_and_without_formulas(web: Web) -> None:
     browser = Browser(web.services, Role.ADMIN)
     browser.post("/admin/tenants", name="acme", weight="2")

@@ -237,6 +237,30 @@ def test_a_list_can_be_restricted(web: Web) -> None:
     assert (future["data"], future["first_id"], future["has_more"]) == ([], None, False)
 
 
+def test_a_list_of_one_status_holds_the_jobs_that_show_it_also_those_that_the_ledger_does_not_follow(web: Web) -> None:
+    queued, done, *running = (web.submit() for _ in range(5))
+    starting = web.submit()
+    web.worker.run(done, ["three"])
+    web.worker.claim(starting)
+    for job_id in running:
+        web.worker.emit(web.worker.claim(job_id), ["three"])
+
+    def listed(query: str) -> list[str]:
+        page = web.http.get(f"/api/v1/jobs?{query}", headers=web.auth).json
+        return [f"{job['id']} {job['status']}" for job in page["data"]] + ["more"] * page["has_more"]
+
+    assert listed("status=queued") == [f"{queued} queued"]
+    assert listed("status=starting") == [f"{starting} starting"]
+    assert listed("status=succeeded") == [f"{done} succeeded"]
+    newest = [f"{job_id} running" for job_id in sorted(running, reverse=True)]
+    assert listed("status=running") == newest
+    assert listed("status=running&limit=2") == [*newest[:2], "more"]
+    assert listed(f"status=running&limit=2&after={newest[1].split()[0]}") == newest[2:]
+    assert listed("status=running&order=asc&limit=1") == [newest[-1], "more"]
+    stranger = {"Authorization": f"Bearer {add_key(web.services.ledger, tenant='other')}"}
+    assert web.http.get("/api/v1/jobs?status=running", headers=stranger).json["data"] == []
+
+
 @pytest.mark.parametrize(
     ("method", "sub"),
     [("GET", ""), ("GET", "/result"), ("GET", "/events"), ("GET", "/attempts"), ("POST", "/cancel"), ("POST", "/retry"),

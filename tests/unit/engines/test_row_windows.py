@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    StableLmConfig,
+)
 from transformers import Qwen2MoeConfig as MoeConfig
 
 from scripts.demo_checkpoints import make_tiny
@@ -54,6 +61,13 @@ def test_a_window_that_attention_is_told_of_is_kept(tmp_path: Path, config: PreT
 def test_a_window_that_a_mask_alone_makes_is_no_level_exact_beyond_it(tmp_path: Path) -> None:
     level, why = _level(tmp_path, _HIDE, _WINDOW + 50)
     assert (level, why) == (Exactness.TOKEN, f"layer 0 hides what is {_WINDOW} tokens back by a mask")
+
+
+def test_layers_that_keep_things_from_their_attention_are_no_level_exact_and_it_is_said_in_words(
+    tmp_path: Path,
+) -> None:
+    level, why = _level(tmp_path, StableLmConfig(**_SIZES), _WINDOW)
+    assert (level, why) == (Exactness.TOKEN, "its layers do not hand on what its attention is to be told")
 
 
 def test_within_a_window_nothing_is_hidden(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from webapp.catalog import SamplingDefaults, sampling_defaults
 from webapp.chat_template import ChatTemplate
 from webapp.errors import ContextLengthError, PromptError
-from webapp.prompts import PromptFiles
+from webapp.prompts import PromptFiles, vocab_size
 from webapp.schemas.jobs import ChatMessage, JobInput
 
 
@@ -34,6 +34,22 @@ def test_messages_need_a_template() -> None:
 def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(PromptError, match="no token"):
         _files().encode(JobInput(prompt="   "), 64)
+
+
+def test_a_prompt_with_a_token_that_only_the_tokenizer_has_is_refused() -> None:
+    files = PromptFiles(_tokenizer(), 5, None, vocab_size=2)
+    assert files.encode(JobInput(prompt="two one"), 64) == (1, 0)
+    for beyond in (JobInput(prompt="one three"), JobInput(prompt_ids=(0, 2))):
+        with pytest.raises(PromptError, match=r"has 2 tokens, and '<unk>'.* is not one of them"):
+            files.encode(beyond, 64)
+
+
+def test_how_many_tokens_a_model_has_is_known_where_its_config_says_it_of_text() -> None:
+    assert vocab_size('{"vocab_size": 300}') == 300
+    assert vocab_size('{"vocab_size": 9, "text_config": {"vocab_size": 300}}') == 300
+    assert vocab_size('{"vocab_size": 300, "text_config": {}}') == 300
+    assert vocab_size('{"text_config": null}') is None
+    assert vocab_size("{}") is None
 
 
 def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised() -> None:
