@@ -399,6 +399,36 @@ def test_who_is_disabled_before_the_page_is_live_is_sent_to_sign_in_too(chromium
     context.close()
 
 
+def test_a_link_in_the_description_of_the_api_opens_what_it_leads_to(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        page.set_viewport_size({"width": 400, "height": 900})
+        page.goto("/api/v1/openapi.html")
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.evaluate("document.querySelector('details:has(#Checkpoint)').open = false")
+        page.locator("a[href='#Checkpoint']").first.click()
+        expect(page.locator("#Checkpoint")).to_be_visible()
+
+
+def test_a_form_that_is_refused_is_in_sight_below_a_long_list(chromium: Chromium, cluster: Cluster) -> None:
+    jobs = [cluster.client.submit(model=MODEL, prompt="one", max_tokens=1) for _ in range(30)]
+    for job in jobs:
+        job.result(timeout=60)
+    # The refusal is on the console; it is no mistake of the page.
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "operator")
+    page.goto("/admin/jobs")
+    page.get_by_text("Submit a job").click()
+    page.locator("select[name=model]").select_option(MODEL)
+    page.get_by_label("Prompt").fill("x" * 400)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("do not fit into")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Prompt")).to_have_value("x" * 400)
+    context.close()
+
+
 def test_the_longest_name_of_a_model_pushes_nothing_off_the_screen(chromium: Chromium, cluster: Cluster) -> None:
     name = "m" * 128
     cluster.deploy(name)
