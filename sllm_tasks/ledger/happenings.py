@@ -30,12 +30,12 @@ class Happening:
     is_bad: bool
 
 
-def happenings(session: Session, *, since: datetime, limit: int) -> list[Happening]:
-    """List what has happened since then, newest first."""
+def happenings(session: Session, *, since: datetime, limit: int, only_bad: bool = False) -> list[Happening]:
+    """List what has happened since then, newest first; or what went wrong of it, whatever else came after it."""
     found = [
         *_lost_workers(session, since, limit),
-        *_operations(session, since, limit),
-        *_migrations(session, since, limit),
+        *_operations(session, since, limit, only_bad=only_bad),
+        *_migrations(session, since, limit, only_bad=only_bad),
         *_webhooks(session, since),
     ]
     return sorted(found, key=lambda each: each.at, reverse=True)[:limit]
@@ -51,8 +51,10 @@ def _lost_workers(session: Session, since: datetime, limit: int) -> Iterator[Hap
         )
 
 
-def _operations(session: Session, since: datetime, limit: int) -> Iterator[Happening]:
+def _operations(session: Session, since: datetime, limit: int, *, only_bad: bool) -> Iterator[Happening]:
     query = select(OperationRow).where(OperationRow.id >= first_id("op", to_ms(since)))
+    if only_bad:
+        query = query.where(OperationRow.status == OperationStatus.FAILED)
     for row in session.scalars(query.order_by(OperationRow.id.desc()).limit(limit)):
         if row.ended_at is not None:
             why = f": {row.error_message}" if row.error_message else ""
@@ -61,8 +63,10 @@ def _operations(session: Session, since: datetime, limit: int) -> Iterator[Happe
             yield Happening(at=row.ended_at, kind="operation", subject=row.id, text=text, is_bad=is_bad)
 
 
-def _migrations(session: Session, since: datetime, limit: int) -> Iterator[Happening]:
+def _migrations(session: Session, since: datetime, limit: int, *, only_bad: bool) -> Iterator[Happening]:
     query = select(MigrationRow).where(MigrationRow.id >= first_id("migration", to_ms(since)))
+    if only_bad:
+        query = query.where(MigrationRow.state == MigrationState.FAILED)
     for row in session.scalars(query.order_by(MigrationRow.id.desc()).limit(limit)):
         if row.ended_at is not None:
             why = f": {row.error}" if row.error else ""

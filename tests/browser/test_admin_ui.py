@@ -228,6 +228,75 @@ def test_a_live_page_has_every_token_although_the_web_process_was_killed(chromiu
     context.close()
 
 
+def test_the_tokens_of_a_job_come_although_its_stream_was_refused_at_first(
+    chromium: Chromium, cluster: Cluster
+) -> None:
+    # The refusal is on the console; it is no mistake of the page.
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "operator")
+    job = _running_job(cluster)
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
+
+    page.route(re.compile("/events$"), refuse_once)
+    page.goto(f"/admin/jobs/{job.id}")
+    expect(page.locator("#output")).to_have_text(job.result(timeout=60).text, timeout=_TIMEOUT_MS)
+    assert len(refused) == 1
+    context.close()
+
+
+def test_a_page_whose_server_cannot_tell_how_things_are_is_called_stale(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "viewer")
+        told = "event: stale\ndata:\n\n"
+        page.route(re.compile("live=1"), lambda route: route.fulfill(content_type="text/event-stream", body=told))
+        page.goto("/admin/jobs")
+        expect(page.locator("#live-state")).to_have_text("stale", timeout=_TIMEOUT_MS)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+        page.unroute_all()
+        expect(page.locator("#live-state")).to_have_text("live", timeout=_TIMEOUT_MS)
+
+
+def test_who_is_no_admin_any_more_is_told_so_by_the_page_that_was_open(chromium: Chromium, cluster: Cluster) -> None:
+    ledger = Database(cluster.settings.ledger_url)
+    add_user(ledger, "passing-admin", Role.ADMIN)
+    ledger.close()
+    # The refusal is on the console; it is no mistake of the page.
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "passing-admin")
+    page.goto("/admin/users")
+    expect(page.locator("#live-state")).to_have_text("live", timeout=_TIMEOUT_MS)
+    cluster.client.run(calls.set_role("passing-admin", "viewer"))
+    expect(page.get_by_text("this needs the role admin; you are viewer")).to_be_visible(timeout=_TIMEOUT_MS)
+    context.close()
+
+
+def test_updates_go_on_after_a_pause_without_a_form_being_sent_again(chromium: Chromium, cluster: Cluster) -> None:
+    cluster.client.run(calls.create_user("newcomer", "viewer"))
+    with _page(chromium, cluster) as page:
+        _sign_in(page, "second-admin")
+        page.goto("/admin/users")
+        row = page.locator("tr", has=page.get_by_role("rowheader", name="newcomer", exact=True))
+        row.get_by_role("button", name="New link").click()
+        link = page.locator("#new-link").inner_text()
+        pill = page.locator("#live-state")
+        expect(pill).to_have_text("live", timeout=_TIMEOUT_MS)
+        pill.click()
+        expect(pill).to_have_text("paused")
+        pill.click()
+        expect(pill).to_have_text("live", timeout=_TIMEOUT_MS)
+        expect(page.locator("#new-link")).to_have_count(0)
+    assert httpx2.get(link).status_code == 200
+
+
 def test_a_stream_ends_when_an_admin_revokes_its_key(chromium: Chromium, cluster: Cluster) -> None:
     with _page(chromium, cluster) as page:
         _sign_in(page, "second-admin")
@@ -328,3 +397,49 @@ def test_who_is_disabled_before_the_page_is_live_is_sent_to_sign_in_too(chromium
     _sign_in(page, "early-leaver")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=_TIMEOUT_MS)
     context.close()
+
+
+def test_a_link_in_the_description_of_the_api_opens_what_it_leads_to(chromium: Chromium, cluster: Cluster) -> None:
+    with _page(chromium, cluster) as page:
+        page.set_viewport_size({"width": 400, "height": 900})
+        page.goto("/api/v1/openapi.html")
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.evaluate("document.querySelector('details:has(#Checkpoint)').open = false")
+        page.locator("a[href='#Checkpoint']").first.click()
+        expect(page.locator("#Checkpoint")).to_be_visible()
+
+
+def test_a_form_that_is_refused_is_in_sight_below_a_long_list(chromium: Chromium, cluster: Cluster) -> None:
+    jobs = [cluster.client.submit(model=MODEL, prompt="one", max_tokens=1) for _ in range(30)]
+    for job in jobs:
+        job.result(timeout=60)
+    # The refusal is on the console; it is no mistake of the page.
+    context = chromium.new_context(base_url=_url(cluster))
+    page = context.new_page()
+    _sign_in(page, "operator")
+    page.goto("/admin/jobs")
+    page.get_by_text("Submit a job").click()
+    page.locator("select[name=model]").select_option(MODEL)
+    page.get_by_label("Prompt").fill("x" * 400)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("do not fit into")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Prompt")).to_have_value("x" * 400)
+    context.close()
+
+
+def test_the_longest_name_of_a_model_pushes_nothing_off_the_screen(chromium: Chromium, cluster: Cluster) -> None:
+    name = "m" * 128
+    cluster.deploy(name)
+    with _page(chromium, cluster) as page:
+        page.set_viewport_size({"width": 1400, "height": 900})
+        _sign_in(page, "operator")
+        for path in ("/admin", "/admin/models", "/admin/checkpoints", "/admin/placements", "/admin/operations"):
+            page.goto(path)
+            expect(page.locator("#live").get_by_text(name).first).to_be_visible()
+            hidden = (
+                "[...document.querySelectorAll('.table')].filter((each) => each.scrollWidth > each.clientWidth).length"
+            )
+            assert page.evaluate(hidden) == 0, path
+    cluster.client.wait_for(cluster.client.run(calls.delete_model(name)), timeout=60)

@@ -64,6 +64,8 @@ def needs(role: Role) -> Callable[[Callable[_Arguments, Response]], Callable[_Ar
                     raise ForbiddenError("this form is from another session; load the page anew")
             if not g.person.role.includes(role):
                 raise ForbiddenError(f"this needs the role {role}; you are {g.person.role}")
+            # Asked again for as long as a page is live.
+            g.needed = role
             return view(*args, **kwargs)
 
         return checked

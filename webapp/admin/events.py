@@ -29,9 +29,9 @@ def events() -> Response:
 def _context() -> Context:
     only_bad = "bad" in request.args
     with services().ledger.reading() as session:
-        found = happenings(session, since=datetime.now(UTC) - _LOOK_BACK, limit=_MAX_SHOWN)
+        found = happenings(session, since=datetime.now(UTC) - _LOOK_BACK, limit=_MAX_SHOWN, only_bad=only_bad)
     return {
-        "events": [each for each in found if each.is_bad or not only_bad],
+        "events": found,
         "only_bad": only_bad,
         "days": _LOOK_BACK.days,
         "time_json": time_json,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from flask import request
 from pydantic import ValidationError
 
+from sllm_tasks.errors import SllmError
 from sllm_tasks.ledger.idempotency import RequestKey
 from sllm_tasks.repeats import KeyedRequest
 from webapp.errors import InvalidFieldsError
@@ -28,15 +30,23 @@ class Form:
     """A form as it is shown: empty, or as it was sent with what is wrong with it."""
 
     values: Mapping[str, str] = field(default_factory=dict)
+    #: Whatever was chosen or ticked, None in a form that was not sent.
+    chosen: AbstractSet[tuple[str, str]] | None = None
     errors: tuple[str, ...] = ()
     #: By this a form that is sent twice, by a double click, takes effect once.
     once: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     @classmethod
-    def refused(cls, error: InvalidFieldsError) -> Form:
+    def refused(cls, error: SllmError) -> Form:
         """Show the form that was sent again, and why it was refused."""
-        errors = tuple(f"{each.pointer.strip('/').split('/')[-1]} {each.detail}" for each in error.errors)
-        return cls(values=request.form.to_dict(), errors=errors)
+        errors: tuple[str, ...] = (str(error),)
+        if isinstance(error, InvalidFieldsError):
+            errors = tuple(f"{each.pointer.strip('/').split('/')[-1]} {each.detail}" for each in error.errors)
+        return cls(values=request.form.to_dict(), chosen=frozenset(request.form.items(multi=True)), errors=errors)
+
+    def has(self, name: str, value: str, *, default: bool = False) -> bool:
+        """Whether a choice is to be shown as made; `default` says so of a form that was not sent."""
+        return default if self.chosen is None else (name, value) in self.chosen
 
 
 def given_fields() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from flask import Response, request
 
+from sllm_tasks.errors import SllmError
 from sllm_tasks.ledger.inventory import list_models
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Role
@@ -20,6 +21,7 @@ from webapp.errors import FieldError, InvalidFieldsError
 from webapp.job_intake import accept_once, new_job
 from webapp.job_json import job_json
 from webapp.job_lists import list_views
+from webapp.problems import status_of
 from webapp.schemas.jobs import JobRequest
 from webapp.services import services
 
@@ -42,9 +44,13 @@ def submit() -> Response:
     web, tenant = services(), person().tenant
     try:
         wanted = read_form(JobRequest, _job_fields())
-    except InvalidFieldsError as error:
-        return _show(Form.refused(error), HTTPStatus.UNPROCESSABLE_ENTITY)
-    accepted = accept_once(web.admission, form_request(tenant), lambda: new_job(web, wanted, tenant))
+        accepted = accept_once(web.admission, form_request(tenant), lambda: new_job(web, wanted, tenant))
+    except SllmError as error:
+        status = status_of(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        # With the prompt, which browsers do not keep for a page that is not to be stored.
+        return _show(Form.refused(error), status)
     with audited(web.ledger, person(), "job.submit", accepted.job_id) as change:
         change.is_done = not accepted.is_new
     return see_other("job", job_id=accepted.job_id)

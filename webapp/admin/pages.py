@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from flask import Response, g, render_template, request, stream_with_context
 
 from sllm_tasks.errors import NotFoundError, UnavailableError
+from sllm_tasks.ledger.states import Role
 from webapp.admin.access import signed_in
 from webapp.admin.blueprint import blueprint
 from webapp.errors import UnauthorizedError
@@ -24,6 +25,8 @@ Context = Mapping[str, object]
 _LOOK_S: Final = 1.0
 #: A comment after this much silence finds out that the browser has gone.
 _PING_EVERY_S: Final = 10.0
+#: What is shown stays, and is of before: what it would be made of does not answer. Named, so that it replaces nothing.
+_STALE: Final = b"event: stale\ndata:\n\n"
 _STREAM_HEADERS: Final = {
     "Cache-Control": "no-store",
     # nginx would hold events back until its buffer is full.
@@ -98,19 +101,22 @@ def _live(template: str, make: Callable[[], Context]) -> Response:
 
 def _fragments(template: str, make: Callable[[], Context]) -> Iterator[bytes]:
     web, shown, wrote_s = services(), b"", 0.0
+    needed: Role = g.needed
     while not web.stopping.is_set():
         try:
             # A session that is over, or a role that was taken, ends what it sees.
             g.person = signed_in()
-            fragment = render_template(template, **make())
+            if not g.person.role.includes(needed):
+                return
+            message = _event(render_template(template, **make()))
         except (UnauthorizedError, NotFoundError):
             return
         except UnavailableError:
-            fragment = ""
-        digest = hashlib.sha256(fragment.encode()).digest()
-        if fragment and digest != shown:
+            message = _STALE
+        digest = hashlib.sha256(message).digest()
+        if digest != shown:
             shown, wrote_s = digest, time.monotonic()
-            yield _event(fragment)
+            yield message
         elif time.monotonic() - wrote_s >= _PING_EVERY_S:
             wrote_s = time.monotonic()
             yield b": ping\n\n"

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, request
 
 from sllm_tasks.cluster import Tier
+from sllm_tasks.errors import NotFoundError
 from sllm_tasks.ledger.inventory import get_checkpoint
 from sllm_tasks.ledger.states import Role
 from webapp.admin.access import needs, person
@@ -81,7 +82,9 @@ def _matrix() -> Context:
 
 def _cell(checkpoint: str, node: str) -> Context:
     found = placements_now(services(), checkpoint, node)
-    stored = next(each for each in checkpoints_now(services()) if each["id"] == checkpoint)
+    stored = next((each for each in checkpoints_now(services()) if each["id"] == checkpoint), None)
+    if stored is None:
+        raise NotFoundError(f"there is no checkpoint {checkpoint}")
     return {"checkpoint": stored, "node": node, "cell": found[0] if found else None}
 
 

@@ -3,6 +3,9 @@
   "use strict";
 
   const pill = document.getElementById("live-state");
+  const live = document.getElementById("live");
+  // The session is over, the role was taken, what is shown is no more: the page itself says so better.
+  const GONE = new Set([401, 403, 404]);
   let paused = false;
 
   function showLive(state) {
@@ -13,16 +16,21 @@
     pill.setAttribute("aria-label", `Updates: ${state}; press to ${paused ? "go on" : "pause"}`);
   }
 
+  // By GET, whatever form has led here: none is sent twice.
+  function loadAnew() {
+    const here = new URL(live.getAttribute("hx-sse:connect"), location.href);
+    here.searchParams.delete("live");
+    location.replace(here);
+  }
+
   // htmx tells of its streams on the document, before anybody else hears of it.
   document.addEventListener("htmx:sse:after:connection", () => showLive(paused ? "paused" : "live"), true);
   document.addEventListener("htmx:sse:error", (event) => {
-    // The session is over: the page itself says so better.
-    if (event.detail?.status === 401) location.reload();
+    if (GONE.has(event.detail?.status)) loadAnew();
     else showLive("reconnecting");
   }, true);
   // That was the stream opened again. The first time it is a request like any other: htmx would put a refusal in place
   // of what is shown, and leave it at that.
-  const live = document.getElementById("live");
   const isOfStream = (event) => live && event.detail.ctx?.sourceElement === live;
   function openAgainLater() {
     showLive("reconnecting");
@@ -32,7 +40,7 @@
     const status = event.detail.ctx?.response.status;
     if (!isOfStream(event) || status < 400) return;
     event.preventDefault();
-    if (status === 401) location.reload();
+    if (GONE.has(status)) loadAnew();
     else openAgainLater();
   }, true);
   document.addEventListener("htmx:error", (event) => {
@@ -40,12 +48,12 @@
   }, true);
   document.addEventListener("htmx:sse:before:message", (event) => {
     if (paused) event.preventDefault();
-    else showLive("live");
+    else showLive(event.detail.message.event === "stale" ? "stale" : "live");
   }, true);
   pill?.addEventListener("click", () => {
     paused = !paused;
     if (paused) showLive("paused");
-    else location.reload();
+    else loadAnew();
   });
 
   const theme = document.getElementById("theme");

@@ -3,7 +3,6 @@
   "use strict";
   const output = document.getElementById("output");
   if (!output?.dataset.events) return;
-  const events = new EventSource(output.dataset.events);
   // The page came with what there was; the stream begins at the beginning.
   let isFirst = true;
 
@@ -12,12 +11,22 @@
     isFirst = false;
   }
 
-  events.addEventListener("token", (event) => {
-    if (isFirst) restart("");
-    const data = JSON.parse(event.data);
-    output.append(data.text);
-    output.scrollTop = output.scrollHeight;
-  });
-  events.addEventListener("snapshot", (event) => restart(JSON.parse(event.data).text));
-  events.addEventListener("completed", () => events.close());
+  function follow() {
+    const events = new EventSource(output.dataset.events);
+    isFirst = true;
+    events.addEventListener("token", (event) => {
+      if (isFirst) restart("");
+      const data = JSON.parse(event.data);
+      output.append(data.text);
+      output.scrollTop = output.scrollHeight;
+    });
+    events.addEventListener("snapshot", (event) => restart(JSON.parse(event.data).text));
+    events.addEventListener("completed", () => events.close());
+    // A browser comes back by itself when a connection breaks, and never again when it was answered with an error.
+    events.addEventListener("error", () => {
+      if (events.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+    });
+  }
+
+  follow();
 })();

@@ -222,6 +222,23 @@ def test_what_happened_of_itself_is_put_together_newest_first(database: Database
     assert found[1].text == "deploy of m failed: no room"
 
 
+def test_what_went_wrong_is_found_behind_more_than_fits_of_what_went_well(database: Database) -> None:
+    with database.transaction() as session:
+        for number, error in enumerate((JobError(code=ErrorCode.DISK_FULL, message="no room"), None, None)):
+            operation = NewOperation(
+                id=new_id("op"), kind="deploy", target="m", args={}, requested_by="ada", created_at=NOW
+            )
+            add_operation(session, operation)
+            begin_operation(session, operation.id, node="n0", now=NOW)
+            at = NOW + timedelta(minutes=number)
+            if error is None:
+                succeed_operation(session, operation.id, attempt=1, result={}, now=at)
+            else:
+                fail_operation(session, operation.id, attempt=1, error=error, now=at)
+        found = happenings(session, since=NOW - timedelta(days=365), limit=2, only_bad=True)
+    assert [each.text for each in found] == ["deploy of m failed: no room"]
+
+
 def test_the_lives_of_jobs_are_read_back_to_an_instant(database: Database) -> None:
     with database.transaction() as session:
         old, new = make_job(), make_job()

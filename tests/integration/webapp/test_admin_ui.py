@@ -8,14 +8,15 @@ import re
 import shlex
 
 import pytest
+from sqlalchemy import delete
 
 from sllm_tasks.errors import ErrorCode
 from sllm_tasks.jobs import JobStatus
 from sllm_tasks.ledger.audit import list_audit
-from sllm_tasks.ledger.inventory import get_model
+from sllm_tasks.ledger.inventory import delete_checkpoint, get_model
 from sllm_tasks.ledger.pages import PageRequest
 from sllm_tasks.ledger.states import Role
-from sllm_tasks.ledger.tables import JobRow
+from sllm_tasks.ledger.tables import JobRow, ModelRow
 from tests.support.admin_ui import PASSWORD, Browser, add_user
 from tests.support.web import DIGEST, MODEL, Web
 
@@ -55,6 +56,7 @@ def test_every_page_opens_for_those_who_may_see_it(web: Web, role: Role) -> None
         assert response.status_code == (200 if may else 403), (path, response.text)
         assert "script-src 'self'" in response.headers["Content-Security-Policy"]
         assert response.headers["Cache-Control"] == "no-store"
+        assert "Times are UTC." in response.text
         assert not re.search(r"<[^>]*\son\w+=|<style|\sstyle=|<script>", response.text), path
 
 
@@ -301,6 +303,36 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(web: Web) -> None:
     assert [entry[1] for entry in _audit(web)] == ["key.create", "key.revoke"]
 
 
+def test_a_form_that_is_refused_is_shown_as_it_was_sent(web: Web) -> None:
+    browser = Browser(web.services, Role.ADMIN)
+    key = browser.post("/admin/keys", name="robot", tenant="NO SUCH", scopes=["jobs:read"])
+    assert (key.status_code, _ticked(key.text)) == (422, ["jobs:read"])
+    hook = browser.post("/admin/webhooks", url="http://localhost", events=["job.failed"])
+    assert (hook.status_code, _ticked(hook.text)) == (422, ["job.failed"])
+    user = browser.post("/admin/users", name="NOT A NAME", role="operator")
+    assert user.status_code == 422
+    assert "<option selected>operator" in user.text.partition("Invite somebody")[2]
+    browser.post("/admin/tenants", name="default", max_running_jobs="7")
+    # The limit is given up, which is no reason to show it again.
+    tenant = browser.post("/admin/tenants", name="default", max_running_jobs="", weight="-1")
+    assert tenant.status_code == 422
+    assert 'name="max_running_jobs" value=""' in tenant.text
+
+
+def test_a_job_that_cannot_be_accepted_leaves_its_prompt_in_the_form(web: Web) -> None:
+    browser = Browser(web.services, Role.OPERATOR)
+    refused = browser.post("/admin/jobs", model=MODEL, prompt="one two", max_tokens="1000000")
+    assert refused.status_code == 422
+    assert "do not fit into" in refused.text
+    assert ">one two</textarea>" in refused.text
+    unknown = browser.post("/admin/jobs", model="nothing", prompt="one two", max_tokens="2")
+    assert (unknown.status_code, ">one two</textarea>" in unknown.text) == (422, True)
+
+
+def _ticked(page: str) -> list[str]:
+    return re.findall(r'type="checkbox" name="\w+" value="([^"]*)" checked', page)
+
+
 def test_the_live_part_of_a_page_is_sent_when_it_changes_until_the_session_ends(web: Web) -> None:
     admin, viewer = Browser(web.services, Role.ADMIN), Browser(web.services, Role.VIEWER)
     response = viewer.http.get("/admin/jobs?live=1", buffered=False)
@@ -310,6 +342,28 @@ def test_the_live_part_of_a_page_is_sent_when_it_changes_until_the_session_ends(
     job_id = web.submit()
     assert job_id[-8:].encode() in next(stream)
     admin.post("/admin/users/viewer/disable")
+    assert list(stream) == []
+    response.close()
+
+
+def test_the_live_part_of_a_page_ends_when_the_role_that_it_needs_is_taken(web: Web) -> None:
+    admin = Browser(web.services, Role.ADMIN)
+    add_user(web.services.ledger, "other", Role.ADMIN)
+    response = admin.http.get("/admin/users?live=1", buffered=False)
+    stream = response.iter_encoded()
+    assert b"other" in next(stream)
+    assert admin.post("/admin/users/admin/role", role="viewer").status_code == 303
+    assert list(stream) == []
+    response.close()
+
+
+def test_the_live_part_of_a_placement_ends_when_its_checkpoint_is_forgotten(web: Web) -> None:
+    response = Browser(web.services, Role.VIEWER).http.get(f"/admin/placements/{DIGEST}/node0?live=1", buffered=False)
+    stream = response.iter_encoded()
+    assert DIGEST.encode() in next(stream)
+    with web.services.ledger.transaction() as session:
+        session.execute(delete(ModelRow))
+        assert delete_checkpoint(session, DIGEST)
     assert list(stream) == []
     response.close()
 

@@ -10,6 +10,8 @@ import pytest
 
 from sllm_tasks.config import Settings
 from sllm_tasks.ledger import schema
+from sllm_tasks.ledger.states import Role
+from tests.support.admin_ui import Browser
 from tests.support.valkey import ValkeyServer
 from tests.support.web import MODEL, Web
 
@@ -41,6 +43,18 @@ def test_a_job_is_accepted_and_readable_while_the_live_state_is_away(web: Web, o
     assert (ready.status_code, ready.json["code"]) == (503, "unavailable")
     nodes = web.http.get("/api/v1/nodes", headers=web.auth)
     assert (nodes.status_code, nodes.headers["Retry-After"]) == (503, "1")
+
+
+def test_a_live_page_says_so_while_what_it_shows_is_of_before(web: Web, own_valkey: ValkeyServer) -> None:
+    response = Browser(web.services, Role.VIEWER).http.get("/admin?live=1", buffered=False)
+    stream = response.iter_encoded()
+    shown = next(stream)
+    own_valkey.kill()
+    assert next(stream) == b"event: stale\ndata:\n\n"
+    own_valkey.start()
+    # Also where nothing has changed: the page is told that it is up to date.
+    assert next(stream).startswith(shown[:20])
+    response.close()
 
 
 def test_metrics_say_what_is_away_and_show_the_rest(web: Web, own_valkey: ValkeyServer) -> None:
